@@ -1,0 +1,62 @@
+"""One module per host: where its parser lives, how to recognise it, what is touched and why.
+
+Imported as ``yolo_attn.patches``. Every host module offers one :class:`Host` named ``HOST``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Callable
+
+__all__ = ["HOSTS", "Host", "Touch"]
+
+if __name__ == "patches":
+    raise ImportError("import yolo_attn.patches, not patches: under two names its state would exist twice")
+
+
+@dataclass(frozen=True)
+class Touch:
+    """One function of a host that runs the kit's code, and why.
+
+    Args:
+        module: Where the host defines it.
+        function: Its name.
+        why: One line for the table of hosts.
+        replacement: ``f(original, *args, **kwargs)`` run in its place; None splices the parser's two seams instead.
+    """
+
+    module: str
+    function: str
+    why: str
+    replacement: Callable[..., Any] | None = None
+
+    @property
+    def splice(self) -> bool:
+        """Whether this is the parser."""
+        return self.replacement is None
+
+
+@dataclass(frozen=True)
+class Host:
+    """One host: its name, what is touched, how it is recognised.
+
+    Args:
+        name: As `yolo-attn env` and the tables print it.
+        touches: The functions touched; the first is the parser.
+        recognise: Whether a module of that import path is this host's (``models.yolo`` may be anybody's).
+        version: The version of the host that a module belongs to.
+        supported: The versions it was tested with, in words.
+    """
+
+    name: str
+    touches: tuple[Touch, ...]
+    recognise: Callable[[ModuleType], bool]
+    version: Callable[[ModuleType], str]
+    supported: str
+
+
+_NAMES = ("ultralytics_host",)
+
+HOSTS: tuple[Host, ...] = tuple(importlib.import_module(f"{__name__}.{n}").HOST for n in _NAMES)

@@ -1,0 +1,64 @@
+"""The `ultralytics` package: YOLOv5u, v8, 11, 26 and the other anchor-free families.
+
+Why each touch is there:
+
+- ``nn.tasks.parse_model`` looks module names up in its own globals and has no registry.
+- ``nn.tasks.yaml_model_load`` knows only the working folder and the host's own YAMLs; the kit's YAMLs, the
+  classic dialect and ``register:`` are read here, wherever a model YAML enters: command line, trainer, DDP worker.
+- ``utils.dist.generate_ddp_file`` writes the script that each worker of a multi-GPU run starts with; before 8.4
+  that script imports nothing of the caller's, and a registered module is a KeyError in every worker.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Callable
+
+from . import Host, Touch
+
+__all__ = ["HOST"]
+
+KIT = __name__.rpartition(".patches")[0]  # the package that this folder is a part of, vendored or not
+
+
+def _recognise(module: ModuleType) -> bool:
+    return module.__name__.partition(".")[0] == "ultralytics"
+
+
+def _version(module: ModuleType) -> str:
+    return str(getattr(sys.modules.get("ultralytics"), "__version__", "of unknown version"))
+
+
+def _load_yaml(original: Callable[..., dict[str, Any]], path: Any) -> dict[str, Any]:
+    config = importlib.import_module(f"{KIT}.config")
+    found = config.locate(path)
+    return original(path) if found is None else config.load_ultralytics(path, found)
+
+
+def _worker_script(original: Callable[..., str], trainer: Any) -> str:
+    """Make the workers' script import the kit first, with the paths of this process."""
+    script = original(trainer)
+    file = Path(script)
+    head = f"import sys\nsys.path[:] = {sys.path!r}\nimport {KIT}\n"
+    file.write_text(head + file.read_text(encoding="utf-8"), encoding="utf-8")
+    return script
+
+
+HOST = Host(
+    name="ultralytics",
+    touches=(
+        Touch("ultralytics.nn.tasks", "parse_model", "registered names in YAML rows"),
+        Touch(
+            "ultralytics.nn.tasks", "yaml_model_load", "the kit's YAMLs, the classic dialect, `register:`", _load_yaml
+        ),
+        Touch(
+            "ultralytics.utils.dist", "generate_ddp_file", "the kit in every worker of a multi-GPU run", _worker_script
+        ),
+    ),
+    recognise=_recognise,
+    version=_version,
+    supported="ultralytics 8.0.0 and later",
+)

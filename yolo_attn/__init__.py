@@ -1,0 +1,65 @@
+"""yolo_attn: attention for YOLO detectors, plugged into the model parser, no host file edited.
+
+Importing this package hooks the hosts (:mod:`yolo_attn.parser`); nothing heavy is imported until it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+
+# In a bare checkout `patches/` and `model_cfgs/` lie beside this package, not inside it as in an installed one.
+_root = Path(__file__).resolve().parent
+if not (_root / "patches").is_dir():
+    __path__.append(str(_root.parent))
+
+_EXPORTS = {
+    "YoloAttnError": "errors",
+    "get_module": "registry",
+    "install": "parser",
+    "installed": "parser",
+    "list_modules": "registry",
+    "load_plugin": "plugins:load_file",
+    "register": "registry",
+    "uninstall": "parser",
+    "unregister": "registry",
+}
+
+__all__ = [
+    "YoloAttnError",
+    "__version__",
+    "get_module",
+    "install",
+    "installed",
+    "list_modules",
+    "load_plugin",
+    "register",
+    "uninstall",
+    "unregister",
+]
+
+if TYPE_CHECKING:
+    from .errors import YoloAttnError
+    from .parser import install, installed, uninstall
+    from .plugins import load_file as load_plugin
+    from .registry import get_module, list_modules, register, unregister
+
+
+def __getattr__(name: str) -> Any:
+    home = _EXPORTS.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = home.partition(":")
+    value = getattr(importlib.import_module(f"{__name__}.{module}"), attribute or name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+importlib.import_module(f"{__name__}.parser").install(strict=False)

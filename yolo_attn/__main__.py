@@ -1,0 +1,5 @@
+"""`python -m yolo_attn`."""
+
+from .cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,98 @@
+"""`yolo-attn COMMAND ...` and `python -m yolo_attn COMMAND ...`."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from ._version import __version__
+from .errors import YoloAttnError
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "list": "attention modules and model YAMLs of the kit",
+    "show": "build a model YAML: table, parameters and GFLOPs beside the model without attention",
+    "env": "versions, devices, hosts found and hooked; for bug reports",
+    "train": "train a detector; the same as train_detect.py",
+    "export": "export a checkpoint to ONNX and prove it equal to PyTorch",
+    "yolo": "the ultralytics command line, hooked: yolo-attn yolo detect train model=yolov5s_se.yaml ...",
+    "run": "run any Python script, hooked first: yolo-attn run train.py --cfg yolov5s_se.yaml ...",
+    "data": "draw the embedded data set",
+}
+# These pass all that follows to another command line, untouched.
+PASS_THROUGH = ("yolo", "run", "train")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line and a hint."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line and exit with 2."""
+        print(f"{self.prog}: {message}. '{self.prog} --help' shows the options.", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 1 for a user's mistake, 2 for wrong options, 130 for Ctrl-C."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0 if argv else 2
+    if argv[0] in ("-V", "--version", "version"):
+        print(f"yolo_attn {__version__}")
+        return 0
+    name, rest = argv[0], argv[1:]
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        print(f"yolo-attn: no command is called '{name}'.{hint} 'yolo-attn --help' lists them.", file=sys.stderr)
+        return 2
+    # A detector whose plug-in is missing must not make the host install a package of that name.
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+    command = importlib.import_module(f".commands.{name}", __package__)
+    try:
+        if name in PASS_THROUGH:
+            return int(command.run(rest) or 0)
+        parser = Parser(
+            prog=f"yolo-attn {name}", description=COMMANDS[name], formatter_class=argparse.RawTextHelpFormatter
+        )
+        command.configure(parser)
+        parser.add_argument(
+            "--plugin",
+            action="append",
+            default=[],
+            metavar="FILE",
+            help="a Python file with attention of your own; may be repeated",
+        )
+        args = parser.parse_args(rest)
+        if args.plugin:
+            from .plugins import load_file
+
+            for file in args.plugin:
+                load_file(file)
+        return int(command.run(args) or 0)
+    except YoloAttnError as exc:
+        print(f"yolo-attn {name}: {exc}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\nyolo-attn {name}: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `yolo-attn list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS)) + 2
+    rows = "\n".join(f"  {n:<{width}}{h}" for n, h in COMMANDS.items())
+    return f"yolo_attn {__version__}: attention for YOLO detectors\n\nyolo-attn COMMAND --help\n\n{rows}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,148 @@
+"""ECA-Net: Efficient Channel Attention, Wang, Wu, Zhu, Li, Zuo, Hu, https://arxiv.org/abs/1910.03151
+
+A 1-D convolution without bias slides over the vector of channel means (eq. 7), its width k chosen from the
+number of channels (eq. 12): k = |log2(C)/gamma + b/gamma| rounded to the nearest odd number.
+SE-Var1, SE-Var2 and SE-Var3 are the variants of table 1 that show why: none reduces dimension.
+
+Equal to: ``timm.layers.EcaModule(c)``; SE-Var1-3 to the formula. The convolution runs as a 2-D one of kernel
+(k, 1) over (B, 1, C, 1), which keeps the exported graph at six nodes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ..registry import register
+from ._base import Gate, check_channels, spatial_mean
+
+__all__ = ["ECA", "SEVar1", "SEVar2", "SEVar3", "eca_kernel_size"]
+
+PAPER = "ECA-Net: Efficient Channel Attention for Deep CNNs"
+ARXIV = "1910.03151"
+
+
+def eca_kernel_size(channels: int, gamma: float = 2, b: float = 1) -> int:
+    """Return k of eq. 12: 3, 5, 5, 5, 5 at 64, 128, 256, 512, 1024 channels."""
+    t = int(abs((math.log2(channels) + b) / gamma))
+    return max(t if t % 2 else t + 1, 3)
+
+
+@register(
+    "ECA",
+    aliases=("ECAAttention", "eca_layer", "ECALayer", "EcaModule", "ECABlock"),
+    paper=PAPER,
+    arxiv=ARXIV,
+    kind="channel",
+    oracle="timm EcaModule",
+    use="SE's effect for a handful of weights; the cheapest learned gate",
+)
+class ECA(nn.Module):
+    """Efficient channel attention, (B, C, H, W) -> (B, C, H, W).
+
+    Args:
+        channels: C, the channels of the input.
+        kernel_size: k, odd; chosen from C by eq. 12 when absent.
+        gamma: gamma of eq. 12.
+        b: b of eq. 12.
+        gate: ``sigmoid`` (the paper's) or ``hard_sigmoid``.
+
+    Raises:
+        TypeError: `channels` is a list or no integer.
+        ValueError: `kernel_size` is even or below 1.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        kernel_size: int | None = None,
+        gamma: float = 2,
+        b: float = 1,
+        gate: str = "sigmoid",
+    ) -> None:
+        super().__init__()
+        check_channels(channels, "ECA")
+        k = eca_kernel_size(channels, gamma, b) if kernel_size is None else kernel_size
+        if k < 1 or k % 2 == 0:
+            raise ValueError(f"kernel_size must be odd and positive, got {k}")
+        self.conv = nn.Conv2d(1, 1, (k, 1), padding=(k // 2, 0), bias=False)
+        self.gate = Gate(gate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Weigh the channels of `x`."""
+        z = self.conv(spatial_mean(x).transpose(1, 2))  # (B, C, 1, 1) -> (B, 1, C, 1)
+        return x * self.gate(z.transpose(1, 2))
+
+
+@register(
+    "SEVar1",
+    aliases=("SE_Var1",),
+    paper=PAPER,
+    arxiv=ARXIV,
+    kind="channel",
+    oracle="formula (table 1)",
+    use="a baseline: channel gates without a single weight",
+)
+class SEVar1(nn.Module):
+    """SE-Var1 of table 1, gate = sigmoid(mean); no parameters, (B, C, H, W) -> (B, C, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Weigh the channels of `x`."""
+        return x * spatial_mean(x).sigmoid()
+
+
+@register(
+    "SEVar2",
+    aliases=("SE_Var2",),
+    paper=PAPER,
+    arxiv=ARXIV,
+    kind="channel",
+    oracle="formula (table 1)",
+    use="a baseline: one weight a channel, no interaction between channels",
+)
+class SEVar2(nn.Module):
+    """SE-Var2 of table 1, gate = sigmoid(w * mean) with one weight a channel, (B, C, H, W) -> (B, C, H, W).
+
+    Args:
+        channels: C, the channels of the input; adds C weights.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        check_channels(channels, "SEVar2")
+        self.weight = nn.Parameter(torch.empty(1, channels, 1, 1))
+        # A diagonal layer has fan-in 1; a fully connected layer's default range for that fan-in is [-1, 1].
+        nn.init.uniform_(self.weight, -1.0, 1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Weigh the channels of `x`."""
+        return x * (self.weight * spatial_mean(x)).sigmoid()
+
+
+@register(
+    "SEVar3",
+    aliases=("SE_Var3",),
+    paper=PAPER,
+    arxiv=ARXIV,
+    kind="channel",
+    oracle="formula (table 1)",
+    use="a baseline: one full C x C layer, all channels interact without reduction",
+)
+class SEVar3(nn.Module):
+    """SE-Var3 of table 1, gate = sigmoid(W mean) with one full C x C layer, (B, C, H, W) -> (B, C, H, W).
+
+    Args:
+        channels: C, the channels of the input; adds C^2 weights.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        check_channels(channels, "SEVar3")
+        self.fc = nn.Conv2d(channels, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Weigh the channels of `x`."""
+        return x * self.fc(spatial_mean(x)).sigmoid()

@@ -1,0 +1,72 @@
+"""Squeeze-and-Excitation Networks, Hu, Shen, Albanie, Sun, Wu, https://arxiv.org/abs/1709.01507
+
+Squeeze (eq. 2): the mean of each channel over height and width. Excitation (eq. 3): two fully connected layers
+with a ReLU between, then a sigmoid. Scale (eq. 4): each channel times its weight. The layers are 1x1
+convolutions on (B, C, 1, 1), the same arithmetic as fully connected ones, so that no reshape is needed.
+
+Equal to: ``timm.layers.SEModule(c, rd_ratio=1/16, rd_divisor=1, bias=False)``, and with ``bias=True`` to
+``torchvision.ops.SqueezeExcitation(c, c // 16)``.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..registry import register
+from ._base import Gate, check_channels, spatial_max, spatial_mean
+
+__all__ = ["SEAttention"]
+
+
+@register(
+    "SEAttention",
+    aliases=("SE", "SELayer", "SEBlock", "SE_Block", "SEModule", "SqueezeExcite", "SqueezeExcitation"),
+    paper="Squeeze-and-Excitation Networks",
+    arxiv="1709.01507",
+    kind="channel",
+    oracle="timm SEModule, torchvision SqueezeExcitation",
+    use="the first to try: re-weights channels by global context",
+)
+class SEAttention(nn.Module):
+    """Squeeze-and-excitation, (B, C, H, W) -> (B, C, H, W).
+
+    Args:
+        channels: C, the channels of the input.
+        reduction: r of eq. 3; the hidden layer has C // r channels. Adds 2C^2/r weights.
+        min_channels: Least width of the hidden layer.
+        bias: Whether the two layers have biases; the paper's eq. 3 has none.
+        squeeze: ``avg`` (the paper's) or ``max`` (table 11 of the journal version).
+        gate: ``sigmoid`` (the paper's) or ``hard_sigmoid``.
+
+    Raises:
+        TypeError: `channels` is a list or no integer.
+        ValueError: A number below 1, or an unknown `squeeze` or `gate`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        reduction: int = 16,
+        min_channels: int = 1,
+        bias: bool = False,
+        squeeze: str = "avg",
+        gate: str = "sigmoid",
+    ) -> None:
+        super().__init__()
+        check_channels(channels, "SEAttention")
+        if reduction < 1 or min_channels < 1:
+            raise ValueError(f"reduction and min_channels must be at least 1, got {reduction} and {min_channels}")
+        if squeeze not in ("avg", "max"):
+            raise ValueError(f"squeeze must be 'avg' or 'max', got {squeeze!r}")
+        hidden = max(int(channels // reduction), min_channels)
+        self.squeeze = squeeze
+        self.fc1 = nn.Conv2d(channels, hidden, 1, bias=bias)
+        self.act = nn.ReLU()
+        self.fc2 = nn.Conv2d(hidden, channels, 1, bias=bias)
+        self.gate = Gate(gate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Weigh the channels of `x`."""
+        z = spatial_mean(x) if self.squeeze == "avg" else spatial_max(x)
+        return x * self.gate(self.fc2(self.act(self.fc1(z))))

@@ -1,0 +1,285 @@
+"""The parse hook: lets a host's own `parse_model` build registered modules, in memory and reversibly.
+
+:func:`install`, :func:`uninstall` and :func:`installed` act on every host that ``yolo_attn.patches`` knows.
+``import yolo_attn`` installs; a host that is imported later is hooked at that moment.
+
+Why: both hosts look a row's module up among their own globals and give an unknown module no channels. There is
+no registry to register with, so the kit splices the two expressions that decide (see :mod:`.splice`), swapping
+the function's code object in place, so that everybody who imported the parser by name earlier has it as well.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import linecache
+import sys
+import threading
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable
+
+from .errors import HostError
+from .log import LOGGER
+from .splice import SpliceError, find_code, splice
+
+__all__ = ["Hook", "failures", "hooks", "install", "installed", "uninstall"]
+
+
+# The one global injected into a host's module. It carries the kit's own import name, so that two vendored copies
+# of the kit do not collide.
+GLOBAL = "_" + __name__.rpartition(".")[0].replace(".", "_") + "_seams"
+
+_lock = threading.RLock()
+_wanted = False
+_watching: set[str] = set()
+_failed: dict[str, HostError] = {}
+
+
+@dataclass(frozen=True)
+class Hook:
+    """One function of a host that runs the kit's code: who, where, and how to give it back."""
+
+    host: str
+    module: types.ModuleType
+    function: types.FunctionType
+    original: types.CodeType
+    extended: types.CodeType
+    undo: Callable[[], None]
+
+
+_hooks: dict[tuple[str, str], Hook] = {}
+
+
+class Seams:
+    """What the injected global offers to the host's functions."""
+
+    def __init__(self) -> None:
+        from . import rows
+
+        self.find, self.place = rows.find, rows.place
+        self.around: dict[str, Callable[..., Any]] = {}
+        self.originals: dict[str, types.CodeType] = {}
+
+
+def install(*, strict: bool = True) -> None:
+    """Hook every host that is imported now, and each other one when it is imported. Twice is once.
+
+    Args:
+        strict: Raise when a host that is already imported cannot be hooked; otherwise log one warning.
+
+    Raises:
+        HostError: Names host, version and file, what was looked for, and the supported range.
+    """
+    global _wanted
+    from .patches import HOSTS
+
+    with _lock:
+        _wanted = True
+        for host in HOSTS:
+            for touch in host.touches:
+                key = f"{host.name}:{touch.module}"
+                if touch.module in sys.modules:
+                    _hook_module(host, touch.module, strict=strict)
+                if key not in _watching:
+                    _watching.add(key)
+                    _watch(touch.module, functools.partial(_on_import, host))
+
+
+def _watch(module: str, then: Callable[[types.ModuleType], None]) -> None:
+    import wrapt
+
+    if module in sys.modules:  # wrapt would call at once, and once more later
+        already = sys.modules[module]
+        wrapt.register_post_import_hook(lambda m: None if m is already else then(m), module)
+    else:
+        wrapt.register_post_import_hook(then, module)
+
+
+def _on_import(host: Any, module: types.ModuleType) -> None:
+    with _lock:
+        if _wanted:
+            _hook_module(host, module.__name__, strict=False)
+
+
+def uninstall() -> None:
+    """Give every host back its own code objects and leave no trace. Twice is once."""
+    global _wanted
+    with _lock:
+        _wanted = False
+        for key, hook in list(_hooks.items()):
+            hook.undo()
+            del _hooks[key]
+        _failed.clear()
+
+
+def installed() -> list[str]:
+    """Return the names of the hosts whose parser is hooked now."""
+    from .patches import HOSTS
+
+    parsers = {(h.name, t.function) for h in HOSTS for t in h.touches if t.splice}
+    with _lock:
+        return sorted({h.host for (_, f), h in _hooks.items() if (h.host, f) in parsers and _alive(h)})
+
+
+def hooks() -> list[Hook]:
+    """Return every function that runs the kit's code now."""
+    with _lock:
+        return [h for h in _hooks.values() if _alive(h)]
+
+
+def failures() -> dict[str, HostError]:
+    """Return, by host, why it could not be hooked."""
+    return dict(_failed)
+
+
+def _alive(hook: Hook) -> bool:
+    return hook.function.__code__ is hook.extended and sys.modules.get(hook.module.__name__) is hook.module
+
+
+def _hook_module(host: Any, name: str, *, strict: bool) -> None:
+    module = sys.modules.get(name)
+    if module is None or not host.recognise(module):
+        return
+    try:
+        for touch in host.touches:
+            if touch.module == name and hasattr(module, touch.function):
+                _hook_function(host, touch, module)
+        _failed.pop(host.name, None)
+    except HostError as exc:
+        _failed[host.name] = exc
+        if strict:
+            raise
+        LOGGER.warning("%s", exc)
+
+
+def _hook_function(host: Any, touch: Any, module: types.ModuleType) -> None:
+    key = (f"{host.name}:{module.__name__}", touch.function)
+    old = _hooks.get(key)
+    if old is not None and _alive(old):
+        return
+    function = _innermost(getattr(module, touch.function), module)
+    if function is None:
+        raise HostError(_refusal(host, module, f"{touch.function} is no plain Python function"))
+    _recover(function, module, touch.function)
+    seams = module.__dict__.get(GLOBAL) or Seams()
+    if touch.splice:
+        extended, forget = _spliced_code(host, touch, module, function)
+    else:
+        extended, forget = _wrapped_code(touch, function), lambda: None
+        original_function = types.FunctionType(
+            function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+        )
+        original_function.__kwdefaults__ = function.__kwdefaults__
+        seams.around[touch.function] = functools.partial(touch.replacement, original_function)
+    original = function.__code__
+    seams.originals[touch.function] = original
+    module.__dict__[GLOBAL] = seams
+
+    def undo() -> None:
+        if function.__code__ is extended:
+            function.__code__ = original
+        forget()
+        seams.around.pop(touch.function, None)
+        seams.originals.pop(touch.function, None)
+        if not seams.originals and module.__dict__.get(GLOBAL) is seams:
+            del module.__dict__[GLOBAL]
+
+    try:
+        function.__code__ = extended
+    except BaseException:
+        undo()
+        raise
+    _hooks[key] = Hook(host.name, module, function, original, extended, undo)
+
+
+def _recover(function: types.FunctionType, module: types.ModuleType, name: str) -> None:
+    """Take back the code of an earlier import of this kit (`importlib.reload`, a test that re-imports)."""
+    earlier = module.__dict__.get(GLOBAL)
+    code = getattr(earlier, "originals", {}).get(name) if earlier is not None else None
+    if code is not None and function.__code__ is not code:
+        function.__code__ = code
+
+
+def _innermost(candidate: Any, module: types.ModuleType) -> types.FunctionType | None:
+    """The host's own function below any foreign wrapper, or None."""
+    seen: set[int] = set()
+
+    def walk(obj: Any) -> Iterator[types.FunctionType]:
+        if id(obj) in seen or len(seen) > 64:
+            return
+        seen.add(id(obj))
+        if isinstance(obj, functools.partial):
+            yield from walk(obj.func)
+        if hasattr(obj, "__wrapped__"):
+            yield from walk(obj.__wrapped__)
+        if isinstance(obj, types.FunctionType):
+            if obj.__globals__ is module.__dict__ and obj.__module__ == module.__name__:
+                yield obj
+            for cell in obj.__closure__ or ():
+                try:
+                    yield from walk(cell.cell_contents)
+                except ValueError:  # an empty cell
+                    continue
+
+    return next(walk(candidate), None)
+
+
+def _spliced_code(
+    host: Any, touch: Any, module: types.ModuleType, function: types.FunctionType
+) -> tuple[types.CodeType, Callable[[], None]]:
+    source, path = _source(host, module)
+    try:
+        untouched = find_code(compile(source, path, "exec", dont_inherit=True), touch.function)
+    except SyntaxError as exc:
+        raise HostError(_refusal(host, module, f"its source does not compile: {exc}")) from exc
+    except SpliceError as exc:
+        raise HostError(_refusal(host, module, f"could not find {exc}")) from exc
+    if untouched != function.__code__:
+        raise HostError(
+            _refusal(
+                host,
+                module,
+                f"the {touch.function} in memory is not the one in the file: something else has patched it, or the "
+                f"file was edited after it was imported. Remove the other patch, or start a fresh process",
+            )
+        )
+    try:
+        spliced = splice(source, touch.function, GLOBAL)
+    except SpliceError as exc:
+        raise HostError(_refusal(host, module, f"{touch.function} has another shape: could not find {exc}")) from exc
+    name = f"{path} (extended by {__name__.partition('.')[0]})"
+    code = find_code(compile(spliced.source, name, "exec", dont_inherit=True), touch.function)
+    # Tracebacks and inspect.getsource read this entry, and so show what runs; without a time it is never checked.
+    linecache.cache[name] = (len(spliced.source), None, spliced.source.splitlines(keepends=True), name)
+    return code, lambda: linecache.cache.pop(name, None) and None
+
+
+def _wrapped_code(touch: Any, function: types.FunctionType) -> types.CodeType:
+    """Code that passes every argument, with the original, to the kit's replacement."""
+    text = (
+        f"def {function.__name__}(*args, **kwargs):\n    return {GLOBAL}.around[{touch.function!r}](*args, **kwargs)\n"
+    )
+    return find_code(compile(text, function.__code__.co_filename, "exec", dont_inherit=True), function.__name__)
+
+
+def _source(host: Any, module: types.ModuleType) -> tuple[str, str]:
+    path = getattr(module, "__file__", None) or ""
+    if path.endswith(".py") and Path(path).is_file():
+        import tokenize
+
+        with tokenize.open(path) as file:
+            return file.read(), path
+    try:
+        return inspect.getsource(module), path or f"<{module.__name__}>"
+    except (OSError, TypeError) as exc:
+        raise HostError(_refusal(host, module, "its source is not available, and the hook is made from it")) from exc
+
+
+def _refusal(host: Any, module: types.ModuleType, why: str) -> str:
+    return (
+        f"cannot hook {host.name} {host.version(module)} ({getattr(module, '__file__', module.__name__)}): {why}. "
+        f"Supported: {host.supported}. Rows naming registered modules will not build with this host."
+    )

@@ -1,0 +1,139 @@
+"""What happens at the parse hook's two seams: a row's name becomes a class, its numbers become arguments."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+from . import plugins, registry
+from .binding import Binding, Call, Mismatch
+from .errors import RowError, UnknownModuleError, YoloAttnError, did_you_mean
+
+__all__ = ["find", "place", "where"]
+
+PREFIX = "yolo_attn."
+# Names in a row's arguments that a host's parser resolves and that its users rely on.
+RESOLVED = frozenset({"nc", "anchors", "None", "True", "False"})
+
+
+class Text:
+    """A string argument kept from the host's parser, which would evaluate it."""
+
+    def __init__(self, value: str) -> None:
+        self.value = value
+
+
+def find(name: Any, args: list[Any], i: int, d: dict[str, Any], host_lookup: Callable[[], Any]) -> Any:
+    """Return the class that row `i` names: the registry's, or what the host's own look-up gives.
+
+    Raises:
+        UnknownModuleError: Neither knows the name.
+        RowError: Both know it, as different classes.
+    """
+    if not isinstance(name, str):
+        return host_lookup()
+    cls = _registered(name, d, i)
+    if cls is None:
+        try:
+            return host_lookup()
+        except (KeyError, NameError, AttributeError, SyntaxError) as exc:
+            raise UnknownModuleError(
+                f"{where(d, i)}: no module is called '{name}'.{did_you_mean(name, _known(d))} "
+                f"'yolo-attn list' shows the attention modules; your own are named under 'register:' in the YAML, "
+                f"or given with --plugin FILE."
+            ) from exc
+    if not name.startswith(PREFIX):
+        try:
+            hosts = host_lookup()
+        except Exception:  # the usual case: the host does not know the name
+            hosts = cls
+        if hosts is not cls and isinstance(hosts, type):
+            raise RowError(
+                f"{where(d, i)}: '{name}' is two things, {hosts.__module__}.{hosts.__qualname__} of the host and "
+                f"{cls.__module__}.{cls.__qualname__}. Write '{PREFIX}{name}' for the latter."
+            )
+    args[:] = [Text(a) if isinstance(a, str) and a not in RESOLVED else a for a in args]
+    return cls
+
+
+def place(
+    m: Any, ch: list[int], f: Any, n: int, args: list[Any], i: int, d: dict[str, Any], widen: Callable[[Any], Any]
+) -> tuple[Any, Any, int, list[Any]]:
+    """Return what the parser goes on with: builder, output channels, repeats, arguments.
+
+    For every class that the kit does not know, exactly the host's default: `ch[f]` and nothing else.
+
+    Raises:
+        RowError: The row's numbers contradict the graph, or its `from` points nowhere.
+    """
+    binding = _binding_of(m)
+    if binding is None:
+        return m, ch[f], n, args
+    spot = where(d, i)
+    args = [a.value if isinstance(a, Text) else a for a in args]
+    try:
+        call = binding.bind(args, _channels(ch, f, i), n, widen)
+    except Mismatch as exc:
+        raise RowError(f"{spot}: {m.__name__}: {exc}.") from exc
+    shown = [*call.args, dict(call.kwargs)] if call.kwargs else list(call.args)
+    return Builder(m, call, spot), call.c2, call.n, shown
+
+
+class Builder:
+    """Stands for the class from the seam to the end of the row: builds it, and prints as it in the table."""
+
+    def __init__(self, cls: type, call: Call, spot: str) -> None:
+        self.cls, self.call, self.spot = cls, call, spot
+
+    def __call__(self, *_: Any) -> Any:
+        try:
+            return self.cls(*self.call.args, **self.call.kwargs)
+        except YoloAttnError:
+            raise
+        except (TypeError, ValueError, AssertionError, ZeroDivisionError) as exc:
+            given = [*map(repr, self.call.args), *(f"{k}={v!r}" for k, v in self.call.kwargs.items())]
+            raise RowError(f"{self.spot}: {self.cls.__name__}({', '.join(given)}) cannot be built: {exc}.") from exc
+
+    def __str__(self) -> str:
+        return str(self.cls)
+
+
+def where(d: dict[str, Any], i: int) -> str:
+    """Return `file, row i (backbone)`, the spot that error messages name."""
+    part = "backbone" if i < len(d.get("backbone") or ()) else "head"
+    rows = [*(d.get("backbone") or ()), *(d.get("head") or ())]
+    text = f" {rows[i][:3]}" if i < len(rows) else ""
+    return f"{d.get('yaml_file') or 'model YAML'}, row {i} ({part}){text}"
+
+
+def _channels(ch: list[int], f: Any, i: int) -> Any:
+    def one(x: Any) -> int:
+        if not isinstance(x, int) or isinstance(x, bool):
+            raise Mismatch(f"'from' must be row numbers, got {f!r}")
+        if x >= i and not (i == 0 and x == -1):
+            raise Mismatch(f"'from' is {x}, but only rows 0 to {i - 1} exist before it")
+        try:
+            return ch[x]
+        except IndexError:
+            raise Mismatch(f"'from' is {x}, which lies before the first row") from None
+
+    return [one(x) for x in f] if isinstance(f, (list, tuple)) else one(f)
+
+
+def _registered(name: str, d: dict[str, Any], i: int) -> type | None:
+    plain = name[len(PREFIX) :] if name.startswith(PREFIX) else name
+    own = plugins.from_yaml(plain, d, where(d, i)) if d.get("register") else None
+    if own is not None:
+        return own
+    entry = registry.find(plain)
+    return entry.cls if entry is not None else None
+
+
+def _binding_of(m: Any) -> Binding | None:
+    if not isinstance(m, type):
+        return None
+    return registry.binding_of(m) or plugins.binding_of(m)
+
+
+def _known(d: dict[str, Any]) -> list[str]:
+    host = ["Conv", "C3", "C2f", "SPPF", "Concat", "Detect", "Bottleneck", "nn.Upsample"]
+    return [*registry.known_names(), *(d.get("register") or {}), *host]
