@@ -1,16 +1,47 @@
-"""What the kit's attention modules share: argument checks, reductions and gates.
+"""What the kit's attention modules share: argument checks, reductions, gates, norms and the identity start.
 
 Rules that every module keeps, so that it trains under AMP, deterministically, and exports with dynamic shapes:
 reduce with ``mean``/``amax`` over dimensions, never with adaptive pooling objects; build nothing in ``forward``;
-keep sums in fp32.
+keep sums in fp32; return the type that came in. A bare parameter is called ``weight`` or ``bias``: the optimizers
+of older hosts collect parameters by these two names and would never train another.
+
+**Identity start.** A fresh gate is about 0.5, and four of them in series shrink the features of a pretrained
+network to a sixteenth. Every module therefore takes ``start``: ``"paper"`` (the default: the paper's own
+initialisation and formula) or ``"identity"``: the fresh module returns its input exactly, and gradients reach it
+from the first step. Three means, each named in the class attribute ``identity``:
+
+* the layer that computes the score starts at zero and the gate is ``2 * sigmoid``, which is exactly 1 there;
+* the formula has a residual whose weight starts at zero;
+* where neither exists, :class:`Blend` adds one learned number, ``x + w (y - x)`` with w = 0.
 """
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Gate", "check_channels", "spatial_max", "spatial_mean"]
+__all__ = [
+    "BatchNorm",
+    "Blend",
+    "Gate",
+    "GroupNorm",
+    "check_channels",
+    "check_kernel",
+    "fit_groups",
+    "full_precision",
+    "hidden_channels",
+    "identity_start",
+    "match",
+    "mean",
+    "spatial_max",
+    "spatial_mean",
+    "zero_",
+]
+
+HALF = (torch.float16, torch.bfloat16)
 
 
 def check_channels(channels: object, module: str) -> int:
@@ -29,11 +60,73 @@ def check_channels(channels: object, module: str) -> int:
     return channels
 
 
+def check_kernel(kernel_size: int, name: str = "kernel_size") -> int:
+    """Return `kernel_size` if it is odd and positive, which keeps the size of the map.
+
+    Raises:
+        ValueError: Even or below 1.
+    """
+    if isinstance(kernel_size, bool) or not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"{name} must be odd and positive, got {kernel_size!r}")
+    return kernel_size
+
+
+def hidden_channels(channels: int, reduction: float, minimum: int = 1) -> int:
+    """Return the width of a bottleneck, channels / reduction rounded down, never below `minimum`.
+
+    Raises:
+        ValueError: `reduction` or `minimum` below 1.
+    """
+    if reduction < 1 or minimum < 1:
+        raise ValueError(f"reduction and the least width must be at least 1, got {reduction} and {minimum}")
+    return max(int(channels // reduction), minimum)
+
+
+def fit_groups(channels: int, groups: int) -> int:
+    """Return the greatest number of groups that divides both `channels` and `groups`.
+
+    Raises:
+        ValueError: `groups` below 1.
+    """
+    if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
+        raise ValueError(f"groups must be a positive integer, got {groups!r}")
+    return math.gcd(channels, groups)
+
+
+def identity_start(start: str) -> bool:
+    """Return whether the module is to start as the identity.
+
+    Raises:
+        ValueError: `start` is neither ``paper`` nor ``identity``.
+    """
+    if start not in ("paper", "identity"):
+        raise ValueError(f"start must be 'paper' or 'identity', got {start!r}")
+    return start == "identity"
+
+
+@torch.no_grad()
+def zero_(*layers: nn.Module) -> None:
+    """Set weight and bias of each layer to zero."""
+    for layer in layers:
+        for parameter in layer.parameters(recurse=False):
+            parameter.zero_()
+
+
+def match(y: Tensor, x: Tensor) -> Tensor:
+    """Return `y` in the type of `x`; no node in an exported graph where they agree."""
+    return y if y.dtype == x.dtype else y.to(x.dtype)
+
+
+def mean(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """Mean over `dim`, which stays with length 1, summed in fp32 so that half precision cannot overflow."""
+    if x.dtype in HALF:
+        return x.mean(dim, keepdim=True, dtype=torch.float32).to(x.dtype)
+    return x.mean(dim, keepdim=True)
+
+
 def spatial_mean(x: Tensor) -> Tensor:
     """Mean over height and width, (B, C, H, W) -> (B, C, 1, 1), summed in fp32 so that half precision cannot overflow."""
-    if x.dtype in (torch.float16, torch.bfloat16):
-        return x.mean((2, 3), keepdim=True, dtype=torch.float32).to(x.dtype)
-    return x.mean((2, 3), keepdim=True)
+    return mean(x, (2, 3))
 
 
 def spatial_max(x: Tensor) -> Tensor:
@@ -41,22 +134,74 @@ def spatial_max(x: Tensor) -> Tensor:
     return x.amax((2, 3), keepdim=True)
 
 
+def full_precision(x: Tensor) -> Any:
+    """Return a context in which autocast leaves the operations on `x`'s device alone."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
 class Gate(nn.Module):
-    """The function that turns a score into a weight between 0 and 1: ``sigmoid`` or ``hard_sigmoid``.
+    """The function that turns a score into a weight between 0 and `scale`: ``sigmoid`` or ``hard_sigmoid``.
 
     The hard sigmoid is ``relu6(x + 3) / 6`` (1905.02244, section 5.2), as in torch and ONNX.
+
+    Args:
+        gate: Which function.
+        start: ``identity`` doubles the weight, so that the score 0 gives exactly 1.
     """
 
-    def __init__(self, gate: str = "sigmoid") -> None:
+    def __init__(self, gate: str = "sigmoid", start: str = "paper") -> None:
         super().__init__()
         if gate not in ("sigmoid", "hard_sigmoid"):
             raise ValueError(f"gate must be 'sigmoid' or 'hard_sigmoid', got {gate!r}")
         self.gate = gate
+        self.scale = 2.0 if identity_start(start) else 1.0
 
     def forward(self, score: Tensor) -> Tensor:
         """Return the gate of `score`, same shape."""
-        return score.sigmoid() if self.gate == "sigmoid" else nn.functional.hardsigmoid(score)
+        weight = score.sigmoid() if self.gate == "sigmoid" else nn.functional.hardsigmoid(score)
+        return weight if self.scale == 1.0 else weight * self.scale
 
     def extra_repr(self) -> str:
         """Show the function."""
-        return self.gate
+        return self.gate if self.scale == 1.0 else f"{self.scale:g} * {self.gate}"
+
+
+class Blend(nn.Module):
+    """``x + w (y - x)`` with one learned w that starts at 0: the identity start of formulas that have no other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))  # without a dimension, it leaves half precision half
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the blend of input `x` and attended `y`, same shape."""
+        return x + self.weight * (y - x)
+
+    @staticmethod
+    def when(start: str) -> Blend | None:
+        """Return a blend for ``identity``, None for ``paper``."""
+        return Blend() if identity_start(start) else None
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm that also trains on a single value for each channel.
+
+    Hosts run one image through a fresh model in training mode to learn its strides. The variance of one value does
+    not exist and torch raises; the running statistics stand in for it, and are left as they are.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise `input`, (B, C, H, W) -> (B, C, H, W)."""
+        if self.training and input.shape[0] * input.shape[2] * input.shape[3] == 1:
+            return nn.functional.batch_norm(
+                input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+            )
+        return super().forward(input)
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group norm that takes a group of a single value, as meets one channel a group on a map of 1 x 1."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise `input`, (B, C, *) -> (B, C, *), in its own type."""
+        return match(torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps), input)

@@ -11,12 +11,13 @@ Equal to: ``timm.layers.EcaModule(c)``; SE-Var1-3 to the formula. The convolutio
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ..registry import register
-from ._base import Gate, check_channels, spatial_mean
+from ._base import Blend, Gate, check_channels, check_kernel, identity_start, match, spatial_mean, zero_
 
 __all__ = ["ECA", "SEVar1", "SEVar2", "SEVar3", "eca_kernel_size"]
 
@@ -48,11 +49,14 @@ class ECA(nn.Module):
         gamma: gamma of eq. 12.
         b: b of eq. 12.
         gate: ``sigmoid`` (the paper's) or ``hard_sigmoid``.
+        start: ``paper`` or ``identity``.
 
     Raises:
         TypeError: `channels` is a list or no integer.
-        ValueError: `kernel_size` is even or below 1.
+        ValueError: `kernel_size` is even or below 1, or an unknown `gate` or `start`.
     """
+
+    identity: ClassVar[str] = "convolution 0, gate 2 * sigmoid"
 
     def __init__(
         self,
@@ -62,14 +66,15 @@ class ECA(nn.Module):
         gamma: float = 2,
         b: float = 1,
         gate: str = "sigmoid",
+        start: str = "paper",
     ) -> None:
         super().__init__()
         check_channels(channels, "ECA")
-        k = eca_kernel_size(channels, gamma, b) if kernel_size is None else kernel_size
-        if k < 1 or k % 2 == 0:
-            raise ValueError(f"kernel_size must be odd and positive, got {k}")
+        k = eca_kernel_size(channels, gamma, b) if kernel_size is None else check_kernel(kernel_size)
         self.conv = nn.Conv2d(1, 1, (k, 1), padding=(k // 2, 0), bias=False)
-        self.gate = Gate(gate)
+        self.gate = Gate(gate, start)
+        if identity_start(start):
+            zero_(self.conv)
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the channels of `x`."""
@@ -87,11 +92,25 @@ class ECA(nn.Module):
     use="a baseline: channel gates without a single weight",
 )
 class SEVar1(nn.Module):
-    """SE-Var1 of table 1, gate = sigmoid(mean); no parameters, (B, C, H, W) -> (B, C, H, W)."""
+    """SE-Var1 of table 1, gate = sigmoid(mean); no parameters, (B, C, H, W) -> (B, C, H, W).
+
+    Args:
+        start: ``paper`` or ``identity``; the latter adds one learned number.
+
+    Raises:
+        ValueError: An unknown `start`.
+    """
+
+    identity: ClassVar[str] = "x + w (y - x), w = 0"
+
+    def __init__(self, *, start: str = "paper") -> None:
+        super().__init__()
+        self.blend = Blend.when(start)
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the channels of `x`."""
-        return x * spatial_mean(x).sigmoid()
+        y = x * spatial_mean(x).sigmoid()
+        return y if self.blend is None else self.blend(x, y)
 
 
 @register(
@@ -108,18 +127,28 @@ class SEVar2(nn.Module):
 
     Args:
         channels: C, the channels of the input; adds C weights.
+        start: ``paper`` or ``identity``.
+
+    Raises:
+        TypeError: `channels` is a list or no integer.
+        ValueError: An unknown `start`.
     """
 
-    def __init__(self, channels: int) -> None:
+    identity: ClassVar[str] = "weights 0, gate 2 * sigmoid"
+
+    def __init__(self, channels: int, *, start: str = "paper") -> None:
         super().__init__()
         check_channels(channels, "SEVar2")
         self.weight = nn.Parameter(torch.empty(1, channels, 1, 1))
         # A diagonal layer has fan-in 1; a fully connected layer's default range for that fan-in is [-1, 1].
         nn.init.uniform_(self.weight, -1.0, 1.0)
+        self.gate = Gate(start=start)
+        if identity_start(start):
+            zero_(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the channels of `x`."""
-        return x * (self.weight * spatial_mean(x)).sigmoid()
+        return x * match(self.gate(self.weight * spatial_mean(x)), x)
 
 
 @register(
@@ -136,13 +165,23 @@ class SEVar3(nn.Module):
 
     Args:
         channels: C, the channels of the input; adds C^2 weights.
+        start: ``paper`` or ``identity``.
+
+    Raises:
+        TypeError: `channels` is a list or no integer.
+        ValueError: An unknown `start`.
     """
 
-    def __init__(self, channels: int) -> None:
+    identity: ClassVar[str] = "layer 0, gate 2 * sigmoid"
+
+    def __init__(self, channels: int, *, start: str = "paper") -> None:
         super().__init__()
         check_channels(channels, "SEVar3")
         self.fc = nn.Conv2d(channels, channels, 1, bias=False)
+        self.gate = Gate(start=start)
+        if identity_start(start):
+            zero_(self.fc)
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the channels of `x`."""
-        return x * self.fc(spatial_mean(x)).sigmoid()
+        return x * self.gate(self.fc(spatial_mean(x)))

@@ -10,10 +10,12 @@ Equal to: ``timm.layers.SEModule(c, rd_ratio=1/16, rd_divisor=1, bias=False)``, 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from ..registry import register
-from ._base import Gate, check_channels, spatial_max, spatial_mean
+from ._base import Gate, check_channels, hidden_channels, identity_start, spatial_max, spatial_mean, zero_
 
 __all__ = ["SEAttention"]
 
@@ -37,11 +39,14 @@ class SEAttention(nn.Module):
         bias: Whether the two layers have biases; the paper's eq. 3 has none.
         squeeze: ``avg`` (the paper's) or ``max`` (table 11 of the journal version).
         gate: ``sigmoid`` (the paper's) or ``hard_sigmoid``.
+        start: ``paper`` or ``identity``.
 
     Raises:
         TypeError: `channels` is a list or no integer.
-        ValueError: A number below 1, or an unknown `squeeze` or `gate`.
+        ValueError: A number below 1, or an unknown `squeeze`, `gate` or `start`.
     """
+
+    identity: ClassVar[str] = "last layer 0, gate 2 * sigmoid"
 
     def __init__(
         self,
@@ -52,19 +57,20 @@ class SEAttention(nn.Module):
         bias: bool = False,
         squeeze: str = "avg",
         gate: str = "sigmoid",
+        start: str = "paper",
     ) -> None:
         super().__init__()
         check_channels(channels, "SEAttention")
-        if reduction < 1 or min_channels < 1:
-            raise ValueError(f"reduction and min_channels must be at least 1, got {reduction} and {min_channels}")
         if squeeze not in ("avg", "max"):
             raise ValueError(f"squeeze must be 'avg' or 'max', got {squeeze!r}")
-        hidden = max(int(channels // reduction), min_channels)
+        hidden = hidden_channels(channels, reduction, min_channels)
         self.squeeze = squeeze
         self.fc1 = nn.Conv2d(channels, hidden, 1, bias=bias)
         self.act = nn.ReLU()
         self.fc2 = nn.Conv2d(hidden, channels, 1, bias=bias)
-        self.gate = Gate(gate)
+        self.gate = Gate(gate, start)
+        if identity_start(start):
+            zero_(self.fc2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the channels of `x`."""
