@@ -17,26 +17,32 @@ if not (_root / "patches").is_dir():
     __path__.append(str(_root.parent))
 
 _EXPORTS = {
+    "Trainer": "trainer",
     "YoloAttnError": "errors",
     "get_module": "registry",
+    "insert": "placement",
     "install": "parser",
     "installed": "parser",
     "list_modules": "registry",
     "load_plugin": "plugins:load_file",
     "register": "registry",
+    "remove": "placement",
     "uninstall": "parser",
     "unregister": "registry",
 }
 
 __all__ = [
+    "Trainer",
     "YoloAttnError",
     "__version__",
     "get_module",
+    "insert",
     "install",
     "installed",
     "list_modules",
     "load_plugin",
     "register",
+    "remove",
     "uninstall",
     "unregister",
 ]
@@ -44,6 +50,7 @@ __all__ = [
 if TYPE_CHECKING:
     from .errors import YoloAttnError
     from .parser import install, installed, uninstall
+    from .placement import insert, remove
     from .plugins import load_file as load_plugin
     from .registry import get_module, list_modules, register, unregister
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "list": "attention modules and model YAMLs of the kit",
     "show": "build a model YAML: table, parameters and GFLOPs beside the model without attention",
     "env": "versions, devices, hosts found and hooked; for bug reports",
+    "insert": "put attention into a model YAML, or take it out again",
     "train": "train a detector; the same as train_detect.py",
     "export": "export a checkpoint to ONNX and prove it equal to PyTorch",
     "yolo": "the ultralytics command line, hooked: yolo-attn yolo detect train model=yolov5s_se.yaml ...",

@@ -188,7 +188,7 @@ def load_ultralytics(name: str | os.PathLike[str], path: Path) -> dict[str, Any]
         PluginError: What it names under ``register:`` cannot be loaded.
     """
     d = read(path)
-    d["scale"] = split_scale(Path(str(name)).stem)[1]
+    d["scale"] = split_scale(Path(str(name)).stem)[1] or d.get("scale") or ""
     d["yaml_file"] = str(name)
     validate(d, str(name))
     plugins.load_register(d, path.parent, str(name))

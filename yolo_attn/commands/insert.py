@@ -1,0 +1,128 @@
+"""`yolo-attn insert`: write a model YAML with attention in it, or take it out again."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .. import config
+from ..errors import UsageError
+from ..placement import PLACES, insert, remove
+
+_SCALES = re.compile(r"^scales:", re.MULTILINE)
+_SCALE = re.compile(r"^scale: \w+ # of the file that this was made from\r?\n", re.MULTILINE)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    add = parser.add_argument
+    add("cfg", metavar="YAML", help="a model's name (yolov5s.yaml, yolov8n, ...) or file")
+    add("--module", metavar="NAME", help="the attention; 'yolo-attn list' shows them")
+    add(
+        "--after",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="TYPE|ROW",
+        help="behind rows of these types (C3) or these row numbers",
+    )
+    add(
+        "--where",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PLACE",
+        help=f"one or more of {', '.join(PLACES)}\n(other levels likewise; inside-neck, inside-P4, ...)",
+    )
+    add("--start", choices=("identity", "paper"), help="identity: every gate begins at 1, the model as without it")
+    add("--args", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="options, e.g. reduction=8")
+    add("--remove", action="store_true", help="take attention out (with --module: only this one)")
+    add("-o", "--output", metavar="FILE", help="write here; without it, the YAML goes to standard output")
+    add("--force", action="store_true", help="overwrite FILE")
+    add("--dry-run", action="store_true", help="show the difference and write nothing")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Insert or remove, then write, print or show the difference."""
+    where = [p for w in args.where for p in w.split(",") if p]
+    after = [a for x in args.after for a in x.split(",") if a]
+    if args.remove:
+        if where or after or args.start or args.args:
+            raise UsageError("--remove takes attention out wherever it is; of the other options only --module fits it")
+        text = remove(args.cfg, args.module)
+    else:
+        if not args.module:
+            raise UsageError("say which attention: --module NAME ('yolo-attn list' shows them)")
+        text = insert(
+            args.cfg,
+            args.module,
+            after=after,
+            where=where,
+            start=args.start,
+            args=dict(map(_pair, args.args)),
+        )
+    path = config.require(args.cfg)
+    with path.open(encoding="utf-8", newline="") as file:
+        before = file.read()
+    text = _keep_scale(text, args)
+    if args.dry_run:
+        lines = difflib.unified_diff(
+            before.splitlines(), text.splitlines(), str(path), args.output or "with attention", lineterm=""
+        )
+        print("\n".join(lines) or f"{args.cfg}: nothing would change")
+        return 0
+    if not args.output:
+        sys.stdout.write(text)
+        return 0
+    out = Path(args.output)
+    if out.suffix not in (".yaml", ".yml"):
+        raise UsageError(f"the output must be a .yaml file, got {out}")
+    if out.exists() and not args.force:
+        raise UsageError(f"{out} exists. Choose another name, or add --force to overwrite it.")
+    if not out.parent.is_dir():
+        raise UsageError(f"the folder {out.parent} does not exist")
+    with out.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+    print(f"{out}: {_summary(before, text)}")
+    return 0
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--args takes KEY=VALUE, got {text!r}")
+    return key.strip(), yaml.safe_load(value)
+
+
+def _keep_scale(text: str, args: argparse.Namespace) -> str:
+    """Let `yolov5s.yaml` stay the s model under a file name without scale letter; `--remove` undoes it."""
+    text = _SCALE.sub("", text)
+    letter = config.split_scale(Path(args.cfg).stem)[1]
+    found = _SCALES.search(text)
+    if args.remove or not args.output or not letter or found is None or "\nscale:" in text:
+        return text
+    if config.split_scale(Path(args.output).stem)[1]:
+        return text
+    newline = "\r\n" if "\r\n" in text else "\n"
+    line = f"scale: {letter} # of the file that this was made from{newline}"
+    return text[: found.start()] + line + text[found.start() :]
+
+
+def _summary(before: str, after: str) -> str:
+    def rows(text: str) -> list[list[Any]]:
+        d = yaml.safe_load(text)
+        return [*d["backbone"], *d["head"]]
+
+    old, new = rows(before), rows(after)
+    if len(new) < len(old):
+        return f"{len(old) - len(new)} rows fewer, {len(new)} rows"
+    inside = sum(a[2] != b[2] for a, b in zip(old, new)) if len(old) == len(new) else 0
+    if inside:
+        return f"{inside} blocks changed, {len(new)} rows"
+    return f"{len(new) - len(old)} rows more, {len(new)} rows" if len(new) > len(old) else "nothing changed"

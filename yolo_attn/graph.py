@@ -1,0 +1,192 @@
+"""A model YAML's rows as a graph: who reads whom, which stride, and numbers only at the very end.
+
+Rows name each other by position, so every insertion renumbers what follows. Here a row holds its producers
+themselves; positions are worked out when the rows are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Edge", "Graph", "Node", "is_block"]
+
+# Rows that are no feature blocks: down- and upsampling, joins, pooling pyramids, and attention of the hosts' own.
+_PLUMBING = frozenset(
+    [
+        "Conv",
+        "Conv2",
+        "LightConv",
+        "DWConv",
+        "GhostConv",
+        "RepConv",
+        "Focus",
+        "HGStem",
+        "ADown",
+        "AConv",
+        "SCDown",
+        "SPP",
+        "SPPF",
+        "SPPELAN",
+        "SPPCSPC",
+        "SPPFCSPC",
+        "Concat",
+        "Upsample",
+        "CBLinear",
+        "CBFuse",
+        "Index",
+        "Contract",
+        "Expand",
+        "DWConvTranspose2d",
+        "ConvTranspose",
+        "PSA",
+        "C2PSA",
+        "C2fPSA",
+        "AIFI",
+        "ImagePoolingAttn",
+    ]
+)
+_STRIDED = frozenset(
+    ["Conv", "Conv2", "LightConv", "DWConv", "GhostConv", "RepConv", "SCDown", "CrossConv", "GhostBottleneck"]
+)
+_HALVING = frozenset(["Focus", "ADown", "AConv", "Contract"])
+
+
+@dataclass(eq=False)
+class Edge:
+    """One entry of a row's `from`: the producer (None is the image) and how the row writes it."""
+
+    target: Node | None
+    relative: bool
+
+
+@dataclass(eq=False)
+class Node:
+    """One row.
+
+    Args:
+        edges: Its producers, in the order of `from`.
+        listed: Whether `from` is a list.
+        tail: The row without its `from`: number, module, arguments.
+        part: ``backbone`` or ``head``.
+        old: The row's index in the file that was read; None for an inserted row.
+    """
+
+    edges: list[Edge]
+    listed: bool
+    tail: list[Any]
+    part: str
+    old: int | None = None
+
+    @property
+    def module(self) -> str:
+        """The name in the row's third column."""
+        return str(self.tail[1])
+
+    @property
+    def args(self) -> list[Any]:
+        """The row's fourth column."""
+        return list(self.tail[2])
+
+
+@dataclass(eq=False)
+class Graph:
+    """The rows of one model, in order."""
+
+    nodes: list[Node] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, d: dict[str, Any]) -> Graph:
+        """Read a validated model dictionary."""
+        graph = cls()
+        for part in ("backbone", "head"):
+            for f, n, m, args in d[part]:
+                i = len(graph.nodes)
+                edges = [
+                    Edge(graph.nodes[x] if x >= 0 else graph.nodes[i + x], x < 0) if i else Edge(None, True)
+                    for x in (f if isinstance(f, list) else [f])
+                ]
+                graph.nodes.append(Node(edges, isinstance(f, list), [n, m, args], part, i))
+        return graph
+
+    def rows(self) -> list[list[Any]]:
+        """Return the rows with the numbers that the order now gives; relative entries stay relative."""
+        at = {node: i for i, node in enumerate(self.nodes)}
+        out = []
+        for i, node in enumerate(self.nodes):
+            f = [-1 if e.target is None else at[e.target] - i if e.relative else at[e.target] for e in node.edges]
+            out.append([f if node.listed else f[0], *node.tail])
+        return out
+
+    def parts(self) -> dict[str, list[list[Any]]]:
+        """Return ``{"backbone": rows, "head": rows}``."""
+        rows = self.rows()
+        return {p: [r for r, n in zip(rows, self.nodes) if n.part == p] for p in ("backbone", "head")}
+
+    @property
+    def output(self) -> Node:
+        """The detection head: the last row."""
+        return self.nodes[-1]
+
+    def readers(self, node: Node) -> list[Edge]:
+        """Return every edge that reads `node`."""
+        return [e for n in self.nodes for e in n.edges if e.target is node]
+
+    def insert(self, node: Node, tail: list[Any], at: Node, edges: Iterable[Edge]) -> Node:
+        """Put a row that reads `node` behind the row `at`, and let `edges` read the new row instead of `node`."""
+        place = self.nodes.index(at)
+        new = Node([Edge(node, at is node)], False, tail, at.part)
+        for edge in edges:
+            edge.target = new
+        self.nodes.insert(place + 1, new)
+        return new
+
+    def drop(self, node: Node) -> None:
+        """Take a row with one input out; its readers read what it read."""
+        (source,) = node.edges
+        for edge in self.readers(node):
+            edge.target = source.target
+        self.nodes.remove(node)
+
+    def strides(self) -> dict[Node, float]:
+        """Return each row's output stride in pixels of the image, as far as the rows tell it."""
+        strides: dict[Node, float] = {}
+        for node in self.nodes:
+            source = node.edges[0].target
+            before = 1.0 if source is None else strides[source]
+            strides[node] = before * _factor(node.module.rpartition(".")[2], node.args)
+        return strides
+
+
+def is_block(node: Node) -> bool:
+    """Whether a row is a feature block (C3, C2f, HGBlock, ...) rather than plumbing."""
+    return node.module not in _PLUMBING and not node.module.startswith(("nn.", "torch"))
+
+
+def _factor(module: str, args: list[Any]) -> float:
+    """How much a row multiplies the stride."""
+
+    def number(position: int, default: float) -> float:
+        value = args[position] if len(args) > position else default
+        if isinstance(value, (list, tuple)) and value:
+            value = value[0]
+        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0 else 1.0
+
+    if module in _STRIDED:
+        return number(2, 1)
+    if module in _HALVING:
+        return 2.0
+    if module == "HGStem":
+        return 4.0
+    if module in ("MaxPool2d", "AvgPool2d"):
+        return number(1, number(0, 1))
+    if module == "ResNetLayer":
+        return 4.0 if len(args) > 3 and args[3] is True else number(2, 1)
+    if module == "Upsample":
+        return 1 / number(1, 2)
+    if module in ("ConvTranspose2d", "ConvTranspose", "DWConvTranspose2d"):
+        return 1 / number(2, 1)
+    if module == "Expand":
+        return 0.5
+    return 1.0

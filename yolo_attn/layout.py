@@ -1,0 +1,231 @@
+"""Edit a model YAML as text, so that only what changes changes.
+
+A YAML library that loads and dumps re-flows flow lists, and YOLO's files are made of them. Here the parser's marks
+say where each row, number and name stands; edits replace, add and delete those characters and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from .errors import ConfigError
+
+__all__ = ["Change", "Layout", "Line", "flow"]
+
+_INDEX = re.compile(r"#[ \t]*(\d+)(?![\w.])")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row to add: its text, the comment behind it, and the old row that it follows."""
+
+    row: list[Any]
+    comment: str
+    after: int
+
+
+@dataclass(frozen=True)
+class Change:
+    """A row that stays: its old index, its new one, and its new content."""
+
+    old: int
+    new: int
+    row: list[Any]
+
+
+def flow(value: Any) -> str:
+    """Return `value` as YAML on one line, in YOLO's style."""
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**9, allow_unicode=True).strip()
+    return text[:-4].rstrip() if text.endswith("\n...") else text
+
+
+@dataclass(frozen=True)
+class _Row:
+    node: yaml.SequenceNode
+    section: yaml.SequenceNode
+    start: int
+    end: int
+    first: bool
+    last: bool
+
+
+class Layout:
+    """A model YAML's text with the places of its rows.
+
+    Args:
+        text: The file's text.
+        file: Its name, for messages.
+
+    Raises:
+        ConfigError: Not YAML, or a row that is an alias of another place.
+    """
+
+    def __init__(self, text: str, file: str) -> None:
+        self.text, self.file = text, file
+        self.newline = "\r\n" if "\r\n" in text else "\n"
+        try:
+            root = yaml.compose(text, Loader=yaml.SafeLoader)
+        except yaml.YAMLError as exc:
+            raise ConfigError(f"{file}: is not valid YAML: {exc}") from exc
+        self.keys = {k.value: (k, v) for k, v in root.value} if isinstance(root, yaml.MappingNode) else {}
+        self.rows: list[_Row] = []
+        for part in ("backbone", "head"):
+            section = self.keys[part][1]
+            for j, node in enumerate(section.value):
+                end = _end(node)
+                row = _Row(node, section, node.start_mark.index, end, j == 0, j == len(section.value) - 1)
+                if row.start < section.start_mark.index:  # the mark of an alias is where its anchor stands
+                    self._alias(len(self.rows))
+                self.rows.append(row)
+        if len({id(r.node) for r in self.rows}) < len(self.rows):
+            raise ConfigError(f"{file}: rows are repeated through YAML aliases (*name). Write them out, then insert.")
+
+    def _alias(self, i: int) -> None:
+        raise ConfigError(f"{self.file}, row {i}: is written through a YAML alias (*name). Write it out, then insert.")
+
+    # -- comments ------------------------------------------------------------------------------------------------
+
+    def comment(self, i: int) -> str:
+        """Return the comment behind row `i`, with its `#`, or an empty string."""
+        span = self._comment(i)
+        return self.text[span[0] : span[1]] if span else ""
+
+    def _comment(self, i: int) -> tuple[int, int] | None:
+        end = self.rows[i].end
+        stop = self._line_end(end)
+        match = re.compile(r"[ \t]*[,\]}]*[ \t]*(#.*)").match(self.text, end, stop)
+        return (match.start(1), match.end(1)) if match else None
+
+    def numbered(self) -> bool:
+        """Whether comments begin with row numbers, and every one of them is right."""
+        found = [(i, _INDEX.match(self.comment(i))) for i in range(len(self.rows))]
+        stated = [(i, int(m.group(1))) for i, m in found if m]
+        return bool(stated) and all(i == number for i, number in stated)
+
+    # -- edits ---------------------------------------------------------------------------------------------------
+
+    def apply(self, kept: list[Change], added: list[Line], *, renumber: bool) -> str:
+        """Return the text with rows changed, added, and those that are not in `kept` deleted.
+
+        Args:
+            kept: Every row that stays.
+            added: The rows to add, in order.
+            renumber: Whether row numbers at the start of comments follow.
+        """
+        edits: list[tuple[int, int, str]] = []
+        for change in kept:
+            edits += self._edit_row(change)
+            span = self._comment(change.old)
+            match = _INDEX.match(self.text, *span) if span and renumber else None
+            if match and int(match.group(1)) == change.old != change.new:
+                edits.append((match.start(1), match.end(1), str(change.new)))
+        staying = {c.old for c in kept}
+        gone = [i for i in range(len(self.rows)) if i not in staying]
+        for i in gone:
+            edits += self._delete(i, staying)
+        for after in dict.fromkeys(line.after for line in added):
+            edits += self._insert(after, [line for line in added if line.after == after])
+        text = self.text
+        order = sorted(range(len(edits)), key=lambda k: (edits[k][0], edits[k][1], k))
+        for k in reversed(order):
+            start, end, new = edits[k]
+            text = text[:start] + new + text[end:]
+        return text
+
+    def _edit_row(self, change: Change) -> list[tuple[int, int, str]]:
+        node = self.rows[change.old].node
+        old = yaml.SafeLoader("").construct_object(node, deep=True)
+        if old == change.row:
+            return []
+        edits = []
+        for piece, was, now in zip(node.value, old, change.row):
+            edits += self._edit_value(piece, was, now, change.old)
+        return edits
+
+    def _edit_value(self, node: yaml.Node, was: Any, now: Any, i: int) -> list[tuple[int, int, str]]:
+        if was == now:
+            return []
+        row = self.rows[i]
+        if not row.start <= node.start_mark.index < row.end:
+            self._alias(i)
+        if isinstance(was, list) and isinstance(now, list):
+            if len(was) == len(now):
+                return [e for n, a, b in zip(node.value, was, now) for e in self._edit_value(n, a, b, i)]
+            if len(now) == len(was) + 1 and now[:-1] == was:  # an argument joins, as `inside` adds one
+                if isinstance(node, yaml.SequenceNode) and node.flow_style and was:
+                    at = _end(node.value[-1])
+                    return [(at, at, f", {flow(now[-1])}")]
+            elif len(was) == len(now) + 1 and was[:-1] == now and now and node.flow_style:
+                return [(_end(node.value[-2]), _end(node.value[-1]), "")]
+        return [(node.start_mark.index, _end(node), flow(now))]
+
+    def _insert(self, after: int, lines: list[Line]) -> list[tuple[int, int, str]]:
+        row = self.rows[after]
+        rows = [flow(line.row) for line in lines]
+        stop = self._line_end(row.end)
+        if not row.section.flow_style:
+            indent = " " * row.section.start_mark.column
+            text = "".join(f"{self.newline}{indent}- {r} # {line.comment}" for r, line in zip(rows, lines))
+            return [(stop, stop, text)]
+        indent = " " * row.node.start_mark.column
+        rest = self.text[row.end : stop]
+        if row.last and re.fullmatch(r"[ \t]*(#.*)?", rest):  # no comma behind it: it needs one, the last has none
+            body = "".join(
+                f"{self.newline}{indent}{r}{',' if k < len(rows) - 1 else ''} # {line.comment}"
+                for k, (r, line) in enumerate(zip(rows, lines))
+            )
+            return [(row.end, row.end, ","), (stop, stop, body)]
+        if re.fullmatch(r"[ \t]*,[ \t]*(#.*)?", rest):
+            body = "".join(f"{self.newline}{indent}{r}, # {line.comment}" for r, line in zip(rows, lines))
+            return [(stop, stop, body)]
+        return [(row.end, row.end, "".join(f", {r}" for r in rows))]
+
+    def _delete(self, i: int, staying: set[int]) -> list[tuple[int, int, str]]:
+        row = self.rows[i]
+        same = [j for j, r in enumerate(self.rows) if r.section is row.section]
+        before = [j for j in same if j < i and j in staying]
+        start, stop = row.start, self._line_end(row.end)
+        if not any(j in staying for j in same):
+            raise ConfigError(f"{self.file}, row {i}: is all that its section would keep; delete the section by hand.")
+        if not row.section.flow_style:
+            start = self.text.rindex("-", 0, start)
+            return [self._whole_lines(start, stop)]
+        head = self.text[self.text.rfind("\n", 0, start) + 1 : start]
+        rest = self.text[row.end : stop]
+        alone = not head.strip()
+        if alone and re.fullmatch(r"[ \t]*,[ \t]*(#.*)?", rest):
+            return [self._whole_lines(start, stop)]
+        if alone and row.last and re.fullmatch(r"[ \t]*(#.*)?", rest) and before:
+            comma = self.text.index(",", self.rows[before[-1]].end)
+            return [(comma, comma + 1, ""), self._whole_lines(start, stop)]
+        if before:
+            return [(self.rows[i - 1].end, row.end, "")]
+        if i - 1 in same:  # deleted together with the section's first row
+            return []
+        return [(start, self.rows[min(j for j in same if j in staying)].start, "")]
+
+    def _whole_lines(self, start: int, stop: int) -> tuple[int, int, str]:
+        begin = self.text.rfind("\n", 0, start) + 1
+        if stop >= len(self.text) and begin > 0:  # the file ends without a line break: take the one before
+            begin -= len(self.newline)
+        else:
+            stop += len(self.newline) if self.text.startswith(self.newline, stop) else 1
+        return begin, min(stop, len(self.text)), ""
+
+    def _line_end(self, at: int) -> int:
+        """Where the line of character `at` ends, before its line break."""
+        stop = self.text.find("\n", at)
+        stop = len(self.text) if stop < 0 else stop
+        return stop - 1 if stop > at and self.text[stop - 1] == "\r" else stop
+
+
+def _end(node: yaml.Node) -> int:
+    """Where a node's last character ends; a block collection's own mark lies behind the comments that follow."""
+    if isinstance(node, yaml.ScalarNode) or node.flow_style or not node.value:
+        return int(node.end_mark.index)
+    last = node.value[-1]
+    return _end(last[1] if isinstance(last, tuple) else last)
