@@ -1,0 +1,98 @@
+"""What all tests share: a private home for caches and settings, and real hosts in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import textwrap
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Set before any host is imported: the hosts read these at import.
+_home = Path(tempfile.mkdtemp(prefix="yolo_attn_tests_"))
+os.environ.update(
+    YOLO_ATTN_CACHE=str(_home / "cache"),
+    YOLO_ATTN_CONFIG_DIR=str(_home / "config"),
+    YOLO_CONFIG_DIR=str(_home / "ultralytics"),
+    MPLBACKEND="agg",
+    YOLO_OFFLINE="true",
+    YOLO_AUTOINSTALL="false",
+)
+(_home / "ultralytics").mkdir()
+os.environ.pop("ULTRALYTICS_SAFE_LOAD", None)
+os.environ.pop("YOLO_ATTN_PLUGINS", None)
+
+
+def pytest_sessionfinish(session: Any) -> None:
+    import shutil
+
+    shutil.rmtree(_home, ignore_errors=True)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A private memory of plug-ins, and no plug-in named by the environment."""
+    monkeypatch.setenv("YOLO_ATTN_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.delenv("YOLO_ATTN_PLUGINS", raising=False)
+    return tmp_path
+
+
+class Run:
+    """What a process printed and how it ended."""
+
+    def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
+        self.code, self.out, self.err = done.returncode, done.stdout, done.stderr
+
+    def ok(self) -> str:
+        """Return standard output; fail with everything printed if the process failed."""
+        assert self.code == 0, f"exit code {self.code}\n--- out\n{self.out}\n--- err\n{self.err}"
+        return self.out
+
+    def mistake(self) -> str:
+        """Return the one message of a user's mistake: exit code not 0, no traceback."""
+        assert self.code != 0, f"it should have failed\n{self.out}\n{self.err}"
+        assert "Traceback" not in self.err + self.out, self.err
+        return self.err
+
+
+def run_python(
+    *argv: str, cwd: Path | str | None = None, env: dict[str, str] | None = None, timeout: float = 300
+) -> Run:
+    """Run Python with the kit importable, from another folder than the checkout."""
+    full = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+    }
+    full.update(env or {})
+    return Run(
+        subprocess.run(
+            [sys.executable, *argv], cwd=cwd or tempfile.gettempdir(), env=full, capture_output=True, text=True,
+            encoding="utf-8", timeout=timeout, stdin=subprocess.DEVNULL,
+        )
+    )  # fmt: skip
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Callable[..., Run]:
+    """Run a piece of Python in a fresh process whose working folder is a fresh one."""
+
+    def run(code: str, *argv: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> Run:
+        return run_python("-c", textwrap.dedent(code), *argv, cwd=cwd or tmp_path, env=env)
+
+    return run
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Callable[..., Run]:
+    """Run `yolo-attn ...` in a fresh process whose working folder is a fresh one."""
+
+    def run(*argv: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> Run:
+        return run_python("-m", "yolo_attn", *argv, cwd=cwd or tmp_path, env=env)
+
+    return run

@@ -1,0 +1,107 @@
+"""Write what is generated: the catalogue that `yolo-attn list` reads, and the tables of both READMEs.
+
+python tools/generate.py           # write
+python tools/generate.py --check   # exit 1 and name the files that are stale
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+CATALOG = ROOT / "yolo_attn" / "catalog.json"
+CHANNELS, SIDE = 256, 20
+
+
+def catalog() -> list[dict[str, Any]]:
+    """Return what the registry knows, and what each module costs at 256 x 20 x 20."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from yolo_attn import registry
+
+    rows = []
+    for name in registry.list_modules():
+        entry = registry.get_entry(name)
+        if not entry.lists or not entry.cls.__module__.startswith("yolo_attn.modules."):
+            continue
+        torch.manual_seed(0)
+        sides = {"fusion": [CHANNELS, CHANNELS]}.get(entry.kind, CHANNELS)
+        call = entry.binding.bind([CHANNELS] if entry.binding.is_block else [], sides, 1, lambda c: c)
+        module = entry.cls(*call.args, **call.kwargs).eval()
+        one = torch.randn(1, CHANNELS, SIDE, SIDE)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            module([one, one] if entry.kind == "fusion" else one)
+        rows.append(
+            {
+                "name": name,
+                "aliases": list(entry.aliases),
+                "paper": entry.paper,
+                "arxiv": entry.arxiv,
+                "kind": entry.kind,
+                "oracle": entry.oracle,
+                "use": entry.use,
+                "identity": getattr(entry.cls, "identity", ""),
+                "file": entry.cls.__module__.rpartition(".")[2] + ".py",
+                "options": _options(entry),
+                "params": sum(p.numel() for p in module.parameters()),
+                "mflops": round(counter.get_total_flops() / 1e6, 3),
+            }
+        )
+    return rows
+
+
+def _options(entry: Any) -> list[str]:
+    skip = len(entry.binding.takes)
+    parameters = list(entry.binding.signature.parameters.values())[skip:]
+    return [str(p.replace(annotation=inspect.Parameter.empty)).replace(" ", "") for p in parameters]
+
+
+def tables(language: str) -> dict[str, str]:
+    """Return the generated tables of a README, by the name of their markers."""
+    from yolo_attn import tables as text
+
+    rows = json.loads(CATALOG.read_text(encoding="utf-8"))
+    return {"modules": text.modules(rows, language), "configs": text.configs(language), "hosts": text.hosts(language)}
+
+
+def fill(readme: str, parts: dict[str, str]) -> str:
+    """Put each table between its markers, `<!-- modules -->` and `<!-- /modules -->`."""
+    for name, table in parts.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        readme = pattern.sub(lambda m, t=table: m.group(1) + t + "\n" + m.group(2), readme)
+    return readme
+
+
+def main() -> int:
+    """Write or check."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    wanted = {CATALOG: json.dumps(catalog(), indent=1, ensure_ascii=False) + "\n"}
+    if not check:
+        CATALOG.write_text(wanted[CATALOG], encoding="utf-8")
+    for name, language in (("README.md", "en"), ("README.zh-CN.md", "zh")):
+        file = ROOT / name
+        if file.is_file():
+            wanted[file] = fill(file.read_text(encoding="utf-8"), tables(language))
+    stale = [p for p, text in wanted.items() if not p.is_file() or p.read_text(encoding="utf-8") != text]
+    for path in stale:
+        if check:
+            print(f"stale: {path.relative_to(ROOT)}; python tools/generate.py mends it")
+        else:
+            path.write_text(wanted[path], encoding="utf-8")
+            print(f"written: {path.relative_to(ROOT)}")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,22 @@
+"""`yolo-attn data`: draw the embedded data set."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..data import Recipe, make
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("folder", nargs="?", help="where to draw it (default: the kit's cache)")
+    parser.add_argument("--train", type=int, default=Recipe.train, metavar="N", help="training images")
+    parser.add_argument("--val", type=int, default=Recipe.val, metavar="N", help="validation images")
+    parser.add_argument("--size", type=int, default=Recipe.size, metavar="N", help="side in pixels")
+    parser.add_argument("--seed", type=int, default=Recipe.seed, metavar="N")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw it and print the path of its YAML."""
+    print(make(args.folder, Recipe(args.train, args.val, args.size, args.seed)))
+    return 0

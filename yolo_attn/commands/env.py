@@ -1,0 +1,89 @@
+"""`yolo-attn env`: what a bug report needs, to copy and paste."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+import platform
+import sys
+
+from .._version import __version__
+
+PACKAGES = [
+    "torch",
+    "torchvision",
+    "ultralytics",
+    "yolov5",
+    "numpy",
+    "opencv-python",
+    "onnx",
+    "onnxruntime",
+    "onnxslim",
+    "wrapt",
+]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("--host", metavar="DIR", help="also look at the YOLOv5 checkout in this folder")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print versions, devices and hosts."""
+    rows = [("yolo_attn", __version__), ("python", f"{platform.python_version()} ({sys.executable})")]
+    rows += [("platform", platform.platform())]
+    rows += [(name, _version(name)) for name in PACKAGES]
+    rows += _devices()
+    rows += _hosts(args.host)
+    width = max(len(k) for k, _ in rows) + 2
+    for key, value in rows:
+        print(f"{key:<{width}}{value}")
+    return 0
+
+
+def _version(name: str) -> str:
+    for spelling in (name, f"{name}-headless", f"{name}-gpu"):
+        try:
+            return importlib.metadata.version(spelling) + ("" if spelling == name else f" ({spelling})")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "not installed"
+
+
+def _devices() -> list[tuple[str, str]]:
+    try:
+        import torch
+    except Exception as exc:
+        return [("devices", f"torch cannot be imported: {exc}")]
+    rows = [("threads", str(torch.get_num_threads()))]
+    if not torch.cuda.is_available():
+        return [*rows, ("devices", "cpu")]
+    names = [f"{i}: {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
+    return [*rows, ("devices", "; ".join(names)), ("cuda", str(torch.version.cuda))]
+
+
+def _hosts(folder: str | None) -> list[tuple[str, str]]:
+    from .. import parser
+    from ..patches import HOSTS
+
+    if folder:
+        sys.path.insert(0, folder)
+    rows = []
+    for host in HOSTS:
+        name = f"host {host.name}"
+        try:
+            module = importlib.import_module(host.touches[0].module)
+        except ImportError:
+            rows.append((name, "not found"))
+            continue
+        except Exception as exc:  # a broken host is what a report is for
+            rows.append((name, f"cannot be imported: {type(exc).__name__}: {exc}"))
+            continue
+        if not host.recognise(module):
+            rows.append((name, f"not found ({module.__name__} is something else)"))
+        elif host.name in parser.installed():
+            rows.append((name, f"{host.version(module)}, hooked, {module.__file__}"))
+        else:
+            rows.append((name, str(parser.failures().get(host.name, "not hooked"))))
+    return rows

@@ -1,0 +1,84 @@
+"""`yolo-attn list`: the modules and YAMLs of the kit. Reads the generated catalogue and so needs no torch."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from .. import tables
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("name", nargs="?", help="one module, by name or alias, in full")
+    parser.add_argument("--configs", action="store_true", help="list the model YAMLs instead")
+    parser.add_argument("--kind", help="only modules of this kind: channel, spatial, both, block, fusion")
+    parser.add_argument("--markdown", action="store_true", help="as the README's table")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the list."""
+    if args.configs:
+        from .. import config
+
+        if args.markdown:
+            print(tables.configs())
+            return 0
+        print(
+            tables.grid(
+                ["config", "what"], [[n, tables.summary(config.configs_folder() / n)] for n in config.list_configs()]
+            )
+        )
+        return 0
+    rows = tables.catalog()
+    if args.name:
+        return _one(args.name, rows)
+    rows = [r for r in rows if args.kind in (None, r["kind"])]
+    if args.markdown:
+        print(tables.modules(rows))
+        return 0
+    head = ["module", "kind", "arXiv", "weights", "MFLOPs", "paper"]
+    body = [[r["name"], r["kind"], r["arxiv"], f"{r['params']:,}", f"{r['mflops']:g}", r["paper"]] for r in rows]
+    body += _own(args)
+    print(tables.grid(head, body))
+    print("\nweights and MFLOPs at 256 channels, 20 x 20. 'yolo-attn list NAME' shows options and aliases.")
+    return 0
+
+
+def _one(name: str, rows: list[dict[str, Any]]) -> int:
+    from ..errors import UnknownModuleError, did_you_mean
+
+    found = next((r for r in rows if name in (r["name"], *r["aliases"])), None)
+    if found is None:
+        names = [n for r in rows for n in (r["name"], *r["aliases"])]
+        raise UnknownModuleError(f"no attention module is called '{name}'.{did_you_mean(name, names)}")
+    lines = [
+        ("name", found["name"]), ("also", ", ".join(found["aliases"]) or "-"), ("paper", found["paper"]),
+        ("arXiv", found["arxiv"]), ("kind", found["kind"]), ("use", found["use"]),
+        ("weights", f"{found['params']:,} at 256 channels"), ("MFLOPs", f"{found['mflops']:g} at 256 x 20 x 20"),
+        ("identity", found["identity"] or "-"), ("tested", f"against {found['oracle']}"),
+        ("options", ", ".join(found["options"]) or "-"), ("file", f"yolo_attn/modules/{found['file']}"),
+        ("row", f"[-1, 1, {found['name']}, []]" if found["kind"] not in ("block", "fusion") else f"[-1, 1, {found['name']}, [256]]"),
+    ]  # fmt: skip
+    for key, value in lines:
+        print(f"{key:<10}{value}")
+    return 0
+
+
+def _own(args: argparse.Namespace) -> list[list[str]]:
+    """Modules of plug-ins given on the command line, and installed ones; only then is torch needed."""
+    from importlib.metadata import entry_points
+
+    from ..registry import ENTRY_POINT_GROUP
+
+    points = entry_points()
+    selected = (
+        points.select(group=ENTRY_POINT_GROUP) if hasattr(points, "select") else points.get(ENTRY_POINT_GROUP, ())
+    )
+    if not args.plugin and not list(selected):
+        return []
+    from .. import registry
+
+    entries = [registry.get_entry(n) for n in registry.list_modules(kind=args.kind)]
+    own = [e for e in entries if not e.cls.__module__.startswith(f"{__package__.partition('.')[0]}.modules.")]
+    return [[e.name, e.kind or "-", e.arxiv or "-", "-", "-", e.paper or e.owner] for e in own]

@@ -1,0 +1,30 @@
+"""`yolo-attn yolo ...`: the ultralytics command line in this process, hooked."""
+
+from __future__ import annotations
+
+import sys
+
+from ..errors import HostError
+
+
+def run(argv: list[str]) -> int:
+    """Hand the arguments over to the host's own entry point."""
+    from ..parser import install
+
+    plugins = []
+    while len(argv) >= 2 and argv[0] == "--plugin":
+        plugins.append(argv[1])
+        argv = argv[2:]
+    if plugins:
+        from ..plugins import load_file
+
+        for file in plugins:
+            load_file(file)
+    try:
+        from ultralytics.cfg import entrypoint
+    except ImportError as exc:
+        raise HostError(f"the ultralytics package cannot be imported: {exc}. 'pip install ultralytics'") from exc
+    install(strict=True)
+    sys.argv = ["yolo", *argv]
+    entrypoint()
+    return 0

@@ -1,0 +1,188 @@
+"""The embedded data set: shapes on textured backgrounds, drawn locally and always the same.
+
+For the first run on a fresh machine, for tests and for comparisons that need no download. YOLO layout:
+``images/{train,val}``, ``labels/{train,val}`` and ``shapes.yaml``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import DataError
+
+__all__ = ["NAMES", "Recipe", "cache_folder", "make"]
+
+NAMES = ("circle", "square", "triangle")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is drawn. The same recipe gives the same pictures, byte for byte on one version of OpenCV.
+
+    Args:
+        train: Training images.
+        val: Validation images.
+        size: Side of the square images, pixels.
+        seed: Seed of everything that is drawn.
+    """
+
+    train: int = 128
+    val: int = 32
+    size: int = 160
+    seed: int = 0
+
+
+# Changes whenever the drawing changes, so that a cached set of an older version is not taken for this one's.
+VERSION = 1
+
+
+def cache_folder() -> Path:
+    """Where the kit keeps what it can make again; ``YOLO_ATTN_CACHE`` moves it."""
+    own = os.environ.get("YOLO_ATTN_CACHE")
+    if own:
+        return Path(own)
+    base = os.environ.get("LOCALAPPDATA") if os.name == "nt" else os.environ.get("XDG_CACHE_HOME")
+    return Path(base or Path.home() / ".cache") / "yolo_attn"
+
+
+def make(folder: str | os.PathLike[str] | None = None, recipe: Recipe | None = None) -> Path:
+    """Draw the data set, or take the cached one, and return its data YAML.
+
+    Args:
+        folder: Where to draw it; the kit's cache when absent.
+        recipe: What to draw.
+
+    Raises:
+        DataError: The folder holds something else, or cannot be written.
+    """
+    recipe = recipe or Recipe()
+    stamp = json.dumps({"version": VERSION, **asdict(recipe)}, sort_keys=True)
+    if folder is None:
+        target = cache_folder() / f"shapes-{hashlib.sha256(stamp.encode()).hexdigest()[:10]}"
+    else:
+        target = Path(folder)
+    mark, data = target / ".complete", target / "shapes.yaml"
+    if mark.is_file() and mark.read_text(encoding="utf-8") == stamp and data.is_file():
+        return data
+    if folder is not None and target.exists() and any(target.iterdir()) and not mark.is_file():
+        raise DataError(f"{target} holds other files. Give an empty or a new folder for the embedded data set.")
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        _draw(draft, recipe)
+        # The absolute path is what classic YOLOv5 needs; ultralytics would also do without.
+        (draft / "shapes.yaml").write_text(_yaml(target), encoding="utf-8")
+        (draft / ".complete").write_text(stamp, encoding="utf-8")
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(draft, target)
+    except OSError as exc:
+        if mark.is_file() and data.is_file():  # another process was faster
+            return data
+        raise DataError(f"cannot write the embedded data set to {target}: {exc.strerror or exc}") from exc
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return data
+
+
+def _yaml(target: Path) -> str:
+    names = "\n".join(f"  {i}: {n}" for i, n in enumerate(NAMES))
+    return (
+        "# Shapes on textured backgrounds, drawn by yolo_attn\n"
+        f"path: {json.dumps(str(target.resolve()))}\ntrain: images/train\nval: images/val\n"
+        f"nc: {len(NAMES)}\nnames:\n{names}\n"
+    )
+
+
+def _draw(folder: Path, recipe: Recipe) -> None:
+    import cv2
+    import numpy as np
+
+    rng = np.random.default_rng(recipe.seed)
+    for split, count in (("train", recipe.train), ("val", recipe.val)):
+        images, labels = folder / "images" / split, folder / "labels" / split
+        images.mkdir(parents=True)
+        labels.mkdir(parents=True)
+        for k in range(count):
+            picture, rows = scene(rng, recipe.size)
+            ok, coded = cv2.imencode(".png", picture)
+            if not ok:
+                raise OSError("OpenCV could not encode a picture")
+            (images / f"{k:04d}.png").write_bytes(coded.tobytes())
+            text = "".join(f"{c} {x:.6f} {y:.6f} {w:.6f} {h:.6f}\n" for c, x, y, w, h in rows)
+            (labels / f"{k:04d}.txt").write_text(text, encoding="utf-8")
+
+
+def scene(rng: Any, size: int) -> tuple[Any, list[tuple[int, float, float, float, float]]]:
+    """Draw one picture.
+
+    Args:
+        rng: A NumPy generator.
+        size: Side in pixels.
+
+    Returns:
+        The picture, (size, size, 3) uint8 BGR, and its objects: class, centre x, centre y, width, height, all in
+        parts of the side.
+    """
+    import cv2
+    import numpy as np
+
+    picture = _background(rng, size)
+    boxes: list[tuple[float, float, float, float]] = []
+    rows: list[tuple[int, float, float, float, float]] = []
+    for _ in range(int(rng.integers(2, 6))):
+        for _attempt in range(20):
+            radius = size * float(rng.uniform(0.09, 0.21))
+            cx, cy = (float(v) for v in rng.uniform(radius + 1, size - radius - 1, 2))
+            kind = int(rng.integers(len(NAMES)))
+            outline = _outline(kind, cx, cy, radius, float(rng.uniform(-0.35, 0.35)) + (np.pi / 4 if kind == 1 else -np.pi / 2))
+            x1, y1 = outline.min(0)
+            x2, y2 = outline.max(0)
+            if all(x2 < a or x1 > c or y2 < b or y1 > d for a, b, c, d in boxes):
+                break
+        else:
+            continue
+        boxes.append((x1, y1, x2, y2))
+        # Contrast with what is below: a colour near the background's would be no object to anyone.
+        around = picture[int(y1) : int(y2) + 1, int(x1) : int(x2) + 1].reshape(-1, 3).mean(0)
+        colour = next(c for c in (rng.uniform(0, 255, 3) for _ in range(64)) if np.abs(c - around).sum() > 240)
+        shift = 4  # sub-pixel outlines, so that small shapes keep their form
+        points = np.round(outline * 2**shift).astype(np.int32)
+        cv2.fillPoly(picture, [points], colour.tolist(), cv2.LINE_AA, shift)
+        if rng.random() < 0.5:
+            cv2.polylines(picture, [points], True, (colour * 0.5).tolist(), 1, cv2.LINE_AA, shift)
+        rows.append((kind, (x1 + x2) / 2 / size, (y1 + y2) / 2 / size, (x2 - x1) / size, (y2 - y1) / size))
+    grain = rng.normal(0, 6, picture.shape)
+    return np.clip(picture + grain, 0, 255).astype(np.uint8), rows
+
+
+def _background(rng: Any, size: int) -> Any:
+    """Smooth colour clouds with a few thin lines: texture, but nothing shaped like an object."""
+    import cv2
+    import numpy as np
+
+    picture = np.zeros((size, size, 3), np.float32)
+    for cells, weight in ((3, 34), (9, 16), (27, 10)):
+        noise = rng.uniform(-1, 1, (cells, cells, 3)).astype(np.float32)
+        picture += weight * cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
+    picture = np.clip(picture + rng.uniform(60, 195) + rng.uniform(-25, 25, 3), 0, 255).astype(np.uint8)
+    for _ in range(int(rng.integers(0, 4))):
+        a, b = rng.integers(0, size, (2, 2))
+        cv2.line(picture, a.tolist(), b.tolist(), rng.uniform(40, 215, 3).tolist(), 1, cv2.LINE_AA)
+    return picture
+
+
+def _outline(kind: int, cx: float, cy: float, radius: float, turn: float) -> Any:
+    """The corners of a shape, (K, 2), pixels."""
+    import numpy as np
+
+    corners = (40, 4, 3)[kind]
+    angle = turn + np.arange(corners) * 2 * np.pi / corners
+    return np.stack([cx + radius * np.cos(angle), cy + radius * np.sin(angle)], 1)

@@ -1,0 +1,97 @@
+"""The tables that are printed and that stand in the READMEs, from the catalogue, the hosts and the folder of YAMLs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+__all__ = ["catalog", "configs", "grid", "hosts", "modules"]
+
+WORDS = {
+    "en": {
+        "module": "module", "aliases": "also", "paper": "paper", "attends": "attends to", "weights": "weights",
+        "flops": "MFLOPs", "identity": "identity start", "oracle": "tested against", "use": "when",
+        "config": "config", "where": "what", "host": "host", "touched": "touched", "why": "why", "tested": "tested",
+    },
+    "zh": {
+        "module": "模块", "aliases": "别名", "paper": "论文", "attends": "作用于", "weights": "参数量",
+        "flops": "MFLOPs", "identity": "恒等起步", "oracle": "对照", "use": "何时用",
+        "config": "配置", "where": "内容", "host": "宿主", "touched": "触及", "why": "原因", "tested": "已测版本",
+    },
+}  # fmt: skip
+
+
+def catalog() -> list[dict[str, Any]]:
+    """Return the generated catalogue of the kit's modules; needs no torch."""
+    rows: list[dict[str, Any]] = json.loads(Path(__file__).with_name("catalog.json").read_text(encoding="utf-8"))
+    return rows
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(c).replace("|", "\\|") for c in line) + " |" for line in lines)
+
+
+def modules(rows: list[dict[str, Any]], language: str = "en") -> str:
+    """Return the table of modules; weights and FLOPs at 256 channels, 20 x 20."""
+    w = WORDS[language]
+    head = [w[k] for k in ("module", "aliases", "paper", "attends", "weights", "flops", "identity", "oracle", "use")]
+    body = []
+    for r in rows:
+        paper = (
+            f"[{r['arxiv']}](https://arxiv.org/abs/{r['arxiv']})" if _is_arxiv(r["arxiv"]) else r["arxiv"] or r["paper"]
+        )
+        aliases = ", ".join(f"`{a}`" for a in r["aliases"])
+        body.append(
+            [f"`{r['name']}`", aliases, paper, r["kind"], f"{r['params']:,}", f"{r['mflops']:g}", r["identity"] or "-",
+             r["oracle"], r["use"]]
+        )  # fmt: skip
+    return markdown(head, body)
+
+
+def configs(language: str = "en") -> str:
+    """Return the table of shipped YAMLs: name and its first comment line."""
+    from . import config
+
+    w = WORDS[language]
+    return markdown(
+        [w["config"], w["where"]], [[f"`{n}`", summary(config.configs_folder() / n)] for n in config.list_configs()]
+    )
+
+
+def summary(path: Path) -> str:
+    """Return what a YAML's first comment says of it."""
+    first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ").strip()
+    return first.split(": ", 1)[-1] if first.startswith("yolo_attn") else first
+
+
+def hosts(language: str = "en") -> str:
+    """Return the table of hosts: what is touched and why, what was tested."""
+    from .patches import HOSTS
+
+    w = WORDS[language]
+    head = [w[k] for k in ("host", "touched", "why", "tested")]
+    body = []
+    for h in HOSTS:
+        for k, t in enumerate(h.touches):
+            body.append([h.name if not k else "", f"`{t.module}.{t.function}`", t.why, h.supported if not k else ""])
+    return markdown(head, body)
+
+
+def grid(head: list[str], rows: list[list[str]]) -> str:
+    """Return a table for a terminal: columns padded, numbers to the right."""
+    table = [head, *rows]
+    widths = [max(len(str(line[k])) for line in table) for k in range(len(head))]
+    right = [all(str(r[k]).replace(",", "").replace(".", "").isdigit() for r in rows) for k in range(len(head))]
+    text = []
+    for line in table:
+        cells = [f"{c:>{n}}" if r else f"{c:<{n}}" for c, n, r in zip(map(str, line), widths, right)]
+        text.append("  ".join(cells).rstrip())
+    return "\n".join(text)
+
+
+def _is_arxiv(text: str) -> bool:
+    head, _, tail = text.partition(".")
+    return len(head) == 4 and head.isdigit() and tail.isdigit()

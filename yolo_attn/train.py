@@ -1,0 +1,230 @@
+"""The main job: train, validate, picture, export, prove, and say what comes next."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from . import config, data, dataset
+from .errors import CheckpointError, DataError, UsageError, YoloAttnError, did_you_mean
+from .log import announce
+from .options import host_arguments
+
+__all__ = ["main"]
+
+
+def main(options: argparse.Namespace) -> int:
+    """Train as the options say and return the exit code: 0, or 130 after Ctrl-C.
+
+    Raises:
+        YoloAttnError: A mistake that the user can mend.
+    """
+    from .plugins import load_file
+
+    for file in options.plugin:
+        load_file(file)
+    if options.host != "ultralytics":
+        from . import classic
+
+        return int(classic.train(options))
+    try:
+        return _resume(options) if options.resume else _train(options)
+    except OSError as exc:
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+            where = f" ({exc.filename})" if exc.filename else ""
+            raise YoloAttnError(
+                f"the disk says: {exc.strerror}{where}. Checkpoints written before are intact."
+            ) from exc
+        raise
+
+
+def _train(options: argparse.Namespace) -> int:
+    path = config.require(options.cfg)
+    d = config.read(path)
+    config.validate({**d, "scale": config.split_scale(Path(options.cfg).stem)[1]}, str(options.cfg))
+    args = host_arguments(options)
+    args["data"] = str(data.make()) if options.embedded else str(options.extra.get("data", options.data))
+    may_fetch = dataset.check(args["data"])
+    weights = _weights(options.weights)
+    _offline(may_fetch or (weights is not None and not Path(weights).is_file()))
+    _writable(Path(args["project"]))
+    host = _host(args)
+    if options.embedded:
+        announce("embedded data set: %s", args["data"])
+    wanted = Path(args["project"]) / args["name"]
+    if wanted.exists() and not args["exist_ok"]:
+        announce("%s exists and is left alone: this run gets a number of its own (--exist-ok writes into it)", wanted)
+
+    model = host.YOLO(options.cfg if config.locate(options.cfg) else str(path), task="detect")
+    if weights is not None:
+        model = _load(model, weights)
+    elif not options.embedded:
+        announce("no --weights: training from scratch. --weights yolov5su.pt would start from COCO.")
+    return _run(options, model, args)
+
+
+def _resume(options: argparse.Namespace) -> int:
+    last = _last(options)
+    _offline(False)
+    host = _host(options.extra)
+    _check_checkpoint(last)
+    model = host.YOLO(str(last))
+    if (model.ckpt or {}).get("optimizer") is None or (model.ckpt or {}).get("epoch", -1) < 0:
+        raise CheckpointError(
+            f"{last} is a finished run and cannot be resumed. To train on from it: --weights {last} --epochs N"
+        )
+    args = {"resume": str(last), **options.extra}
+    for key in ("batch", "imgsz", "workers", "patience"):
+        if getattr(options, key) is not None:
+            args[key] = getattr(options, key)
+    if options.device:
+        args["device"] = options.device
+    if options.data:
+        dataset.check(options.data)
+        args["data"] = options.data
+    announce("resuming %s after epoch %d", last, model.ckpt["epoch"] + 1)
+    return _run(options, model, args)
+
+
+def _run(options: argparse.Namespace, model: Any, args: dict[str, Any]) -> int:
+    from .trainer import Trainer
+
+    try:
+        model.train(trainer=Trainer, **args)
+    except KeyboardInterrupt:
+        last = getattr(getattr(model, "trainer", None), "last", None)
+        if last is not None and Path(last).is_file():
+            print(f"\nstopped. To go on: {_command('--resume', str(last))}", file=sys.stderr)
+        else:
+            print("\nstopped before the first epoch ended: there is nothing to resume", file=sys.stderr)
+        return 130
+    folder, best, last = (Path(p) for p in (model.trainer.save_dir, model.trainer.best, model.trainer.last))
+    best = best if best.is_file() else last
+    if not best.is_file():
+        raise YoloAttnError(f"the run in {folder} ended without a checkpoint; what the host printed above says why")
+    # In a run on several GPUs this process only launched the others: the checkpoint knows what they did.
+    trained = vars(model.trainer.args)
+    lines = [f"weights     {best}", f"            {last}", f"log         {folder / 'results.csv'}"]
+    if trained.get("plots", True):
+        from . import pictures
+
+        lines.append(f"picture     {pictures.truth_beside_prediction(best, trained['data'], folder, trained['imgsz'])}")
+    if options.export or (options.embedded and not options.no_export):
+        from .export import export
+
+        result = export(best, format=options.export or "onnx", imgsz=trained["imgsz"])
+        lines.append(f"export      {result.path}")
+    print("\n" + "\n".join(lines) + "\n\n" + next_steps(options, best))
+    return 0
+
+
+def next_steps(options: argparse.Namespace, best: Path) -> str:
+    """Return the three commands that a user wants next."""
+    other = "yolov5s_eca.yaml" if "se" in Path(options.cfg).stem else "yolov5s_se.yaml"
+    start = f" --weights {options.weights}" if options.weights else ""
+    own = f" --data {options.data}" if options.data else ""
+    coco = f"yolov5{config.split_scale(Path(options.cfg).stem)[1] or 's'}u.pt"
+    rows = [
+        ("your own data", _command("--cfg", options.cfg, "--data", "my.yaml") + (start or f" --weights {coco}")),
+        ("other attention", _command("--cfg", other) + own + start),
+        ("predict", f"yolo-attn yolo predict model={shlex.quote(str(best))} source=my_image.jpg"),
+    ]
+    width = max(len(r[0]) for r in rows) + 2
+    return "next:\n" + "\n".join(f"  {name:<{width}}{line}" for name, line in rows)
+
+
+def _command(*words: str) -> str:
+    started = Path(sys.argv[0]).name if sys.argv else ""
+    front = "python train_detect.py" if started == "train_detect.py" else "yolo-attn train"
+    return " ".join([front, *map(shlex.quote, words)])
+
+
+def _offline(needs_network: bool) -> None:
+    """Ask for nothing that is not needed: a network that swallows packets stalls each look-up for seconds.
+
+    The host reads this when it is imported. A run that may fetch weights or data keeps the host's behaviour.
+    """
+    if not needs_network and "ultralytics" not in sys.modules:
+        os.environ.setdefault("YOLO_OFFLINE", "true")
+
+
+def _host(args: dict[str, Any]) -> Any:
+    from .errors import HostError
+    from .parser import failures, install
+
+    try:
+        import ultralytics
+        from ultralytics.utils import DEFAULT_CFG_DICT
+    except ImportError as exc:
+        raise HostError(f"the ultralytics package cannot be imported: {exc}. 'pip install ultralytics'") from exc
+    install(strict=True)
+    if "ultralytics" in failures():
+        raise failures()["ultralytics"]
+    for key in list(args):
+        if key not in DEFAULT_CFG_DICT:
+            raise UsageError(
+                f"'{key}' is no training argument of ultralytics {ultralytics.__version__}."
+                f"{did_you_mean(key, DEFAULT_CFG_DICT)}"
+            )
+    return ultralytics
+
+
+def _weights(name: str) -> str | None:
+    if not name or name.lower() in ("''", '""', "none"):
+        return None
+    path = Path(name).expanduser()
+    if path.is_file():
+        _check_checkpoint(path)
+        return str(path)
+    if path.parent != Path(".") or path.suffix not in (".pt", ""):
+        raise CheckpointError(f"weights not found: {name} (looked in {Path.cwd()})")
+    return name  # a published name: the host fetches it, or says that it cannot
+
+
+def _check_checkpoint(path: Path) -> None:
+    import zipfile
+
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint not found: {path} (looked in {Path.cwd()})")
+    if path.suffix == ".pt" and not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            legacy = file.read(2) == b"\x80\x02"  # what torch wrote before 1.6
+        if not legacy:
+            raise CheckpointError(
+                f"{path} is no checkpoint, or is cut short ({path.stat().st_size} bytes). Use another copy: last.pt, best.pt "
+                f"or an epoch's file of the same run."
+            )
+
+
+def _load(model: Any, weights: str) -> Any:
+    try:
+        return model.load(weights)
+    except YoloAttnError:
+        raise
+    except (OSError, TypeError, RuntimeError) as exc:
+        raise CheckpointError(f"--weights {weights}: {str(exc).strip().splitlines()[0]}") from exc
+
+
+def _last(options: argparse.Namespace) -> Path:
+    if options.resume is not True:
+        path = Path(str(options.resume)).expanduser()
+        path = path / "weights" / "last.pt" if path.is_dir() else path
+        if not path.is_file():
+            raise CheckpointError(f"--resume {options.resume}: no such checkpoint (looked in {Path.cwd()})")
+        return path.resolve()
+    project = Path(options.project).expanduser().resolve()
+    found = sorted(project.glob("**/last.pt"), key=lambda p: p.stat().st_mtime)
+    if not found:
+        raise CheckpointError(f"--resume: no last.pt below {project}. Name one: --resume PATH/last.pt")
+    return found[-1]
+
+
+def _writable(folder: Path) -> None:
+    nearest = next(p for p in (folder, *folder.parents) if p.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise DataError(f"cannot write to {folder}: {nearest} is {'not writable' if nearest.is_dir() else 'a file'}")
