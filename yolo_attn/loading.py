@@ -1,0 +1,276 @@
+"""Open a trained detector for export: an ultralytics or YOLOv5 checkpoint, a bundle, or a YAML with weights.
+
+Every way in which a file can be the wrong file ends in one message that says what it is instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import CheckpointError, YoloAttnError
+
+__all__ = ["Source", "attention_used", "open_source", "quiet_host"]
+
+
+@dataclass
+class Source:
+    """A detector in PyTorch, in fp32 and eval mode, as it was trained.
+
+    Args:
+        path: What the user named.
+        host: ``ultralytics`` or ``yolov5``.
+        model: The network.
+        task: ``detect`` and so on.
+        imgsz: Height and width that it was trained with, or 640.
+        handle: The ultralytics host's own wrapper around the network.
+    """
+
+    path: Path
+    host: str
+    model: Any
+    task: str = "detect"
+    imgsz: tuple[int, int] = (640, 640)
+    handle: Any = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Class number to name."""
+        names = getattr(self.model, "names", None) or {}
+        return (
+            dict(enumerate(names)) if isinstance(names, (list, tuple)) else {int(k): str(v) for k, v in names.items()}
+        )
+
+    @property
+    def stride(self) -> int:
+        """The largest stride of the head."""
+        return int(max(self.model.stride))
+
+
+@contextlib.contextmanager
+def quiet_host() -> Iterator[None]:
+    """Keep the ultralytics host from installing packages, and its progress lines from the screen."""
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # read when the host is imported
+    from ultralytics.utils import LOGGER, checks
+
+    level, install = LOGGER.level, getattr(checks, "AUTOINSTALL", None)
+    LOGGER.setLevel("ERROR")
+    if install is not None:
+        checks.AUTOINSTALL = False
+    try:
+        yield
+    finally:
+        LOGGER.setLevel(level)
+        if install is not None:
+            checks.AUTOINSTALL = install
+
+
+def open_source(path: str | os.PathLike[str], cfg: str | os.PathLike[str] | None = None) -> Source:
+    """Open a checkpoint, a bundle, or a model YAML.
+
+    Args:
+        path: ``.pt``, ``.bundle``, or a model YAML (fresh weights).
+        cfg: A model YAML that the checkpoint's weights are put into; every tensor must fit.
+
+    Raises:
+        CheckpointError: Not there, damaged, or something else than a detector's checkpoint.
+        ConfigError: The YAML is wrong.
+    """
+    file = Path(os.path.expanduser(str(path)))
+    if cfg is not None:
+        return _yaml_with_weights(cfg, file)
+    if file.suffix.lower() in (".yaml", ".yml") or (file.suffix == "" and not file.exists()):
+        return _yaml(path)
+    _check_file(file)
+    if file.suffix.lower() == ".bundle":
+        from .bundle import load
+
+        return _of_ultralytics(file, load(file))
+    return _checkpoint(file)
+
+
+def attention_used(model: Any) -> dict[str, int]:
+    """Return how often each registered module occurs in a network, by its registered name."""
+    from . import registry
+
+    names = {registry.get_entry(n).cls: n for n in registry.list_modules()}
+    found = Counter(names[type(m)] for m in model.modules() if type(m) in names)
+    return dict(sorted(found.items()))
+
+
+def _check_file(file: Path) -> None:
+    if file.is_dir():
+        inside = sorted(file.rglob("best.pt")) or sorted(file.rglob("*.pt"))
+        hint = f" It holds {inside[0]}." if inside else ""
+        raise CheckpointError(f"{file}: is a folder, not a checkpoint.{hint}")
+    if not file.is_file():
+        near = sorted(file.parent.glob("*.pt")) if file.parent.is_dir() else []
+        hint = f" That folder has {', '.join(p.name for p in near[:5])}." if near else ""
+        raise CheckpointError(f"checkpoint not found: {file} (looked in {Path.cwd()}).{hint} Nothing is downloaded.")
+    if file.stat().st_size == 0:
+        raise CheckpointError(f"{file}: is empty. Was it copied while the training wrote it?")
+
+
+def _checkpoint(file: Path) -> Source:
+    import torch
+
+    if file.suffix.lower() == ".onnx":
+        raise CheckpointError(f"{file}: is an ONNX file already. Give the checkpoint (.pt) that it was made from.")
+    if file.suffix.lower() != ".pt":
+        raise CheckpointError(f"{file}: is no checkpoint by its name; it ends in .pt.")
+    head = file.open("rb").read(4)
+    if head[:2] != b"PK" and head[:1] not in (b"\x80", b"\x8a"):
+        raise CheckpointError(f"{file}: is no PyTorch checkpoint: it starts with {head!r}.")
+    if head[:2] == b"PK" and not zipfile.is_zipfile(file):
+        raise CheckpointError(
+            f"{file}: is cut off: the index at its end is missing ({file.stat().st_size:,} bytes are there). Copy it again."
+        )
+    from ultralytics import YOLO
+
+    try:
+        with quiet_host():
+            handle = YOLO(str(file))
+    except YoloAttnError:
+        raise
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except Exception as exc:  # the host raises whatever unpickling raised
+        return _explain(file, exc, torch)
+    if not isinstance(handle.model, torch.nn.Module):
+        raise CheckpointError(f"{file}: holds no network.")
+    return _of_ultralytics(file, handle)
+
+
+def _explain(file: Path, exc: Exception, torch: Any) -> Source:
+    """Tell what a file is that the ultralytics host cannot load, or open it as YOLOv5's."""
+    foreign = "appears to be an Ultralytics YOLOv5 model" in str(exc) or getattr(exc.__cause__, "name", "") in {
+        "models",
+        "models.yolo",
+    }
+    if foreign or "models.yolo" in sys.modules:
+        from .export_classic import open_classic
+
+        return open_classic(file)
+    if isinstance(exc.__cause__ or exc, ModuleNotFoundError):
+        name = getattr(exc.__cause__ or exc, "name", None) or "?"
+        raise CheckpointError(
+            f"{file}: was saved with classes of the module '{name}', which is not installed. If that is attention of "
+            f"your own, name its file with --plugin FILE."
+        ) from exc
+    kind = None
+    with contextlib.suppress(Exception):
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+        if isinstance(loaded, dict) and loaded and all(isinstance(v, torch.Tensor) for v in loaded.values()):
+            kind = "is a bare state dict, weights without a network. Give the YAML too: --cfg MODEL.yaml"
+        elif isinstance(loaded, dict):
+            keys = ", ".join(map(repr, list(loaded)[:5])) or "nothing"
+            kind = f"is no YOLO checkpoint: it is a dictionary with {keys}, and has no 'model'"
+        else:
+            kind = f"is no YOLO checkpoint: it is a {type(loaded).__name__}"
+    if kind:
+        raise CheckpointError(f"{file}: {kind}.") from exc
+    line = (str(exc).strip().splitlines() or [""])[0]
+    raise CheckpointError(f"{file}: cannot be loaded: {type(exc).__name__}: {line[:300]}") from exc
+
+
+def _of_ultralytics(file: Path, handle: Any) -> Source:
+    model = handle.model
+    model = model.float().eval()
+    args = getattr(model, "args", None)
+    size = (args if isinstance(args, dict) else vars(args) if args is not None else {}).get("imgsz") or 640
+    pair = [size, size] if isinstance(size, int) else list(size)
+    return Source(file, "ultralytics", model, str(handle.task), (int(pair[0]), int(pair[-1])), handle)
+
+
+def _yaml(path: str | os.PathLike[str]) -> Source:
+    from ultralytics import YOLO
+
+    from . import config
+
+    config.require(path)
+    with quiet_host():
+        handle = YOLO(str(path) if str(path).endswith((".yaml", ".yml")) else f"{path}.yaml")
+    source = _of_ultralytics(Path(str(path)), handle)
+    _settle(source.model)
+    source.notes.append("fresh weights: the file is good for timing and for tests, it detects nothing")
+    return source
+
+
+def _settle(model: Any) -> None:
+    """Fit the batch-norm statistics of a fresh network to pictures.
+
+    With the usual start, mean 0 and variance 1, activations fade layer by layer and the output is a constant:
+    equal to anything, whatever the layers do.
+    """
+    import torch
+
+    from .proof import drawn_images
+    from .runtime.image import blob, letterbox
+
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    kept = [m.momentum for m in norms]
+    for m in norms:
+        m.momentum = None  # the plain average
+        m.reset_running_stats()
+    model.train()
+    try:
+        with torch.no_grad():
+            model(torch.from_numpy(blob([letterbox(im, (128, 128))[0] for im in drawn_images(4)])))
+    finally:
+        model.eval()
+        for m, momentum in zip(norms, kept):
+            m.momentum = momentum
+
+
+def _yaml_with_weights(cfg: str | os.PathLike[str], file: Path) -> Source:
+    """Build the YAML with the checkpoint's classes, then take over its weights, all of them."""
+    import torch
+
+    _check_file(file)
+    state: dict[str, Any] | None = None
+    names: dict[int, str] = {}
+    imgsz = (640, 640)
+    with contextlib.suppress(Exception):
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+        if isinstance(loaded, dict) and all(isinstance(v, torch.Tensor) for v in loaded.values()):
+            state = loaded
+    if state is None:
+        donor = _checkpoint(file)
+        state, names, imgsz = donor.model.state_dict(), donor.names, donor.imgsz
+    source = _yaml(cfg)
+    source.notes.clear()
+    wanted = source.model.state_dict()
+    classes = len(names) or _classes(state, wanted)
+    if classes and classes != len(source.names):
+        from ultralytics.nn.tasks import DetectionModel
+
+        with quiet_host():
+            source.model = DetectionModel(source.model.yaml, nc=classes, verbose=False).float().eval()
+        source.handle.model = source.model
+        wanted = source.model.state_dict()
+    bad = [k for k, v in wanted.items() if k not in state or state[k].shape != v.shape]
+    more = [k for k in state if k not in wanted]
+    if bad or more:
+        first = (bad or more)[0]
+        raise CheckpointError(
+            f"{file}: its weights are not those of {cfg}: {len(wanted) - len(bad)} of {len(wanted)} tensors fit, "
+            f"{len(more)} are left over; the first that does not fit is {first}."
+        )
+    source.model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    if names:
+        source.model.names = names
+    return Source(file, "ultralytics", source.model, source.task, imgsz, source.handle)
+
+
+def _classes(state: dict[str, Any], wanted: dict[str, Any]) -> int:
+    """Read the number of classes off a bare state dict: the last bias that differs from the YAML's by shape alone."""
+    off = [k for k, v in wanted.items() if k in state and state[k].shape != v.shape and v.ndim == 1]
+    return int(state[off[-1]].shape[0]) if off else 0

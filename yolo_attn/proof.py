@@ -1,0 +1,228 @@
+"""The proof that an ONNX file computes what the PyTorch model computes: numbers, then detections.
+
+Compared with the model as it was trained, before the exporter fuses, copies or slims anything: a layer that is
+lost on the way (a host's `fuse` replaces the forward of every subclass of its `Conv`) shows as a difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import DataError
+from .runtime.boxes import iou_matrix, suppress
+from .runtime.image import blob, letterbox
+from .runtime.session import Detector
+
+__all__ = ["compare", "compare_detections", "drawn_images", "largest_difference", "read_images", "shapes_to_try"]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+MIN_IOU = 0.99
+# The scale of scores is never taken for less: a runtime's sigmoid is exact to some 1e-8 whatever it returns, and
+# an untrained head returns 1e-5 everywhere.
+LEAST_SCORE_SCALE = 0.01
+
+
+def drawn_images(count: int = 4, seed: int = 0) -> list[np.ndarray]:
+    """Return pictures of coloured shapes on a noisy ground, (480, 640, 3) uint8 BGR, the same for the same seed."""
+    import cv2
+
+    rng = np.random.default_rng(seed)
+    out = []
+    for _ in range(count):
+        ground = rng.integers(60, 190, size=(30, 40, 3), dtype=np.uint8)
+        im: np.ndarray = cv2.resize(ground, (640, 480), interpolation=cv2.INTER_CUBIC)
+        for _ in range(int(rng.integers(3, 8))):
+            center = [int(v) for v in rng.integers((60, 60), (580, 420))]
+            size, paint = int(rng.integers(20, 110)), [int(c) for c in rng.integers(0, 256, 3)]
+            shape = int(rng.integers(3))
+            if shape == 0:
+                cv2.circle(im, center, size, paint, -1, cv2.LINE_AA)
+            elif shape == 1:
+                cv2.rectangle(im, [c - size for c in center], [c + size for c in center], paint, -1)
+            else:
+                turn = rng.uniform(0, 2 * np.pi) + np.arange(3) * 2 * np.pi / 3
+                corners = np.stack((np.cos(turn), np.sin(turn)), 1) * size + center
+                cv2.fillPoly(im, [corners.astype(np.int32)], paint, cv2.LINE_AA)
+        out.append(im)
+    return out
+
+
+def read_images(source: str | Path | Sequence[Any], limit: int = 8) -> list[np.ndarray]:
+    """Read the pictures for the proof: a file, a folder, a list of either, or arrays.
+
+    Raises:
+        DataError: Nothing there, or a file that is no picture.
+    """
+    import cv2
+
+    items = [source] if isinstance(source, (str, Path)) else list(source)
+    out: list[np.ndarray] = []
+    for item in items:
+        if isinstance(item, np.ndarray):
+            out.append(item)
+            continue
+        path = Path(item)
+        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES) if path.is_dir() else [path]
+        if not files:
+            raise DataError(f"{path}: holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
+        for file in files[: limit - len(out)]:
+            if not file.is_file():
+                raise DataError(f"picture not found: {file} (looked in {Path.cwd()})")
+            im = cv2.imdecode(np.fromfile(file, dtype=np.uint8), cv2.IMREAD_COLOR)
+            if im is None:
+                raise DataError(f"{file}: is no picture that OpenCV can read")
+            out.append(im)
+    return out[:limit]
+
+
+def shapes_to_try(size: tuple[int, int], stride: int, dynamic: bool) -> list[tuple[int, int, int]]:
+    """Return the (batch, height, width) that a file is run with: its own, and if dynamic others, not all square."""
+    h, w = size
+    if not dynamic:
+        return [(1, h, w)]
+
+    def part(n: int, by: float) -> int:
+        return max(round(n * by / stride), 1) * stride
+
+    other = part(w, 0.75) if part(w, 0.75) != w else w + stride
+    return list(dict.fromkeys([(1, h, w), (2, h, other), (1, part(h, 0.5), w + stride)]))
+
+
+def largest_difference(reference: np.ndarray, output: np.ndarray, layout: str) -> dict[str, float]:
+    """Return the largest difference of each group of values relative to that group's largest value.
+
+    Boxes and scores are groups of their own: beside boxes of hundreds of pixels any score would look equal.
+
+    Args:
+        reference: PyTorch's output, (B, ?, ?).
+        output: The other's, same shape.
+        layout: A key of :data:`.runtime.boxes.LAYOUTS`.
+    """
+    if reference.shape != output.shape:
+        return {"boxes": float("inf"), "scores": float("inf")}
+    groups: dict[str, Any]
+    if layout == "anchor-free":
+        groups = {"boxes": np.s_[:, :4], "scores": np.s_[:, 4:]}
+    elif layout == "anchor-based":
+        groups = {"boxes": np.s_[..., :4], "scores": np.s_[..., 4:]}
+    else:
+        groups = {"boxes": np.s_[..., :4], "scores": np.s_[..., 4:5]}
+    out = {}
+    for name, where in groups.items():
+        a, b = reference[where].astype(np.float64), output[where].astype(np.float64)
+        difference = np.abs(a - b).max(initial=0.0)
+        scale = np.abs(a).max(initial=LEAST_SCORE_SCALE if name == "scores" else 0.0)
+        if not np.isfinite(difference):
+            difference = np.inf
+        out[name] = float(difference / scale) if scale else float(difference)
+    return out
+
+
+def compare_detections(
+    reference: np.ndarray, output: np.ndarray, layout: str, *, tolerance: float, conf: float = 0.25, iou: float = 0.7
+) -> dict[str, Any]:
+    """Compare what is left after NMS, one image of each: every detection needs its equal, same class, IoU >= 0.99.
+
+    Where the reference finds nothing above `conf`, the 50 best candidates above 0.01 are compared.
+    Two candidates of the same score within `tolerance` may be kept in either order: a detection that a twin of
+    its own score suppressed counts as a tie, not as missing.
+
+    Returns:
+        ``compared``, ``missing``, ``extra``, ``ties``, ``min_iou``, ``conf``.
+    """
+    wide = suppress(reference, layout, conf=LEAST_SCORE_SCALE, iou=iou)
+    slack = tolerance * float(wide[:, 4].max(initial=LEAST_SCORE_SCALE))
+    if not (wide[:, 4] > conf).any():
+        conf = max(float(wide[min(len(wide), 50) - 1, 4]) - 3 * slack, LEAST_SCORE_SCALE) if len(wide) else conf
+    a = suppress(reference, layout, conf=conf - slack, iou=iou)
+    b = suppress(output, layout, conf=conf - slack, iou=iou)
+    missing, tied, ious = _unmatched(a, b, conf + slack, slack, iou)
+    extra, tied_b, _ = _unmatched(b, a, conf + slack, slack, iou)
+    return {
+        "compared": int((a[:, 4] > conf + slack).sum()),
+        "missing": missing,
+        "extra": extra,
+        "ties": tied + tied_b,
+        "min_iou": min(ious, default=1.0),
+        "conf": conf,
+    }
+
+
+def _unmatched(a: np.ndarray, b: np.ndarray, conf: float, slack: float, iou: float) -> tuple[int, int, list[float]]:
+    """Count the detections of `a` above `conf` that `b` lacks: truly, and by a tie; and the IoU of the others."""
+    missing = ties = 0
+    ious = []
+    overlap = iou_matrix(a[:, :4], b[:, :4])
+    for i, found in enumerate(a):
+        if found[4] <= conf:
+            continue
+        same = b[:, 5] == found[5]
+        best = float(overlap[i][same].max(initial=0.0))
+        if best >= MIN_IOU:
+            ious.append(best)
+            continue
+        twin = same & (overlap[i] > iou) & (np.abs(b[:, 4] - found[4]) <= 2 * slack)
+        if twin.any():
+            ties += 1
+        else:
+            missing += 1
+    return missing, ties, ious
+
+
+def compare(
+    torch_model: Any,
+    detector: Detector,
+    images: Sequence[np.ndarray],
+    shapes: Sequence[tuple[int, int, int]],
+    *,
+    tolerance: float,
+    embedded_nms: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """Run both on every shape and yield what differed.
+
+    Args:
+        torch_model: Maps a float32 tensor (B, 3, H, W) to the raw output tensor.
+        detector: The file, opened.
+        images: BGR pictures; they are letterboxed into each shape.
+        shapes: (batch, height, width).
+        tolerance: Largest difference relative to the scale that counts as equal.
+        embedded_nms: The file does NMS itself: only detections are compared.
+    """
+    import torch
+
+    for batch, h, w in shapes:
+        for start in range(0, len(images), batch):
+            group = [images[(start + k) % len(images)] for k in range(batch)]
+            x = blob([letterbox(im, (h, w))[0] for im in group])
+            with torch.inference_mode():
+                reference = torch_model(torch.from_numpy(x)).float().numpy()
+            output = detector(x)
+            entry: dict[str, Any] = {"shape": [batch, 3, h, w], "images": batch}
+            if embedded_nms:
+                a = np.stack([_padded(suppress(r, "anchor-free"), output.shape[1]) for r in reference])
+                pairs = [compare_detections(r, o, "final", tolerance=tolerance) for r, o in zip(a, output)]
+                entry["difference"] = {}
+            else:
+                layout = detector.layout or ""
+                entry["difference"] = largest_difference(reference, output, layout)
+                pairs = []
+                if reference.shape == output.shape:
+                    pairs = [compare_detections(r, o, layout, tolerance=tolerance) for r, o in zip(reference, output)]
+            entry["detections"] = {
+                **{k: sum(p[k] for p in pairs) for k in ("compared", "missing", "extra", "ties")},
+                "min_iou": min((p["min_iou"] for p in pairs), default=1.0),
+                "conf": [p["conf"] for p in pairs],
+            }
+            entry["equal"] = (
+                all(v <= tolerance for v in entry["difference"].values())
+                and entry["detections"]["missing"] == entry["detections"]["extra"] == 0
+            )
+            yield entry
+
+
+def _padded(found: np.ndarray, rows: int) -> np.ndarray:
+    return np.pad(found[:rows], ((0, max(rows - len(found), 0)), (0, 0)))

@@ -1,0 +1,138 @@
+"""From the network's output to detections: the three layouts of YOLO heads, non-maximum suppression, IoU."""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["LAYOUTS", "decode", "iou_matrix", "layout_of", "nms", "suppress"]
+
+# what an output array means
+LAYOUTS = {
+    "anchor-free": "(B, 4 + classes, N): x y w h in pixels and a score a class",
+    "anchor-based": "(B, N, 5 + classes): x y w h in pixels, objectness, and a score a class",
+    "final": "(B, N, 6): x1 y1 x2 y2 in pixels, confidence, class; suppressed already",
+}
+MAX_CANDIDATES = 30_000
+FAR = 7680.0  # classes are moved this many pixels apart, so that one NMS serves all
+
+
+def layout_of(shape: tuple[int, ...], classes: int | None, final: bool = False) -> str | None:
+    """Return the layout of an output, a key of :data:`LAYOUTS`, or None where it is no detector's.
+
+    Args:
+        shape: Of the output array, (B, ?, ?).
+        classes: Number of classes where it is known.
+        final: Whether the file says that NMS is inside.
+    """
+    if len(shape) != 3:
+        return None
+    _, rows, columns = shape
+    if final:
+        return "final" if columns == 6 else None
+    if classes is not None:
+        if rows == 4 + classes and columns != 5 + classes:
+            return "anchor-free"
+        if columns == 5 + classes:
+            return "anchor-based"
+        return "anchor-free" if rows == 4 + classes else None
+    if columns == 6 and rows <= 1000:
+        return "final"
+    if 5 <= rows < columns:
+        return "anchor-free"
+    return "anchor-based" if 6 <= columns < rows else None
+
+
+def decode(output: np.ndarray, layout: str) -> tuple[np.ndarray, np.ndarray]:
+    """Split one image's output into boxes, (N, 4) x1 y1 x2 y2, and class scores, (N, classes).
+
+    Args:
+        output: One image of the batch, without the batch dimension; not in the layout ``final``.
+        layout: A key of :data:`LAYOUTS`.
+    """
+    if layout == "anchor-free":
+        p = output.T
+        xywh, scores = p[:, :4], p[:, 4:]
+    else:
+        xywh, scores = output[:, :4], output[:, 5:] * output[:, 4:5]
+    half = xywh[:, 2:] / 2
+    return np.concatenate((xywh[:, :2] - half, xywh[:, :2] + half), 1), scores
+
+
+def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the intersection over union of every pair, (N, 4) and (M, 4) x1 y1 x2 y2 -> (N, M)."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    inter = (high - low).clip(0).prod(2)
+    area_a = (a[:, 2:] - a[:, :2]).prod(1)
+    area_b = (b[:, 2:] - b[:, :2]).prod(1)
+    return np.asarray(inter / np.maximum(area_a[:, None] + area_b[None] - inter, 1e-12))
+
+
+def nms(boxes: np.ndarray, scores: np.ndarray, iou: float) -> np.ndarray:
+    """Greedy non-maximum suppression: return the kept indices, best score first.
+
+    Args:
+        boxes: (N, 4) x1 y1 x2 y2.
+        scores: (N,).
+        iou: A box that overlaps a better one by more than this is dropped.
+    """
+    order = np.argsort(-scores, kind="stable")
+    boxes = boxes[order].astype(np.float32)
+    x1, y1, x2, y2 = boxes.T
+    area = (x2 - x1) * (y2 - y1)
+    alive = np.ones(len(order), dtype=bool)
+    keep = []
+    for i in range(len(order)):
+        if not alive[i]:
+            continue
+        keep.append(i)
+        rest = np.flatnonzero(alive[i + 1 :]) + i + 1
+        w = np.minimum(x2[i], x2[rest]) - np.maximum(x1[i], x1[rest])
+        h = np.minimum(y2[i], y2[rest]) - np.maximum(y1[i], y1[rest])
+        inter = w.clip(0) * h.clip(0)
+        overlap = inter > iou * (area[i] + area[rest] - inter)
+        alive[rest[overlap]] = False
+    return order[keep]
+
+
+def suppress(
+    output: np.ndarray,
+    layout: str,
+    *,
+    conf: float = 0.25,
+    iou: float = 0.7,
+    max_det: int = 300,
+    classes: list[int] | None = None,
+    agnostic: bool = False,
+) -> np.ndarray:
+    """Turn one image's output into detections, (M, 6) x1 y1 x2 y2 confidence class, best first.
+
+    Args:
+        output: One image of the batch, without the batch dimension.
+        layout: A key of :data:`LAYOUTS`.
+        conf: Least confidence, exclusive.
+        iou: See :func:`nms`.
+        max_det: At most so many.
+        classes: Only these class numbers.
+        agnostic: Let boxes of different classes suppress each other.
+    """
+    if layout == "final":
+        found = output[output[:, 4] > conf].astype(np.float32)
+        if classes is not None:
+            found = found[np.isin(found[:, 5].astype(int), classes)]
+        return found[:max_det]
+    boxes, scores = decode(np.asarray(output, dtype=np.float32), layout)
+    best = scores.argmax(1)
+    value = scores[np.arange(len(scores)), best]
+    mask = value > conf
+    if layout == "anchor-based":
+        mask &= output[:, 4] > conf
+    if classes is not None:
+        mask &= np.isin(best, classes)
+    boxes, value, best = boxes[mask], value[mask], best[mask]
+    if len(value) > MAX_CANDIDATES:
+        top = np.argsort(-value, kind="stable")[:MAX_CANDIDATES]
+        boxes, value, best = boxes[top], value[top], best[top]
+    shifted = boxes if agnostic else boxes + (best[:, None] * FAR).astype(np.float32)
+    keep = nms(shifted, value, iou)[:max_det]
+    return np.concatenate((boxes[keep], value[keep, None], best[keep, None].astype(np.float32)), 1)

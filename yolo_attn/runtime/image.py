@@ -1,0 +1,98 @@
+"""From a picture to the network's input and back: letterbox, blob, boxes in the picture's pixels, annotation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+__all__ = ["Letterbox", "annotate", "blob", "color", "letterbox", "unletterbox"]
+
+GREY = 114  # the hosts' padding
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """How a picture was fitted: `gain` scales it, `left` and `top` are the padding in pixels of the network's input."""
+
+    gain: float
+    left: int
+    top: int
+    height: int
+    width: int
+
+
+def letterbox(
+    image: np.ndarray, size: tuple[int, int], *, stride: int = 32, rectangular: bool = False
+) -> tuple[np.ndarray, Letterbox]:
+    """Fit a picture into `size` without distorting it and pad the rest grey.
+
+    Args:
+        image: (H, W, 3), uint8.
+        size: Height and width of the network's input, in pixels.
+        stride: With `rectangular`, padding goes only up to the next multiple of it.
+        rectangular: Pad no more than needed; for files with dynamic height and width.
+
+    Returns:
+        The fitted picture, and what maps boxes back.
+    """
+    h, w = image.shape[:2]
+    gain = min(size[0] / h, size[1] / w)
+    new_w, new_h = round(w * gain), round(h * gain)
+    pad_w, pad_h = size[1] - new_w, size[0] - new_h
+    if rectangular:
+        pad_w, pad_h = pad_w % stride, pad_h % stride
+    if (new_w, new_h) != (w, h):
+        image = cv2.resize(image, (max(new_w, 1), max(new_h, 1)), interpolation=cv2.INTER_LINEAR)
+    # the halves of an odd padding are rounded as the hosts round them
+    top, bottom = round(pad_h / 2 - 0.1), round(pad_h / 2 + 0.1)
+    left, right = round(pad_w / 2 - 0.1), round(pad_w / 2 + 0.1)
+    out = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(GREY, GREY, GREY))
+    return out, Letterbox(gain, left, top, h, w)
+
+
+def blob(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Turn BGR pictures of one size, (H, W, 3) uint8, into RGB between 0 and 1, (B, 3, H, W) float32."""
+    batch = np.stack([im[..., ::-1].transpose(2, 0, 1) for im in images])
+    return np.ascontiguousarray(batch, dtype=np.float32) / np.float32(255)
+
+
+def unletterbox(boxes: np.ndarray, fit: Letterbox) -> np.ndarray:
+    """Map boxes, (N, 4) x1 y1 x2 y2 in the network's pixels, into the picture's pixels, clipped to it."""
+    out = (boxes - np.array([fit.left, fit.top, fit.left, fit.top], dtype=boxes.dtype)) / boxes.dtype.type(fit.gain)
+    out[:, 0::2] = out[:, 0::2].clip(0, fit.width)
+    out[:, 1::2] = out[:, 1::2].clip(0, fit.height)
+    return out
+
+
+def color(index: int) -> tuple[int, int, int]:
+    """Return a BGR color for a class, far from its neighbours' by the golden angle of hue."""
+    hue = int(index * 0.618034 * 180) % 180
+    b, g, r = cv2.cvtColor(np.array([[[hue, 200, 235]]], dtype=np.uint8), cv2.COLOR_HSV2BGR)[0, 0].tolist()
+    return int(b), int(g), int(r)
+
+
+def annotate(image: np.ndarray, detections: np.ndarray, names: dict[int, str]) -> np.ndarray:
+    """Return a copy of the picture with boxes, names and confidences drawn.
+
+    Args:
+        image: (H, W, 3) BGR, uint8.
+        detections: (N, 6) x1 y1 x2 y2 confidence class, in the picture's pixels.
+        names: Class number to name.
+    """
+    out = image.copy()
+    unit = max(round(sum(image.shape[:2]) / 2 * 0.003), 2)
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, unit / 3
+    for x1, y1, x2, y2, conf, cls in detections.tolist():
+        c = color(int(cls))
+        p, q = (round(x1), round(y1)), (round(x2), round(y2))
+        cv2.rectangle(out, p, q, c, unit, cv2.LINE_AA)
+        text = f"{names.get(int(cls), str(int(cls)))} {conf:.2f}"
+        (w, h), _ = cv2.getTextSize(text, font, scale, max(unit - 1, 1))
+        y = p[1] - 3 if p[1] - h - 6 >= 0 else p[1] + h + 3  # above the box, or inside where there is no room
+        x = max(min(p[0], out.shape[1] - w), 0)
+        cv2.rectangle(out, (x, y - h - 3), (x + w, y + 3), c, -1, cv2.LINE_AA)
+        cv2.putText(out, text, (x, y), font, scale, (255, 255, 255), max(unit - 1, 1), cv2.LINE_AA)
+    return out

@@ -1,0 +1,250 @@
+"""An ONNX detector in onnxruntime or OpenCV behind one small interface, with what its metadata says."""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import UsageError, did_you_mean
+from .boxes import layout_of
+
+__all__ = ["RUNTIMES", "Detector", "describe", "providers"]
+
+RUNTIMES = ("onnxruntime", "opencv")
+
+
+def providers(wanted: Sequence[str] | str = "auto") -> list[str]:
+    """Return onnxruntime's execution providers for what a user asked for.
+
+    Args:
+        wanted: ``auto`` (CUDA if there, then CPU), ``cpu``, ``cuda``, ``tensorrt``, or full provider names.
+
+    Raises:
+        UsageError: A provider that this onnxruntime lacks.
+    """
+    import onnxruntime as ort
+
+    have = ort.get_available_providers()
+    if isinstance(wanted, str):
+        wanted = [wanted]
+    if list(wanted) == ["auto"]:
+        return [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in have]
+    short = {p.replace("ExecutionProvider", "").lower(): p for p in have}
+    out = []
+    for w in wanted:
+        name = short.get(w.lower(), w)
+        if name not in have:
+            raise UsageError(
+                f"this onnxruntime has no provider '{w}', only {', '.join(sorted(short))}."
+                f"{did_you_mean(w, short)} GPU providers come with the package onnxruntime-gpu."
+            )
+        out.append(name)
+    return out if "CPUExecutionProvider" in out else [*out, "CPUExecutionProvider"]
+
+
+class Detector:
+    """One ONNX detector, ready to run.
+
+    Args:
+        path: The file.
+        runtime: ``onnxruntime`` or ``opencv``.
+        threads: Threads of the runtime; 0 leaves it to the runtime.
+        provider: onnxruntime's provider, see :func:`providers`.
+
+    Attributes:
+        names: Class number to name.
+        stride: The largest stride of the head.
+        size: Height and width of the input in pixels, or None where the file takes any.
+        batch: Images a run, or None where the file takes any number.
+        layout: The meaning of the output, a key of :data:`.boxes.LAYOUTS`; known after the first run of a file
+            without metadata.
+
+    Raises:
+        UsageError: No such file, not ONNX, no detector, or a runtime that is missing or cannot load it.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, runtime: str = "onnxruntime", threads: int = 0, provider: str = "auto"
+    ) -> None:
+        self.path = Path(path)
+        if runtime not in RUNTIMES:
+            raise UsageError(f"no runtime is called '{runtime}', only {' and '.join(RUNTIMES)}")
+        if not self.path.is_file():
+            raise UsageError(f"model not found: {path} (looked in {Path.cwd()}). It is an ONNX file that you exported.")
+        if self.path.suffix.lower() != ".onnx":
+            raise UsageError(
+                f"{path}: is no ONNX file by its name. Export the checkpoint first: yolo-attn export {path}"
+            )
+        self.runtime = runtime
+        self._run: Any = None
+        self.dtype: Any = np.dtype(np.float32)
+        opener = self._open_onnxruntime if runtime == "onnxruntime" else self._open_opencv
+        meta, shape, outputs = opener(threads, provider)
+        self.metadata = meta
+        self._check(shape, outputs)
+        self.names = _names(meta.get("names"))
+        self.stride = int(float(meta.get("stride") or 32))
+        fixed = [d if isinstance(d, int) and d > 0 else None for d in shape]
+        self.batch = fixed[0]
+        self.size: tuple[int, int] | None = (fixed[2], fixed[3]) if fixed[2] and fixed[3] else None
+        hints = meta.get("args", "")
+        # files of an end-to-end head, or with NMS inside, end in (B, N, 6)
+        self._final = meta.get("end2end") == "True" or _argument(hints, "nms") is True
+        self.layout: str | None = None
+        out = outputs[0]
+        if len(out) == 3 and all(isinstance(d, int) and d > 0 for d in out[1:]):
+            self.layout = self._layout(tuple(1 if not isinstance(d, int) else d for d in out))
+
+    @property
+    def default_size(self) -> tuple[int, int]:
+        """The size that the file was made with, or 640 x 640."""
+        if self.size:
+            return self.size
+        said = _literal(self.metadata.get("imgsz"))
+        if isinstance(said, int):
+            said = [said, said]
+        if isinstance(said, (list, tuple)) and len(said) == 2:
+            return int(said[0]), int(said[1])
+        return 640, 640
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Run on (B, 3, H, W) float32 between 0 and 1, return the output, 3-D float32."""
+        y = np.asarray(self._run(x.astype(self.dtype, copy=False)))
+        if self.layout is None:
+            self.layout = self._layout(y.shape)
+        return y.astype(np.float32, copy=False)
+
+    def _layout(self, shape: tuple[int, ...]) -> str:
+        found = layout_of(shape, len(self.names) or None, self._final)
+        if found is None:
+            raise UsageError(
+                f"{self.path}: is no detector: its output has the shape {list(shape)}, a detector's is "
+                f"[batch, 4 + classes, N], [batch, N, 5 + classes] or [batch, N, 6]."
+            )
+        return found
+
+    def _check(self, shape: Sequence[Any], outputs: Sequence[Sequence[Any]]) -> None:
+        task = self.metadata.get("task")
+        if task and task != "detect":
+            raise UsageError(f"{self.path}: is a model for '{task}', not a detector.")
+        channels = shape[1] if len(shape) == 4 else None
+        if len(shape) != 4 or (isinstance(channels, int) and channels not in (3, 0, -1)):
+            raise UsageError(
+                f"{self.path}: is no detector: its input has the shape {list(shape)}, a detector's is [B, 3, H, W]."
+            )
+        if not outputs or len(outputs[0]) != 3:
+            got = list(outputs[0]) if outputs else "nothing"
+            raise UsageError(
+                f"{self.path}: is no detector: its output has the shape {got}, a detector's is "
+                f"[batch, 4 + classes, N], [batch, N, 5 + classes] or [batch, N, 6]."
+            )
+
+    def _open_onnxruntime(self, threads: int, provider: str) -> tuple[dict[str, str], list[Any], list[list[Any]]]:
+        try:
+            import onnxruntime as ort
+        except ImportError as exc:
+            raise UsageError(
+                "onnxruntime is not installed. Install it, or use --runtime opencv for a file without dynamic shapes."
+            ) from exc
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        if threads > 0:
+            options.intra_op_num_threads = threads
+        try:
+            session = ort.InferenceSession(str(self.path), options, providers=providers(provider))
+        except UsageError:
+            raise
+        except Exception as exc:  # onnxruntime's errors share no base class
+            raise UsageError(f"{self.path}: onnxruntime cannot load it: {_first_line(exc)}") from exc
+        inputs = session.get_inputs()
+        if len(inputs) != 1:
+            raise UsageError(f"{self.path}: is no detector: it has {len(inputs)} inputs, a detector has one image.")
+        name = inputs[0].name
+        self.dtype = np.dtype(np.float16 if "float16" in inputs[0].type else np.float32)
+        first = [session.get_outputs()[0].name]
+
+        def run(x: np.ndarray) -> np.ndarray:
+            return np.asarray(session.run(first, {name: x})[0])
+
+        self._run = run
+        meta = dict(session.get_modelmeta().custom_metadata_map)
+        return meta, list(inputs[0].shape), [list(o.shape) for o in session.get_outputs()]
+
+    def _open_opencv(self, threads: int, provider: str) -> tuple[dict[str, str], list[Any], list[list[Any]]]:
+        import cv2
+
+        meta, shape, outputs = describe(self.path)
+        if threads > 0:
+            cv2.setNumThreads(threads)
+        if meta.get("args") and _argument(meta["args"], "nms") is True:
+            # OpenCV 5.0 divides by zero in native code on such a file, which would end this process
+            raise UsageError(
+                f"{self.path}: has NMS inside, which OpenCV cannot run. Export without --nms; detect does NMS itself."
+            )
+        try:
+            net = cv2.dnn.readNetFromONNX(str(self.path))
+        except Exception as exc:
+            raise UsageError(f"{self.path}: OpenCV {cv2.__version__} cannot load it: {_first_line(exc)}") from exc
+
+        def run(x: np.ndarray) -> np.ndarray:
+            net.setInput(x)
+            try:
+                return np.asarray(net.forward())
+            except cv2.error as exc:
+                raise UsageError(f"{self.path}: OpenCV {cv2.__version__} cannot run it: {_first_line(exc)}") from exc
+
+        self._run = run
+        return meta, shape, outputs
+
+
+def describe(path: str | os.PathLike[str]) -> tuple[dict[str, str], list[Any], list[list[Any]]]:
+    """Read an ONNX file's metadata, the shape of its input and of its outputs; unknown sizes are names.
+
+    Raises:
+        UsageError: Not an ONNX file.
+    """
+    import onnx
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+        inputs = [i for i in model.graph.input if i.name not in {t.name for t in model.graph.initializer}]
+    except Exception as exc:
+        raise UsageError(f"{path}: is not an ONNX file, or it is damaged: {_first_line(exc)}") from exc
+    if not inputs:
+        raise UsageError(f"{path}: is no detector: it has no input.")
+
+    def shape(value: Any) -> list[Any]:
+        return [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+
+    meta = {p.key: p.value for p in model.metadata_props}
+    return meta, shape(inputs[0]), [shape(o) for o in model.graph.output]
+
+
+def _names(text: str | None) -> dict[int, str]:
+    found = _literal(text)
+    if isinstance(found, (list, tuple)):
+        found = dict(enumerate(found))
+    if not isinstance(found, dict):
+        return {}
+    return {int(k): str(v) for k, v in found.items()}
+
+
+def _literal(text: str | None) -> Any:
+    try:
+        return ast.literal_eval(text) if text else None
+    except (ValueError, SyntaxError):
+        return None
+
+
+def _argument(text: str, key: str) -> Any:
+    found = _literal(text)
+    return found.get(key) if isinstance(found, dict) else None
+
+
+def _first_line(exc: BaseException) -> str:
+    return (str(exc).strip().splitlines() or [type(exc).__name__])[0][:300]
