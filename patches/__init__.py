@@ -22,7 +22,7 @@ class Touch:
 
     Args:
         module: Where the host defines it.
-        function: Its name.
+        function: Its name; `Class.method` for a method. One that a version lacks is passed over.
         why: One line for the table of hosts.
         replacement: ``f(original, *args, **kwargs)`` run in its place; None splices the parser's two seams instead.
     """
@@ -48,6 +48,8 @@ class Host:
         recognise: Whether a module of that import path is this host's (``models.yolo`` may be anybody's).
         version: The version of the host that a module belongs to.
         supported: The versions it was tested with, in words.
+        prepare: Called with each of its modules once hooked; what it returns is called at uninstall.
+        explain: Says of a parser that cannot be hooked how it differs from the released ones, or nothing.
     """
 
     name: str
@@ -55,8 +57,10 @@ class Host:
     recognise: Callable[[ModuleType], bool]
     version: Callable[[ModuleType], str]
     supported: str
+    prepare: Callable[[ModuleType], Callable[[], None] | None] | None = None
+    explain: Callable[[ModuleType], str] | None = None
 
 
-_NAMES = ("ultralytics_host",)
+_NAMES = ("ultralytics_host", "yolov5_checkout", "yolov5_package")
 
 HOSTS: tuple[Host, ...] = tuple(importlib.import_module(f"{__name__}.{n}").HOST for n in _NAMES)

@@ -51,6 +51,7 @@ class Hook:
 
 
 _hooks: dict[tuple[str, str], Hook] = {}
+_prepared: dict[tuple[str, int], Callable[[], None]] = {}
 
 
 class Seams:
@@ -112,6 +113,9 @@ def uninstall() -> None:
         for key, hook in list(_hooks.items()):
             hook.undo()
             del _hooks[key]
+        for undo in _prepared.values():
+            undo()
+        _prepared.clear()
         _failed.clear()
 
 
@@ -145,8 +149,12 @@ def _hook_module(host: Any, name: str, *, strict: bool) -> None:
         return
     try:
         for touch in host.touches:
-            if touch.module == name and hasattr(module, touch.function):
+            if touch.module == name and _reach(module, touch.function) is not None:
                 _hook_function(host, touch, module)
+        if host.prepare is not None and (host.name, id(module)) not in _prepared:
+            undo = host.prepare(module)
+            if undo is not None:
+                _prepared[host.name, id(module)] = undo
         _failed.pop(host.name, None)
     except HostError as exc:
         _failed[host.name] = exc
@@ -160,7 +168,7 @@ def _hook_function(host: Any, touch: Any, module: types.ModuleType) -> None:
     old = _hooks.get(key)
     if old is not None and _alive(old):
         return
-    function = _innermost(getattr(module, touch.function), module)
+    function = _innermost(_reach(module, touch.function), module, touch.function)
     if function is None:
         raise HostError(_refusal(host, module, f"{touch.function} is no plain Python function"))
     _recover(function, module, touch.function)
@@ -195,6 +203,14 @@ def _hook_function(host: Any, touch: Any, module: types.ModuleType) -> None:
     _hooks[key] = Hook(host.name, module, function, original, extended, undo)
 
 
+def _reach(module: types.ModuleType, path: str) -> Any:
+    """What a dotted name such as `Model.__init__` means in a module, or None."""
+    found: Any = module
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
 def _recover(function: types.FunctionType, module: types.ModuleType, name: str) -> None:
     """Take back the code of an earlier import of this kit (`importlib.reload`, a test that re-imports)."""
     earlier = module.__dict__.get(GLOBAL)
@@ -203,7 +219,7 @@ def _recover(function: types.FunctionType, module: types.ModuleType, name: str) 
         function.__code__ = code
 
 
-def _innermost(candidate: Any, module: types.ModuleType) -> types.FunctionType | None:
+def _innermost(candidate: Any, module: types.ModuleType, function: str) -> types.FunctionType | None:
     """The host's own function below any foreign wrapper, or None."""
     seen: set[int] = set()
 
@@ -224,7 +240,18 @@ def _innermost(candidate: Any, module: types.ModuleType) -> types.FunctionType |
                 except ValueError:  # an empty cell
                     continue
 
-    return next(walk(candidate), None)
+    found = next(walk(candidate), None)
+    if found is None:  # a wrapper that reaches the original through a global of its own
+        import gc
+
+        name = module.__name__
+        mine = [
+            f
+            for f in gc.get_referrers(module.__dict__)
+            if isinstance(f, types.FunctionType) and f.__module__ == name and f.__qualname__ == function
+        ]
+        found = mine[0] if len(mine) == 1 else None
+    return found
 
 
 def _spliced_code(
@@ -258,11 +285,35 @@ def _spliced_code(
 
 
 def _wrapped_code(touch: Any, function: types.FunctionType) -> types.CodeType:
-    """Code that passes every argument, with the original, to the kit's replacement."""
+    """Code of the same signature that passes every argument, with the original, to the kit's replacement.
+
+    A function's code may only be replaced by code with as many free variables, and a method that calls `super()`
+    has one, `__class__`: the new code is therefore compiled within a function that provides them.
+    """
+    code, name = function.__code__, function.__name__
+    count = code.co_argcount
+    plain, keywords = list(code.co_varnames[:count]), list(code.co_varnames[count : count + code.co_kwonlyargcount])
+    rest = iter(code.co_varnames[count + code.co_kwonlyargcount :])
+    star = f"*{next(rest)}" if code.co_flags & inspect.CO_VARARGS else ""
+    stars = f"**{next(rest)}" if code.co_flags & inspect.CO_VARKEYWORDS else ""
+    only = code.co_posonlyargcount
+    given = [
+        *plain[:only],
+        *(["/"] if only else []),
+        *plain[only:],
+        star or ("*" if keywords else ""),
+        *keywords,
+        stars,
+    ]
+    passed = [*plain, star, *(f"{k}={k}" for k in keywords), stars]
+    free = code.co_freevars
     text = (
-        f"def {function.__name__}(*args, **kwargs):\n    return {GLOBAL}.around[{touch.function!r}](*args, **kwargs)\n"
+        f"def _provide({', '.join(free)}):\n"
+        f"    def {name}({', '.join(filter(None, given))}):\n"
+        f"        {'; '.join(free) or 'pass'}\n"
+        f"        return {GLOBAL}.around[{touch.function!r}]({', '.join(filter(None, passed))})\n"
     )
-    return find_code(compile(text, function.__code__.co_filename, "exec", dont_inherit=True), function.__name__)
+    return find_code(find_code(compile(text, code.co_filename, "exec", dont_inherit=True), "_provide"), name)
 
 
 def _source(host: Any, module: types.ModuleType) -> tuple[str, str]:
@@ -279,6 +330,8 @@ def _source(host: Any, module: types.ModuleType) -> tuple[str, str]:
 
 
 def _refusal(host: Any, module: types.ModuleType, why: str) -> str:
+    told = host.explain(module) if host.explain is not None else ""
+    why = f"{why}. {told}" if told else why
     return (
         f"cannot hook {host.name} {host.version(module)} ({getattr(module, '__file__', module.__name__)}): {why}. "
         f"Supported: {host.supported}. Rows naming registered modules will not build with this host."

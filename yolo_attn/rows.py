@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any, Callable
 
 from . import plugins, registry
 from .binding import Binding, Call, Mismatch
 from .errors import RowError, UnknownModuleError, YoloAttnError, did_you_mean
 
-__all__ = ["find", "place", "where"]
+__all__ = ["find", "place", "reading", "where"]
 
 PREFIX = "yolo_attn."
 # Names in a row's arguments that a host's parser resolves and that its users rely on.
 RESOLVED = frozenset({"nc", "anchors", "None", "True", "False"})
+
+
+# The file being built, for hosts whose model dictionary does not name it.
+_file: ContextVar[str] = ContextVar("file", default="model YAML")
+
+
+# Whether the model came without a file, perhaps out of somebody's checkpoint: its rows may name layers only.
+_layers_only: ContextVar[bool] = ContextVar("layers_only", default=False)
+
+
+@contextlib.contextmanager
+def reading(file: str, *, layers_only: bool = False) -> Iterator[None]:
+    """Name the model file in the messages of rows parsed meanwhile.
+
+    Args:
+        file: The file.
+        layers_only: Refuse rows that name anything but an ``nn.Module``, which the classic parser would call.
+    """
+    tokens = _file.set(file), _layers_only.set(layers_only)
+    try:
+        yield
+    finally:
+        _file.reset(tokens[0])
+        _layers_only.reset(tokens[1])
 
 
 class Text:
@@ -34,22 +61,27 @@ def find(name: Any, args: list[Any], i: int, d: dict[str, Any], host_lookup: Cal
     cls = _registered(name, d, i)
     if cls is None:
         try:
-            return host_lookup()
+            found = host_lookup()
         except (KeyError, NameError, AttributeError, SyntaxError) as exc:
             raise UnknownModuleError(
                 f"{where(d, i)}: no module is called '{name}'.{did_you_mean(name, _known(d))} "
                 f"'yolo-attn list' shows the attention modules; your own are named under 'register:' in the YAML, "
                 f"or given with --plugin FILE."
             ) from exc
+        if _layers_only.get():
+            _check_layer(found, name, d, i)
+        return found
     if not name.startswith(PREFIX):
         try:
             hosts = host_lookup()
         except Exception:  # the usual case: the host does not know the name
             hosts = cls
         if hosts is not cls and isinstance(hosts, type):
+            from .patches.yolov5_shared import hand_edit
+
             raise RowError(
                 f"{where(d, i)}: '{name}' is two things, {hosts.__module__}.{hosts.__qualname__} of the host and "
-                f"{cls.__module__}.{cls.__qualname__}. Write '{PREFIX}{name}' for the latter."
+                f"{cls.__module__}.{cls.__qualname__}. {hand_edit(hosts)}Write '{PREFIX}{name}' for the latter."
             )
     args[:] = [Text(a) if isinstance(a, str) and a not in RESOLVED else a for a in args]
     return cls
@@ -102,7 +134,14 @@ def where(d: dict[str, Any], i: int) -> str:
     part = "backbone" if i < len(d.get("backbone") or ()) else "head"
     rows = [*(d.get("backbone") or ()), *(d.get("head") or ())]
     text = f" {rows[i][:3]}" if i < len(rows) else ""
-    return f"{d.get('yaml_file') or 'model YAML'}, row {i} ({part}){text}"
+    return f"{d.get('yaml_file') or _file.get()}, row {i} ({part}){text}"
+
+
+def _check_layer(found: Any, name: str, d: dict[str, Any], i: int) -> None:
+    from torch import nn
+
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise RowError(f"{where(d, i)}: '{name}' is {found!r}, no layer, and is not called.")
 
 
 def _channels(ch: list[int], f: Any, i: int) -> Any:

@@ -1,0 +1,24 @@
+"""The ``yolov5`` package, classic YOLOv5 as ``pip install yolov5``: ``yolov5.models.yolo``.
+
+Tried on 7.0.14; see :mod:`.yolov5_shared` for what is touched and why.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+from .yolov5_shared import make
+
+__all__ = ["HOST"]
+
+
+def _belongs(module: ModuleType) -> bool:
+    return module.__name__.partition(".")[0] == "yolov5"
+
+
+def _version(module: ModuleType) -> str:
+    return str(getattr(sys.modules.get("yolov5"), "__version__", "of unknown version"))
+
+
+HOST = make("yolov5 package", "yolov5.", _belongs, _version)

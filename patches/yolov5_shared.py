@@ -1,0 +1,256 @@
+"""What both forms of classic YOLOv5 share: a checkout (``models.yolo``) and the ``yolov5`` package.
+
+Why each touch is there:
+
+- ``models.yolo.parse_model`` evaluates module names among its own globals and has no registry.
+- ``models.yolo.Model.__init__`` opens the model file itself: the kit's names, the dialect with ``scales`` and
+  ``register:`` are read here, wherever a model is built without a command line.
+- ``utils.general.check_file`` resolves ``--cfg``; it knows only the checkout's folders.
+- ``utils.general.check_font`` and ``user_config_dir`` (v6.0 fetches its font where the others check) end a
+  program that has no network, some at import; a font that matplotlib brings stands in.
+- ``utils.general.check_online`` waits ten seconds where packets are swallowed: ``YOLO_OFFLINE`` answers for it.
+
+Beside these, the host's own layer classes are declared safe for ``torch.load(weights_only=True)``
+(:mod:`.safe_classes`): torch 2.6 made that the default, and checkouts up to v7.0 cannot load their own
+checkpoints with it.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib
+import os
+import shutil
+import socket
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Callable
+
+from . import Host, Touch
+
+__all__ = ["SUPPORTED", "hand_edit", "is_yolov5", "make"]
+
+KIT = __name__.rpartition(".patches")[0]  # the package that this folder is a part of, vendored or not
+SUPPORTED = "YOLOv5 v6.0, v6.1, v6.2, v7.0 and the newest commit (2026-08), the yolov5 package 7.0.14"
+
+# What tells YOLOv5's modules from anybody else's of that name.
+PARSER_HAS = ("parse_model", "Model", "Detect", "Concat", "Conv", "make_divisible", "check_anchor_order")
+GENERAL_HAS = ("check_file", "check_yaml", "make_divisible", "non_max_suppression", "strip_optimizer")
+# Every module that a released YOLOv5 parser names.
+STOCK = """
+    Conv GhostConv Bottleneck GhostBottleneck SPP SPPF DWConv MixConv2d Focus CrossConv BottleneckCSP C3 C3TR C3SPP
+    C3Ghost C3x BatchNorm2d Concat Detect Segment Contract Expand ConvTranspose2d DWConvTranspose2d Classify
+"""
+
+
+def make(
+    name: str,
+    prefix: str,
+    belongs: Callable[[ModuleType], bool],
+    version: Callable[[ModuleType], str],
+) -> Host:
+    """Return the host whose modules are called `prefix` + ``models.yolo`` and so on."""
+    yolo, general = f"{prefix}models.yolo", f"{prefix}utils.general"
+    return Host(
+        name=name,
+        touches=(
+            Touch(yolo, "parse_model", "registered names in YAML rows"),
+            Touch(yolo, "Model.__init__", "the kit's YAMLs, the dialect with `scales`, `register:`", _model_init),
+            Touch(general, "check_file", "the kit's YAMLs under `--cfg`", _check_file),
+            Touch(general, "check_font", "no network: a font that stands in", _check_font),
+            Touch(general, "user_config_dir", "no network, v6.0: the same", _user_config_dir),
+            Touch(general, "check_online", "`YOLO_OFFLINE`", _check_online),
+        ),
+        recognise=lambda module: is_yolov5(module) and belongs(module),
+        version=version,
+        supported=SUPPORTED,
+        prepare=_prepare,
+        explain=lambda module: _explain(module),
+    )
+
+
+def is_yolov5(module: ModuleType) -> bool:
+    """Whether a module is YOLOv5's ``models.yolo`` or ``utils.general``, or a fork's that kept their shape."""
+    names = PARSER_HAS if module.__name__.endswith("models.yolo") else GENERAL_HAS
+    if not all(callable(getattr(module, n, None)) for n in names):
+        return False
+    first = getattr(module, names[0])
+    code = getattr(getattr(first, "__wrapped__", first), "__code__", None)
+    return names is GENERAL_HAS or (code is not None and code.co_varnames[:2] == ("d", "ch")) or _defines(module)
+
+
+def _defines(module: ModuleType) -> bool:
+    """Whether the file defines the parser, where what is bound to its name is a wrapper without signature."""
+    return any(isinstance(n, ast.FunctionDef) and n.name == "parse_model" for n in _tree(module).body)
+
+
+def _model_init(original: Callable[..., None], self: Any, cfg: Any, *rest: Any, **more: Any) -> None:
+    rows, dialect, config = (importlib.import_module(f"{KIT}.{n}") for n in ("rows", "dialect", "config"))
+    name, given = "model YAML", cfg
+    if isinstance(cfg, dict):
+        name = str(cfg.get("yaml_file") or name)
+        dialect.check_expressions(cfg, name)
+        cfg = dialect.to_classic(cfg, str(cfg.get("scale") or ""), name)
+    elif isinstance(cfg, (str, os.PathLike)):
+        name = str(cfg)
+        found = Path(name) if Path(name).is_file() else config.locate(name)
+        if found is not None and _is_model(found):
+            cfg = str(dialect.classic_file(name, found))
+    with rows.reading(name, layers_only=isinstance(given, dict)):
+        original(self, cfg, *rest, **more)
+
+
+def _check_file(original: Callable[..., Any], file: Any, *rest: Any, **more: Any) -> Any:
+    text = str(file)
+    if Path(text).suffix not in (".yaml", ".yml", "") or not text or "://" in text:
+        return original(file, *rest, **more)
+    config, dialect, errors = (importlib.import_module(f"{KIT}.{n}") for n in ("config", "dialect", "errors"))
+    try:
+        found = original(file, *rest, **more)
+    except (AssertionError, FileNotFoundError) as exc:
+        mine = config.locate(text)
+        if mine is None:
+            stem = config.split_scale(Path(text).stem)[0]
+            hint = errors.did_you_mean(stem, [Path(n).stem for n in config.list_configs()])
+            if not hint:
+                raise
+            raise errors.ConfigError(
+                f"model YAML not found: {text} (looked in {Path.cwd()}, in YOLOv5 and in the kit).{hint} "
+                f"'{KIT.replace('_', '-')} list --configs' shows the kit's."
+            ) from exc
+        found = mine
+    if isinstance(found, (str, os.PathLike)) and _is_model(Path(found)):
+        classic = dialect.classic_file(text, Path(found))
+        return found if classic == Path(found) else str(classic)
+    return found
+
+
+def _is_model(path: Path) -> bool:
+    """Whether a file is a model YAML rather than one of data or hyperparameters."""
+    if path.suffix not in (".yaml", ".yml"):
+        return False
+    try:
+        text = path.read_bytes()
+    except OSError:
+        return False
+    return b"backbone" in text and b"head" in text
+
+
+def _offline() -> bool:
+    return os.environ.get("YOLO_OFFLINE", "").strip().lower() in {"1", "true", "yes", "on"}
+
+
+def _check_online(original: Callable[[], bool]) -> bool:
+    return False if _offline() else original()
+
+
+def _check_font(original: Callable[..., Any], font: Any, *rest: Any, **more: Any) -> Any:
+    folder = getattr(original, "__globals__", {}).get("CONFIG_DIR")
+    if folder is None or Path(font).exists() or (Path(folder) / Path(font).name).exists():
+        return original(font, *rest, **more)
+    if not _offline():
+        with _impatient(), contextlib.suppress(OSError):
+            return original(font, *rest, **more)
+    return _stand_in(Path(folder) / Path(font).name)
+
+
+def _user_config_dir(original: Callable[..., Path], *given: Any, **more: Any) -> Path:
+    folder = original(*given, **more)
+    late = "check_font" not in getattr(original, "__globals__", {})  # v6.0: utils.plots fetches, while it is imported
+    font = Path(folder) / "Arial.ttf"
+    if late and not font.exists() and (_offline() or not _reachable()):
+        _stand_in(font)
+    return folder
+
+
+def _reachable() -> bool:
+    try:
+        socket.create_connection(("ultralytics.com", 443), timeout=3).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _impatient() -> Any:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(3.0)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _stand_in(target: Path) -> None:
+    import matplotlib
+
+    log = importlib.import_module(f"{KIT}.log")
+    source = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    draft = target.with_name(f"{target.name}.{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, draft)
+        os.replace(draft, target)
+    except OSError as exc:
+        log.announce("no font for labels: %s", exc)
+        return
+    log.announce("%s cannot be fetched: DejaVu Sans stands in. Delete %s to have it fetched.", target.name, target)
+
+
+def _prepare(module: ModuleType) -> Callable[[], None] | None:
+    if not module.__name__.endswith("models.yolo"):
+        return None
+    return importlib.import_module(f"{__package__}.safe_classes").declare(module)
+
+
+def _tree(module: ModuleType) -> ast.Module:
+    try:
+        return ast.parse(Path(module.__file__ or "").read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return ast.Module(body=[], type_ignores=[])
+
+
+def _named(module: ModuleType) -> dict[str, int]:
+    """Modules that the parser's branches name, with the line, beyond those of any released YOLOv5."""
+    found: dict[str, int] = {}
+    for definition in _tree(module).body:
+        if not isinstance(definition, ast.FunctionDef) or definition.name != "parse_model":
+            continue
+        for node in ast.walk(definition):
+            if isinstance(node, ast.Compare) and isinstance(node.left, ast.Name) and node.left.id == "m":
+                for leaf in (n for c in node.comparators for n in ast.walk(c)):
+                    name = leaf.attr if isinstance(leaf, ast.Attribute) else getattr(leaf, "id", None)
+                    if name and name not in STOCK.split() and name != "nn":
+                        found.setdefault(name, node.lineno)
+    return found
+
+
+def _explain(module: ModuleType) -> str:
+    named = _named(module)
+    if not named:
+        return ""
+    branches = ", ".join(f"{name} (line {line})" for name, line in named.items())
+    return (
+        f"This parser was changed by hand: it names {branches}, which no YOLOv5 release does. With the kit the edit is "
+        f"not needed: 'git diff models/yolo.py' shows it, 'git checkout models/yolo.py' takes it back"
+    )
+
+
+def hand_edit(cls: type) -> str:
+    """Say where a YOLOv5 checkout defines and names a class that no release has; empty if it does not."""
+    owner = sys.modules.get(cls.__module__)
+    package = cls.__module__.rpartition(".")[0]
+    parser = sys.modules.get(f"{package}.yolo")
+    if owner is None or parser is None or not parser.__name__.endswith("models.yolo") or not is_yolov5(parser):
+        return ""
+    if cls.__name__ in STOCK.split():
+        return ""
+    line = next((n.lineno for n in _tree(owner).body if isinstance(n, ast.ClassDef) and n.name == cls.__name__), None)
+    places = [f"{owner.__file__}, line {line}, defines it"] if line else []
+    if cls.__name__ in _named(parser):
+        places.append(f"{parser.__file__}, line {_named(parser)[cls.__name__]}, builds it")
+    if not places:
+        return ""
+    return f"The checkout was changed by hand: {' and '.join(places)}. With the kit that edit can be removed. "

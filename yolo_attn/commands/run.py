@@ -1,0 +1,69 @@
+"""`yolo-attn run script.py ...`: any Python script, with the hosts hooked first.
+
+What `python script.py ...` would see is what the script sees: ``sys.argv``, ``sys.path[0]``, ``__main__``. It also
+works under a launcher: ``torchrun --nproc_per_node 2 -m yolo_attn run train.py ...``.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+from pathlib import Path
+
+from ..errors import UsageError
+
+USAGE = "usage: yolo-attn run [--plugin FILE ...] SCRIPT [arguments of the script ...]"
+
+
+def run(argv: list[str]) -> int:
+    """Run the script; its own exceptions and exit codes pass through.
+
+    Raises:
+        UsageError: No script, or none that exists.
+        PluginError: A plug-in cannot be loaded.
+    """
+    plugins, argv = _plugins(argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if argv else 2
+    if argv[0].startswith("-"):
+        raise UsageError(f"'{argv[0]}' is no option. {USAGE}")
+    script = Path(argv[0])
+    if not script.is_file():
+        raise UsageError(f"no such script: {script} (looked in {Path.cwd()}). {USAGE}")
+
+    from ..parser import install
+
+    install(strict=False)
+    if plugins:
+        from ..plugins import load_file
+
+        for file in plugins:
+            load_file(file)
+    # The checkouts' own switch; the kit's command line never lets a host install packages.
+    os.environ.setdefault("YOLOv5_AUTOINSTALL", "false")
+    sys.argv = [str(script), *argv[1:]]
+    folder = str(script.resolve().parent)
+    if getattr(sys.flags, "safe_path", False) or not sys.path:
+        sys.path.insert(0, folder)
+    else:
+        sys.path[0] = folder
+    if script.name == "yolo.py" and script.resolve().parent.name == "models":
+        from ..scripts import run_parser
+
+        if run_parser(script):
+            return 0
+    runpy.run_path(str(script), run_name="__main__")
+    return 0
+
+
+def _plugins(argv: list[str]) -> tuple[list[str], list[str]]:
+    found = []
+    while argv and argv[0].partition("=")[0] == "--plugin":
+        _, equals, file = argv[0].partition("=")
+        if not equals and len(argv) < 2:
+            raise UsageError(f"--plugin needs a file. {USAGE}")
+        found.append(file if equals else argv[1])
+        argv = argv[1 if equals else 2 :]
+    return found, argv

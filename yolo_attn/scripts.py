@@ -1,0 +1,40 @@
+"""Run a file that holds a parser as a program: `models/yolo.py --cfg yolov5s_se.yaml`.
+
+Its parser then lives in ``__main__``, where no import hook sees it; so the file's text is spliced before it runs.
+"""
+
+from __future__ import annotations
+
+import builtins
+import linecache
+import sys
+import tokenize
+import types
+from pathlib import Path
+
+from . import parser
+from .splice import SpliceError, splice
+
+__all__ = ["run_parser"]
+
+
+def run_parser(script: Path) -> bool:
+    """Run `script` as ``__main__`` with its parser spliced, or return False where it has no such parser."""
+    with tokenize.open(script) as file:
+        source = file.read()
+    try:
+        spliced = splice(source, "parse_model", parser.GLOBAL)
+    except (SpliceError, SyntaxError):
+        return False
+    name = f"{script} (extended by {__name__.partition('.')[0]})"
+    linecache.cache[name] = (len(spliced.source), None, spliced.source.splitlines(keepends=True), name)
+    code = compile(spliced.source, name, "exec", dont_inherit=True)
+    main = types.ModuleType("__main__")
+    main.__dict__.update({"__file__": str(script), "__builtins__": builtins, parser.GLOBAL: parser.Seams()})
+    before = sys.modules["__main__"]
+    sys.modules["__main__"] = main
+    try:
+        exec(code, main.__dict__)
+    finally:
+        sys.modules["__main__"] = before
+    return True
