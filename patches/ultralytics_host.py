@@ -7,6 +7,8 @@ Why each touch is there:
   classic dialect and ``register:`` are read here, wherever a model YAML enters: command line, trainer, DDP worker.
 - ``utils.dist.generate_ddp_file`` writes the script that each worker of a multi-GPU run starts with; before 8.4
   that script imports nothing of the caller's, and a registered module is a KeyError in every worker.
+- ``utils.checks.check_font`` asks the network for a font, seconds a try, also where there is none; offline, the
+  font that matplotlib brings serves.
 """
 
 from __future__ import annotations
@@ -47,6 +49,17 @@ def _worker_script(original: Callable[..., str], trainer: Any) -> str:
     return script
 
 
+def _font(original: Callable[..., Any], font: str = "Arial.ttf") -> Any:
+    """Without a network, take a font that is here instead of waiting for one that is not."""
+    utils = sys.modules["ultralytics.utils"]
+    if getattr(utils, "ONLINE", True) or (Path(utils.USER_CONFIG_DIR) / Path(font).name).exists():
+        return original(font)
+    from matplotlib import font_manager, get_data_path
+
+    installed = next((f.fname for f in font_manager.fontManager.ttflist if str(font) in f.fname), None)
+    return installed or str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
+
+
 HOST = Host(
     name="ultralytics",
     touches=(
@@ -57,6 +70,7 @@ HOST = Host(
         Touch(
             "ultralytics.utils.dist", "generate_ddp_file", "the kit in every worker of a multi-GPU run", _worker_script
         ),
+        Touch("ultralytics.utils.checks", "check_font", "no wait for a font without a network", _font),
     ),
     recognise=_recognise,
     version=_version,

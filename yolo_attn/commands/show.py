@@ -1,0 +1,72 @@
+"""`yolo-attn show`: the built table of a model YAML, beside the same model without attention."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("cfg", help="model YAML, by name or path, e.g. yolov5s_se.yaml")
+    parser.add_argument("--imgsz", "--img", type=int, default=640, metavar="N", help="side for the GFLOPs (default 640)")
+    parser.add_argument("--nc", type=int, metavar="N", help="number of classes (default: the YAML's)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build both, print table and figures."""
+    os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing here needs a network
+    from .. import config, placement
+    from ..parser import install
+    from ..tables import grid
+
+    path = config.require(args.cfg)
+    d = config.load_ultralytics(args.cfg, path)
+    if args.nc:
+        d["nc"] = args.nc
+    import ultralytics.nn.tasks
+
+    install(strict=True)
+    with_attention = _figures(_build(ultralytics.nn.tasks, d, verbose=True), args.imgsz)
+    base = placement.remove(d)
+    rows = [[Path(args.cfg).stem, *with_attention]]
+    if base["backbone"] + base["head"] != d["backbone"] + d["head"]:
+        without = _figures(_build(ultralytics.nn.tasks, base, verbose=False), args.imgsz)
+        rows.append(["without attention", *without])
+        rows.append(["attention adds", *(_difference(a, b) for a, b in zip(with_attention, without))])
+    print(grid(["model", "rows", "parameters", f"GFLOPs at {args.imgsz}"], rows))
+    print("GFLOPs of convolutions and matrix products, two operations a multiply-add")
+    return 0
+
+
+def _build(tasks: Any, d: dict[str, Any], *, verbose: bool) -> Any:
+    """Build with the model class of the head's task, as the host would."""
+    from copy import deepcopy
+
+    task = tasks.guess_model_task(d)
+    names = {"segment": "SegmentationModel", "pose": "PoseModel", "obb": "OBBModel", "classify": "ClassificationModel"}
+    cls = getattr(tasks, names.get(task, "DetectionModel"))
+    return cls(deepcopy(d), verbose=verbose)
+
+
+def _figures(model: Any, imgsz: int) -> list[str]:
+    """Rows, parameters and GFLOPs, the last counted in one forward pass at the full size.
+
+    The host's own figure is extrapolated from small images, and by it the 1x1 convolutions of a gate, which see
+    one pixel at any image size, grow with the image.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, model.yaml.get("channels", 3), imgsz, imgsz))
+    parameters = sum(p.numel() for p in model.parameters())
+    return [str(len(model.model)), f"{parameters:,}", f"{counter.get_total_flops() / 1e9:.3f}"]
+
+
+def _difference(a: str, b: str) -> str:
+    x, y = (float(v.replace(",", "")) for v in (a, b))
+    return f"{x - y:+,.3f}" if "." in a else f"{int(x - y):+,}"
