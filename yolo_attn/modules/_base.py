@@ -24,10 +24,12 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
+    "Affine",
     "BatchNorm",
     "Blend",
     "Gate",
     "GroupNorm",
+    "LayerNorm",
     "check_channels",
     "check_kernel",
     "fit_groups",
@@ -183,6 +185,26 @@ class Blend(nn.Module):
         return Blend() if identity_start(start) else None
 
 
+class Affine(nn.Module):
+    """``w * x + b`` with one w and one b for each channel, (B, C, H, W) -> (B, C, H, W).
+
+    Args:
+        channels: C.
+        weight: What w starts at.
+        bias: What b starts at; None for no b.
+    """
+
+    def __init__(self, channels: int, weight: float = 1.0, bias: float | None = 0.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((1, channels, 1, 1), weight))
+        self.bias = None if bias is None else nn.Parameter(torch.full((1, channels, 1, 1), bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale and shift `x`."""
+        y = self.weight * x
+        return y if self.bias is None else y + self.bias
+
+
 class BatchNorm(nn.BatchNorm2d):
     """Batch norm that also trains on a single value for each channel.
 
@@ -205,3 +227,11 @@ class GroupNorm(nn.GroupNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise `input`, (B, C, *) -> (B, C, *), in its own type."""
         return match(torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps), input)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer norm over the channels of each position, (B, C, H, W) -> (B, C, H, W)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise `input`, in its own type."""
+        return match(super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), input)
