@@ -152,11 +152,11 @@ class Layout:
         row = self.rows[i]
         if not row.start <= node.start_mark.index < row.end:
             self._alias(i)
-        if isinstance(was, list) and isinstance(now, list):
+        if isinstance(was, list) and isinstance(now, list) and isinstance(node, yaml.SequenceNode):
             if len(was) == len(now):
                 return [e for n, a, b in zip(node.value, was, now) for e in self._edit_value(n, a, b, i)]
             if len(now) == len(was) + 1 and now[:-1] == was:  # an argument joins, as `inside` adds one
-                if isinstance(node, yaml.SequenceNode) and node.flow_style and was:
+                if node.flow_style and was:
                     at = _end(node.value[-1])
                     return [(at, at, f", {flow(now[-1])}")]
             elif len(was) == len(now) + 1 and was[:-1] == now and now and node.flow_style:
@@ -225,7 +225,7 @@ class Layout:
 
 def _end(node: yaml.Node) -> int:
     """Where a node's last character ends; a block collection's own mark lies behind the comments that follow."""
-    if isinstance(node, yaml.ScalarNode) or node.flow_style or not node.value:
+    if not isinstance(node, yaml.CollectionNode) or node.flow_style or not node.value:
         return int(node.end_mark.index)
     last = node.value[-1]
     return _end(last[1] if isinstance(last, tuple) else last)

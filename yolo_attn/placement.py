@@ -23,7 +23,6 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from pathlib import Path
 from typing import Any, Union
 
 import yaml
