@@ -1,0 +1,68 @@
+"""Dual Attention Network for Scene Segmentation, Fu, Liu, Tian, Li, Bao, Fang, Lu, https://arxiv.org/abs/1809.02983
+
+Position attention (eq. 1, 2): a softmax over all positions of query-key products, added to the input with a weight
+alpha that starts at 0. Channel attention (eq. 3, 4): a softmax over the channels of ``x x^T``, added with a weight
+beta that starts at 0. Both results are summed, which gives 2 x at the start; the identity start counts x once.
+
+Equal to: the formula. The 3 x 3 convolutions around the two modules belong to the segmentation head: give them rows of
+their own. Scores are kept in fp32.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..registry import register
+from ._base import Residual, attend, check_channels, full_precision, hidden_channels, identity_start, match
+
+__all__ = ["DualAttention"]
+
+
+@register(
+    "DualAttention",
+    aliases=("DANet", "DAModule", "DANetAttention", "DANAttention"),
+    paper="Dual Attention Network for Scene Segmentation",
+    arxiv="1809.02983",
+    kind="both",
+    oracle="formula (eq. 1-4)",
+    use="full attention over positions and over channels; for small maps, P5 at most",
+)
+class DualAttention(nn.Module):
+    """Dual attention, (B, C, H, W) -> (B, C, H, W). Time grows with the square of H W.
+
+    Args:
+        channels: C, the channels of the input.
+        reduction: Queries and keys have C // reduction channels.
+        start: ``paper`` or ``identity``.
+
+    Raises:
+        TypeError: `channels` is a list or no integer.
+        ValueError: `reduction` below 1, or an unknown `start`.
+    """
+
+    identity: ClassVar[str] = "the paper's weights 0, x counted once"
+
+    def __init__(self, channels: int, *, reduction: int = 8, start: str = "paper") -> None:
+        super().__init__()
+        hidden = hidden_channels(check_channels(channels, "DualAttention"), reduction)
+        self.query = nn.Conv2d(channels, hidden, 1)
+        self.key = nn.Conv2d(channels, hidden, 1)
+        self.value = nn.Conv2d(channels, channels, 1)
+        self.alpha = Residual()
+        self.beta = Residual()
+        self.once = identity_start(start)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add to `x` what its positions and its channels have in common."""
+        q, k, v = (f(x).flatten(2).transpose(1, 2) for f in (self.query, self.key, self.value))
+        position = attend(q, k, v).transpose(1, 2).reshape(x.shape)
+        z = x.flatten(2)
+        with full_precision(x):
+            wide = z if z.dtype == torch.float64 else z.float()
+            weight = (wide @ wide.transpose(1, 2)).softmax(-1)  # (B, C, C)
+        channel = (match(weight, x) @ z).view_as(x)
+        y = self.beta(self.alpha(x, position), channel)
+        return y if self.once else y + x

@@ -1,0 +1,132 @@
+"""Polarized Self-Attention: Towards High-quality Pixel-wise Regression, Liu, Liu, Fan, Lin, https://arxiv.org/abs/2107.00782
+
+Channel-only branch (eq. 1): values of C / 2 channels, summed over the positions by a softmax over a one-channel query;
+1 x 1 convolution to C, layer norm, sigmoid. Spatial-only branch (eq. 2): the softmax over the C / 2 channels of the
+mean query weighs the value channels; sigmoid. Parallel layout (eq. 3): the sum of both products; sequential layout
+(eq. 4): channels first, then positions.
+
+Equal to: the formula. Both branches are linear in their values, so the pooling comes before the 1 x 1 convolution
+(weights that sum to 1 let its bias pass): the same result without two maps of C / 2 channels.
+The name PSA alone belongs to a block of the host.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from ..registry import register
+from ._base import Gate, LayerNorm, check_channels, identity_start, match, spatial_mean, zero_
+
+__all__ = ["ParallelPolarizedSelfAttention", "SequentialPolarizedSelfAttention"]
+
+PAPER = "Polarized Self-Attention: Towards High-quality Pixel-wise Regression"
+ARXIV = "2107.00782"
+
+
+class _ChannelWeight(nn.Module):
+    """A_ch of eq. 1 before the sigmoid, (B, C, H, W) -> (B, C, 1, 1)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.query = nn.Conv2d(channels, 1, 1)
+        self.value = nn.Conv2d(channels, channels // 2, 1)
+        self.out = nn.Conv2d(channels // 2, channels, 1)
+        self.norm = LayerNorm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = match(self.query(x).flatten(2).softmax(-1), x)  # (B, 1, HW)
+        context = (x.flatten(2) @ weight.transpose(1, 2)).unsqueeze(-1)  # (B, C, 1, 1)
+        return self.norm(self.out(self.value(context)))
+
+
+class _SpatialWeight(nn.Module):
+    """A_sp of eq. 2 before the sigmoid, (B, C, H, W) -> (B, 1, H, W)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.query = nn.Conv2d(channels, channels // 2, 1)
+        self.value = nn.Conv2d(channels, channels // 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = match(self.query(spatial_mean(x)).softmax(1), x)  # (B, C/2, 1, 1)
+        # sum_k weight_k (V x + b)_k = (V^T weight) x + b weight, a dot product with each position
+        vector = nn.functional.conv_transpose2d(weight, self.value.weight)  # (B, C, 1, 1)
+        shift = nn.functional.conv2d(weight, self.value.bias.view(1, -1, 1, 1))  # type: ignore[union-attr]
+        return (x * vector).sum(1, keepdim=True) + shift
+
+
+class _Polarized(nn.Module):
+    def __init__(self, channels: int, start: str, gate_start: str) -> None:
+        super().__init__()
+        if check_channels(channels, "PolarizedSelfAttention") < 2:
+            raise ValueError(f"polarized self-attention halves its channels and needs at least 2, got {channels}")
+        self.channel = _ChannelWeight(channels)
+        self.spatial = _SpatialWeight(channels)
+        self.gate = Gate(start=gate_start)
+        if identity_start(start):
+            zero_(self.channel.norm, self.spatial.value)
+
+
+@register(
+    "ParallelPolarizedSelfAttention",
+    aliases=("PSA_p", "PSAp", "ParallelPSA"),
+    paper=PAPER,
+    arxiv=ARXIV,
+    kind="both",
+    oracle="formula (eq. 1-3)",
+    use="pixel-wise tasks such as keypoints and masks; both branches see the input",
+)
+class ParallelPolarizedSelfAttention(_Polarized):
+    """Polarized self-attention, parallel layout, (B, C, H, W) -> (B, C, H, W).
+
+    Args:
+        channels: C, the channels of the input, at least 2.
+        start: ``paper`` or ``identity``.
+
+    Raises:
+        TypeError: `channels` is a list or no integer.
+        ValueError: Fewer than 2 channels, or an unknown `start`.
+    """
+
+    identity: ClassVar[str] = "scores 0: 1/2 + 1/2"
+
+    def __init__(self, channels: int, *, start: str = "paper") -> None:
+        super().__init__(channels, start, "paper")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Weigh `x` by the sum of both branches."""
+        return x * (self.gate(self.channel(x)) + self.gate(self.spatial(x)))
+
+
+@register(
+    "SequentialPolarizedSelfAttention",
+    aliases=("PSA_s", "PSAs", "SequentialPSA", "PolarizedSelfAttention"),
+    paper=PAPER,
+    arxiv=ARXIV,
+    kind="both",
+    oracle="formula (eq. 1, 2, 4)",
+    use="pixel-wise tasks such as keypoints and masks; channels first, then positions",
+)
+class SequentialPolarizedSelfAttention(_Polarized):
+    """Polarized self-attention, sequential layout, (B, C, H, W) -> (B, C, H, W).
+
+    Args:
+        channels: C, the channels of the input, at least 2.
+        start: ``paper`` or ``identity``.
+
+    Raises:
+        TypeError: `channels` is a list or no integer.
+        ValueError: Fewer than 2 channels, or an unknown `start`.
+    """
+
+    identity: ClassVar[str] = "scores 0, gates 2 * sigmoid"
+
+    def __init__(self, channels: int, *, start: str = "paper") -> None:
+        super().__init__(channels, start, start)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Weigh the channels, then the positions of `x`."""
+        x = x * self.gate(self.channel(x))
+        return x * self.gate(self.spatial(x))

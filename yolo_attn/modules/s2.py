@@ -1,0 +1,95 @@
+"""S^2-MLPv2: Improved Spatial-Shift MLP Architecture for Vision, Yu, Li, Cai, Sun, Li, https://arxiv.org/abs/2108.01072
+
+A layer widens C to 3 C (eq. 2). The first third is shifted by one position right, left, down, up, a quarter of its
+channels each; the second third down, up, right, left (eq. 3, 4); the third stays. Split attention (eq. 5-8): the sum
+of all thirds over the positions passes ``softmax(gelu(a W1) W2)`` over the thirds and weighs them. A last layer maps
+back to C.
+
+Equal to: the formula. Layers are 1 x 1 convolutions. What is shifted in at the border is the border itself. The sum over
+the positions, and the two layers on it, stay in fp32: 160 x 160 activations of 1e3 sum to 2.6e7.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..registry import register
+from ._base import HALF, Blend, check_channels, full_precision, match
+
+__all__ = ["S2Attention"]
+
+
+@register(
+    "S2Attention",
+    aliases=("S2", "S2MLPv2", "S2Att"),
+    paper="S^2-MLPv2: Improved Spatial-Shift MLP Architecture for Vision",
+    arxiv="2108.01072",
+    kind="both",
+    oracle="formula (eq. 2-8)",
+    use="mixes neighbours by shifts, no spatial kernel; an MLP block, dearer than a gate",
+)
+class S2Attention(nn.Module):
+    """Spatial-shift attention, (B, C, H, W) -> (B, C, H, W).
+
+    Args:
+        channels: C, the channels of the input.
+        start: ``paper`` or ``identity``; the latter adds one learned number.
+
+    Raises:
+        TypeError: `channels` is a list or no integer.
+        ValueError: Fewer than 4 channels, or an unknown `start`.
+    """
+
+    identity: ClassVar[str] = "x + w (y - x), w = 0"
+
+    def __init__(self, channels: int, *, start: str = "paper") -> None:
+        super().__init__()
+        if check_channels(channels, "S2Attention") < 4:
+            raise ValueError(f"S2Attention shifts quarters of its channels and needs at least 4, got {channels}")
+        self.channels = channels
+        self.mlp1 = nn.Conv2d(channels, 3 * channels, 1)
+        self.fc1 = nn.Linear(channels, channels, bias=False)
+        self.fc2 = nn.Linear(channels, 3 * channels, bias=False)
+        self.mlp2 = nn.Conv2d(channels, channels, 1)
+        self.blend = Blend.when(start)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix shifted copies of `x`."""
+        a, b, c = self.mlp1(x).chunk(3, 1)
+        parts = (self.shift(a, (3, -3, 2, -2)), self.shift(b, (2, -2, 3, -3)), c)
+        weight = self.split_attention(sum(p.sum((2, 3), dtype=self.wide(p)) for p in parts))  # type: ignore[arg-type]
+        y = sum(p * match(w, p) for p, w in zip(parts, weight))
+        y = self.mlp2(y)
+        return y if self.blend is None else self.blend(x, y)
+
+    def split_attention(self, total: Tensor) -> tuple[Tensor, ...]:
+        """Return the weight of each third, (B, C) -> 3 x (B, C, 1, 1)."""
+        with full_precision(total):
+            z = nn.functional.gelu(nn.functional.linear(total, match(self.fc1.weight, total)))
+            z = nn.functional.linear(z, match(self.fc2.weight, total))
+            return torch.stack(z[:, :, None, None].chunk(3, 1)).softmax(0).unbind(0)
+
+    def shift(self, x: Tensor, way: tuple[int, ...]) -> Tensor:
+        """Shift quarters of the channels by one position: 2 down, -2 up, 3 right, -3 left."""
+        q = self.channels // 4
+        quarters = x.split((q, q, q, self.channels - 3 * q), 1)
+        return torch.cat([_step(t, abs(d), d > 0) for t, d in zip(quarters, way)], 1)
+
+    @staticmethod
+    def wide(x: Tensor) -> torch.dtype:
+        """Return the type in which sums of `x` are kept."""
+        return torch.float32 if x.dtype in HALF else x.dtype
+
+
+def _step(x: Tensor, dim: int, forward: bool) -> Tensor:
+    """Move `x` by one along `dim`; the border stays where it was as well."""
+    if forward:
+        return torch.cat((x.narrow(dim, 0, 1), _slice(x, dim, None, -1)), dim)
+    return torch.cat((_slice(x, dim, 1, None), _slice(x, dim, -1, None)), dim)
+
+
+def _slice(x: Tensor, dim: int, start: int | None, stop: int | None) -> Tensor:
+    return x[:, :, start:stop] if dim == 2 else x[:, :, :, start:stop]

@@ -1,0 +1,74 @@
+"""Spatial Group-wise Enhance: Improving Semantic Feature Learning in Convolutional Networks, Li, Hu, Yang,
+https://arxiv.org/abs/1905.09646
+
+In each of G groups: the mean vector over the positions (eq. 1), its dot product with each position (eq. 2), normalised
+over the positions (eq. 3), scaled and shifted by one pair of numbers for each group (eq. 4), sigmoid, times the group
+(eq. 5). The scale starts at 0 and the shift at 1.
+
+Equal to: the formula, with ``sqrt(var + eps)`` for ``std + eps`` in eq. 3, which keeps the gradient finite where a map
+is constant, and the variance of eq. 3 (over m, not m - 1), which exists on a map of 1 x 1. G is lowered to the greatest
+common divisor with C. The dot products are formed in fp32.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from ..registry import register
+from ._base import HALF, Affine, Gate, check_channels, fit_groups, identity_start, match, zero_
+
+__all__ = ["SGE"]
+
+
+@register(
+    "SGE",
+    aliases=("SpatialGroupEnhance", "SGEAttention"),
+    paper="Spatial Group-wise Enhance: Improving Semantic Feature Learning in Convolutional Networks",
+    arxiv="1905.09646",
+    kind="spatial",
+    oracle="formula (eq. 1-5)",
+    use="one spatial map for each group for 2 G numbers in all; sharpens where a group's feature is",
+)
+class SGE(nn.Module):
+    """Spatial group-wise enhance, (B, C, H, W) -> (B, C, H, W).
+
+    Args:
+        channels: C, the channels of the input.
+        groups: G, lowered until it divides C; adds 2 G weights.
+        eps: epsilon of eq. 3.
+        gate: ``sigmoid`` (the paper's) or ``hard_sigmoid``.
+        start: ``paper`` or ``identity``.
+
+    Raises:
+        TypeError: `channels` is a list or no integer.
+        ValueError: `groups` below 1, or an unknown `gate` or `start`.
+    """
+
+    identity: ClassVar[str] = "scale and shift 0, gate 2 * sigmoid"
+
+    def __init__(
+        self, channels: int, *, groups: int = 64, eps: float = 1e-5, gate: str = "sigmoid", start: str = "paper"
+    ) -> None:
+        super().__init__()
+        self.groups = fit_groups(check_channels(channels, "SGE"), groups)
+        self.eps = eps
+        self.affine = Affine(self.groups, weight=0.0, bias=1.0)
+        self.gate = Gate(gate, start)
+        if identity_start(start):
+            zero_(self.affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Weigh the positions of each group of `x`."""
+        b, c, h, w = x.shape
+        g = x.reshape(b, self.groups, c // self.groups, h, w)
+        z = g.float() if g.dtype in HALF else g
+        t = (z * z.mean((3, 4), keepdim=True)).sum(2)  # (B, G, H, W)
+        t = t - t.mean((2, 3), keepdim=True)
+        t = t / (t.square().mean((2, 3), keepdim=True) + self.eps).sqrt()
+        return (g * match(self.gate(self.affine(t)), x).unsqueeze(2)).reshape(b, c, h, w)
+
+    def extra_repr(self) -> str:
+        """Show G."""
+        return f"groups={self.groups}"
