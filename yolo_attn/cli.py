@@ -22,6 +22,8 @@ COMMANDS = {
     "insert": "put attention into a model YAML, or take it out again",
     "train": "train a detector; the same as train_detect.py",
     "export": "export a checkpoint to ONNX and prove it equal to PyTorch",
+    "detect": "detect with an ONNX file, without torch and ultralytics",
+    "bench": "latency and size of detectors side by side",
     "yolo": "the ultralytics command line, hooked: yolo-attn yolo detect train model=yolov5s_se.yaml ...",
     "run": "run any Python script, hooked first: yolo-attn run train.py --cfg yolov5s_se.yaml ...",
     "data": "draw the embedded data set",

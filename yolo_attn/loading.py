@@ -223,7 +223,7 @@ def _settle(model: Any) -> None:
     model.train()
     try:
         with torch.no_grad():
-            model(torch.from_numpy(blob([letterbox(im, (128, 128))[0] for im in drawn_images(4)])))
+            model(torch.from_numpy(blob([letterbox(im, (256, 256))[0] for im in drawn_images(4)])))
     finally:
         model.eval()
         for m, momentum in zip(norms, kept):

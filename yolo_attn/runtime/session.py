@@ -55,8 +55,10 @@ class Detector:
         runtime: ``onnxruntime`` or ``opencv``.
         threads: Threads of the runtime; 0 leaves it to the runtime.
         provider: onnxruntime's provider, see :func:`providers`.
+        spin: Whether idle threads of onnxruntime wait actively; off where several files take turns.
 
     Attributes:
+        provider: What runs it: onnxruntime's first provider, or ``OpenCV``.
         names: Class number to name.
         stride: The largest stride of the head.
         size: Height and width of the input in pixels, or None where the file takes any.
@@ -69,7 +71,13 @@ class Detector:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, runtime: str = "onnxruntime", threads: int = 0, provider: str = "auto"
+        self,
+        path: str | os.PathLike[str],
+        *,
+        runtime: str = "onnxruntime",
+        threads: int = 0,
+        provider: str = "auto",
+        spin: bool = True,
     ) -> None:
         self.path = Path(path)
         if runtime not in RUNTIMES:
@@ -82,6 +90,8 @@ class Detector:
             )
         self.runtime = runtime
         self._run: Any = None
+        self.provider = "OpenCV"
+        self._spin = spin
         self.dtype: Any = np.dtype(np.float32)
         opener = self._open_onnxruntime if runtime == "onnxruntime" else self._open_opencv
         meta, shape, outputs = opener(threads, provider)
@@ -155,6 +165,8 @@ class Detector:
         options.log_severity_level = 3
         if threads > 0:
             options.intra_op_num_threads = threads
+        if not self._spin:
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             session = ort.InferenceSession(str(self.path), options, providers=providers(provider))
         except UsageError:
@@ -164,6 +176,7 @@ class Detector:
         inputs = session.get_inputs()
         if len(inputs) != 1:
             raise UsageError(f"{self.path}: is no detector: it has {len(inputs)} inputs, a detector has one image.")
+        self.provider = session.get_providers()[0]
         name = inputs[0].name
         self.dtype = np.dtype(np.float16 if "float16" in inputs[0].type else np.float32)
         first = [session.get_outputs()[0].name]

@@ -1,0 +1,137 @@
+"""`yolo-attn detect model.onnx --source ...`: detections without torch or ultralytics."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from ..errors import DataError, UsageError
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("model", help="an ONNX file")
+    parser.add_argument(
+        "--source", required=True, metavar="PATH", help="a picture, folder, pattern, video or .txt list"
+    )
+    parser.add_argument("--runtime", default="onnxruntime", metavar="NAME", help="onnxruntime (default) or opencv")
+    parser.add_argument(
+        "--provider", default="auto", metavar="NAME", help="of onnxruntime: auto (default), cpu, cuda ..."
+    )
+    parser.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="threads of the runtime (default: its choice)"
+    )
+    parser.add_argument("--imgsz", nargs="+", type=int, metavar="N", help="for files with dynamic shapes")
+    parser.add_argument("--conf", type=float, default=0.25, metavar="X", help="least confidence (0.25)")
+    parser.add_argument("--iou", type=float, default=0.7, metavar="X", help="overlap that NMS allows (0.7)")
+    parser.add_argument("--max-det", type=int, default=300, metavar="N", help="most boxes a picture (300)")
+    parser.add_argument("--classes", nargs="+", metavar="CLASS", help="only these classes, by number or name")
+    parser.add_argument("--agnostic", action="store_true", help="let classes suppress each other")
+    parser.add_argument("--out", metavar="DIR", help="where results go (default: runs/detect/MODEL)")
+    parser.add_argument("--no-save", action="store_true", help="write no annotated pictures")
+    parser.add_argument("--save-txt", action="store_true", help="write labels/NAME.txt")
+    parser.add_argument("--save-json", action="store_true", help="write detections.json")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Detect, print a line a picture, write what was asked for."""
+    from ..runtime.output import Writer, free_folder
+    from ..runtime.predict import Clock, predict
+    from ..runtime.session import Detector
+    from ..runtime.source import Source
+
+    for name, value in (("conf", args.conf), ("iou", args.iou)):
+        if not 0 <= value <= 1:
+            raise UsageError(f"--{name} is between 0 and 1, got {value}")
+    if args.max_det < 1:
+        raise UsageError(f"--max-det is at least 1, got {args.max_det}")
+    detector = Detector(args.model, runtime=args.runtime, threads=args.threads, provider=args.provider)
+    size = _size(args.imgsz, detector)
+    classes = _classes(args.classes, detector.names)
+    source = Source(args.source)
+    folder = Path(args.out) if args.out else free_folder(Path("runs/detect") / Path(args.model).stem)
+    clock = Clock()
+    pictures = boxes = told = 0
+    began = time.perf_counter()
+    with Writer(
+        folder, detector.names, pictures=not args.no_save, text=args.save_txt, as_json=args.save_json
+    ) as writer:
+        for frame in source:
+            clock.add("read", began)
+            (found,) = predict(
+                detector,
+                [frame.image],
+                size=size,
+                conf=args.conf,
+                iou=args.iou,
+                max_det=args.max_det,
+                classes=classes,
+                agnostic=args.agnostic,
+                clock=clock,
+            )
+            write = time.perf_counter()
+            writer.add(frame, found)
+            clock.add("write", write)
+            pictures, boxes = pictures + 1, boxes + len(found)
+            for path in source.skipped[told:]:
+                print(f"{path}: cannot be read, skipped", file=sys.stderr)
+            told = len(source.skipped)
+            spot = f"{frame.path}" if frame.index is None else f"{frame.path} frame {frame.index}"
+            h, w = frame.image.shape[:2]
+            total = sum(v[-1] for v in clock.seconds.values() if v)
+            of = f"/{len(source.files)}" if frame.index is None else ""
+            print(f"{pictures}{of} {spot} {w}x{h}: {_counted(found, detector.names)} ({total * 1e3:.0f} ms)")
+            began = time.perf_counter()
+    for path in source.skipped[told:]:
+        print(f"{path}: cannot be read, skipped", file=sys.stderr)
+    if not pictures:
+        raise DataError(f"{args.source}: none of its {len(source.files)} files can be read as a picture or video")
+    stages = ", ".join(f"{s} {ms:.1f}" for s, ms in clock.medians().items())
+    print(f"{boxes} boxes in {pictures} pictures. Median ms a picture, {args.runtime}: {stages}")
+    if not args.no_save or args.save_txt or args.save_json:
+        print(f"results: {folder}")
+    return 0
+
+
+def _counted(found: object, names: dict[int, str]) -> str:
+    import numpy as np
+
+    numbers = Counter(int(c) for c in np.asarray(found)[:, 5])
+    return ", ".join(f"{n} {names.get(c, c)}" for c, n in sorted(numbers.items())) or "nothing"
+
+
+def _size(wanted: list[int] | None, detector: object) -> tuple[int, int] | None:
+    if wanted is None:
+        return None
+    stride, fixed = getattr(detector, "stride", 32), getattr(detector, "size", None)
+    if len(wanted) > 2 or min(wanted) < 1:
+        raise UsageError(f"--imgsz is one side or height and width, in pixels, got {wanted}")
+    pair = (wanted[0], wanted[-1])
+    if fixed is not None and pair != fixed:
+        raise UsageError(
+            f"the file takes {fixed[0]}x{fixed[1]} only, --imgsz asks for {pair[0]}x{pair[1]}. Export it with --dynamic."
+        )
+    rounded = (-(-pair[0] // stride) * stride, -(-pair[1] // stride) * stride)
+    if rounded != pair:
+        print(
+            f"image size {pair[0]}x{pair[1]} rounded up to {rounded[0]}x{rounded[1]}: multiples of the stride {stride}"
+        )
+    return rounded
+
+
+def _classes(wanted: list[str] | None, names: dict[int, str]) -> list[int] | None:
+    if wanted is None:
+        return None
+    numbers = {n: k for k, n in names.items()}
+    out = []
+    for w in wanted:
+        if w in numbers:
+            out.append(numbers[w])
+        elif w.isdigit() and (not names or int(w) in names):
+            out.append(int(w))
+        else:
+            raise UsageError(f"the model has no class '{w}', only {', '.join(list(names.values())[:20])}")
+    return out

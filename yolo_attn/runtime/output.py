@@ -1,0 +1,127 @@
+"""What detection leaves behind: annotated pictures and videos, YOLO text files, one JSON file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ..errors import UsageError
+from .image import annotate
+from .source import Frame
+
+__all__ = ["Writer", "free_folder"]
+
+
+def free_folder(wanted: Path) -> Path:
+    """Return `wanted`, or `wanted-2`, `wanted-3` ... if it holds something already."""
+    n, out = 1, wanted
+    while out.exists() and (not out.is_dir() or any(out.iterdir())):
+        n += 1
+        out = wanted.with_name(f"{wanted.name}-{n}")
+    return out
+
+
+class Writer:
+    """Writes results into one folder; a context manager that finishes videos and the JSON file.
+
+    Args:
+        folder: Is created.
+        names: Class number to name.
+        pictures: Write annotated pictures and videos.
+        text: Write `labels/NAME.txt`, one line a box: class, center x, center y, width, height relative to the
+            picture, and the confidence.
+        as_json: Write `detections.json`.
+
+    Raises:
+        UsageError: The folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, names: dict[int, str], *, pictures: bool, text: bool, as_json: bool) -> None:
+        self.folder, self.names = folder, names
+        self.pictures, self.text, self.as_json = pictures, text, as_json
+        self._video: tuple[Path, cv2.VideoWriter] | None = None
+        self._entries: list[dict[str, Any]] = []
+        self._taken: set[str] = set()
+        try:
+            if pictures or text or as_json:
+                folder.mkdir(parents=True, exist_ok=True)
+            if text:
+                (folder / "labels").mkdir(exist_ok=True)
+        except OSError as exc:
+            raise UsageError(f"{folder}: cannot be written: {exc.strerror or exc}. Choose another with --out.") from exc
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._close_video()
+        if self.as_json:
+            (self.folder / "detections.json").write_text(json.dumps(self._entries, indent=1) + "\n", encoding="utf-8")
+
+    def add(self, frame: Frame, found: np.ndarray) -> None:
+        """Write one picture's detections, (N, 6) x1 y1 x2 y2 confidence class in its pixels."""
+        if self.pictures:
+            self._picture(frame, annotate(frame.image, found, self.names))
+        if self.text:
+            self._text(frame, found)
+        if self.as_json:
+            h, w = frame.image.shape[:2]
+            entry: dict[str, Any] = {"image": str(frame.path), "height": h, "width": w}
+            if frame.index is not None:
+                entry["frame"] = frame.index
+            entry["detections"] = [
+                {
+                    "class": int(c),
+                    "name": self.names.get(int(c), str(int(c))),
+                    "confidence": round(p, 5),
+                    "box": [round(v, 2) for v in box],
+                }
+                for *box, p, c in found.tolist()
+            ]
+            self._entries.append(entry)
+
+    def _picture(self, frame: Frame, image: np.ndarray) -> None:
+        if frame.index is None:
+            self._close_video()
+            suffix = frame.path.suffix.lower()
+            name = frame.path.name if suffix in (".jpg", ".jpeg", ".png", ".bmp", ".webp") else f"{frame.path.name}.jpg"
+            path = self.folder / name
+            good, data = cv2.imencode(path.suffix, image)
+            if not good:
+                raise UsageError(f"{path}: OpenCV cannot encode it")
+            try:
+                path.write_bytes(data.tobytes())
+            except OSError as exc:
+                raise UsageError(f"{path}: cannot be written: {exc.strerror or exc}") from exc
+            return
+        if self._video is None or self._video[0] != frame.path:
+            self._close_video()
+            path = self.folder / f"{frame.path.stem}.mp4"
+            h, w = image.shape[:2]
+            writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), frame.fps, (w, h))
+            if not writer.isOpened():
+                raise UsageError(f"{path}: OpenCV cannot write this video. Leave the pictures out with --no-save.")
+            self._video = frame.path, writer
+        self._video[1].write(image)
+
+    def _text(self, frame: Frame, found: np.ndarray) -> None:
+        h, w = frame.image.shape[:2]
+        stem = frame.path.stem if frame.index is None else f"{frame.path.stem}_{frame.index}"
+        if frame.index is None:
+            if stem in self._taken:  # a.jpg and a.png
+                stem = frame.path.name
+            self._taken.add(stem)
+        lines = [
+            f"{int(c)} {(x1 + x2) / 2 / w:.6f} {(y1 + y2) / 2 / h:.6f} {(x2 - x1) / w:.6f} {(y2 - y1) / h:.6f} {p:.6f}"
+            for x1, y1, x2, y2, p, c in found.tolist()
+        ]
+        (self.folder / "labels" / f"{stem}.txt").write_text("".join(f"{s}\n" for s in lines), encoding="utf-8")
+
+    def _close_video(self) -> None:
+        if self._video is not None:
+            self._video[1].release()
+            self._video = None
