@@ -122,7 +122,12 @@ def test_the_tutorials_yaml_builds_unchanged(tmp_path: Path, caplog: pytest.LogC
         ("[-1, 1, SEAttention", "[9, 1, SEAttention", ConfigError, "row 3.*'from' is 9.*only rows 0 to 2"),
         ("[-1, 1, SEAttention", "[-7, 1, SEAttention", ConfigError, "row 3.*'from' is -7.*before the first row"),
         ("[-1, 1, SEAttention", "[-1, 0, SEAttention", ConfigError, "row 3.*repeats.*0"),
-        ("[-1, 1, SEAttention", "[[-1, 1], 1, SEAttention", RowError, "row 3.*takes one input.*names 2|row 3.*inputs have"),
+        (
+            "[-1, 1, SEAttention",
+            "[[-1, 1], 1, SEAttention",
+            RowError,
+            "row 3.*takes one input.*names 2|row 3.*inputs have",
+        ),
         ("[-1, 1, SEAttention, []]", "[-1, 1, SEAttention]", ConfigError, r"row 3.*\[from, number, module, args\]"),
         ("  - [-1, 1, SEAttention", "\t- [-1, 1, SEAttention", ConfigError, "indented with a tab"),
         ("backbone:", "spine:", ConfigError, "'backbone'"),

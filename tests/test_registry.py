@@ -99,7 +99,10 @@ def test_a_conv_that_would_lose_its_forward_is_refused() -> None:
 
 def make(parameters: str) -> type:
     namespace: dict[str, Any] = {"nn": nn}
-    exec(f"class M(nn.Module):\n    def __init__({', '.join(['self', parameters])}):\n        super().__init__()\n", namespace)
+    exec(
+        f"class M(nn.Module):\n    def __init__({', '.join(['self', parameters])}):\n        super().__init__()\n",
+        namespace,
+    )
     made: type = namespace["M"]
     return made
 
@@ -130,7 +133,14 @@ def half(c: Any) -> Any:
     ],
 )
 def test_binding(
-    parameters: str, row: list[Any], channels: Any, n: int, args: list[Any], kwargs: dict[str, Any], c2: int, repeats: int
+    parameters: str,
+    row: list[Any],
+    channels: Any,
+    n: int,
+    args: list[Any],
+    kwargs: dict[str, Any],
+    c2: int,
+    repeats: int,
 ) -> None:
     call = Binding.of(make(parameters)).bind(row, channels, n, half)
     assert (call.args, call.kwargs, call.c2, call.n) == (args, kwargs, c2, repeats)

@@ -20,11 +20,11 @@ def run(argv: list[str]) -> int:
 
         for file in plugins:
             load_file(file)
+    sys.argv[:] = ["yolo", *argv]  # in place and first: the host keeps the list that it finds at import
     try:
         from ultralytics.cfg import entrypoint
     except ImportError as exc:
         raise HostError(f"the ultralytics package cannot be imported: {exc}. 'pip install ultralytics'") from exc
     install(strict=True)
-    sys.argv = ["yolo", *argv]
     entrypoint()
     return 0

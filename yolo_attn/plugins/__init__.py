@@ -128,7 +128,10 @@ def load_register(d: dict[str, Any], folder: Path, file: str) -> None:
                     f"{file}: 'register: {name}: {spec}' leaves the YAML's folder. Move the file into {folder}, "
                     f"or name it with --plugin {path}."
                 )
-            module = load_file(path)
+            try:
+                module = load_file(path)
+            except PluginError as exc:
+                raise PluginError(f"{file}: 'register: {name}: {spec}': {exc}") from exc
         else:
             module = _installed(target, name, spec, file)
         cls = _attribute(module, attribute, name, spec, file)
