@@ -49,6 +49,7 @@ class Host:
         version: The version of the host that a module belongs to.
         supported: The versions it was tested with, in words.
         prepare: Called with each of its modules once hooked; what it returns is called at uninstall.
+        watches: Further modules that `prepare` is called with.
         explain: Says of a parser that cannot be hooked how it differs from the released ones, or nothing.
     """
 
@@ -59,6 +60,12 @@ class Host:
     supported: str
     prepare: Callable[[ModuleType], Callable[[], None] | None] | None = None
     explain: Callable[[ModuleType], str] | None = None
+    watches: tuple[str, ...] = ()
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Every module that is looked at, each once."""
+        return tuple(dict.fromkeys([*(t.module for t in self.touches), *self.watches]))
 
 
 _NAMES = ("ultralytics_host", "yolov5_checkout", "yolov5_package")

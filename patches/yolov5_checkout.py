@@ -18,7 +18,7 @@ __all__ = ["HOST"]
 
 
 def _belongs(module: ModuleType) -> bool:
-    return module.__name__ in ("models.yolo", "utils.general")
+    return module.__name__.partition(".")[0] in ("models", "utils")
 
 
 def _version(module: ModuleType) -> str:

@@ -5,10 +5,15 @@ Why each touch is there:
 - ``models.yolo.parse_model`` evaluates module names among its own globals and has no registry.
 - ``models.yolo.Model.__init__`` opens the model file itself: the kit's names, the dialect with ``scales`` and
   ``register:`` are read here, wherever a model is built without a command line.
+- ``models.yolo.Model.fuse`` (a method of ``BaseModel`` in newer ones) folds batch normalization in the host's own
+  convolution class only; the kit's blocks fold theirs after it.
 - ``utils.general.check_file`` resolves ``--cfg``; it knows only the checkout's folders.
 - ``utils.general.check_font`` and ``user_config_dir`` (v6.0 fetches its font where the others check) end a
   program that has no network, some at import; a font that matplotlib brings stands in.
 - ``utils.general.check_online`` waits ten seconds where packets are swallowed: ``YOLO_OFFLINE`` answers for it.
+
+- ``utils.plots.check_pil_font`` and a module's own ``np``: names dropped by NumPy and Pillow since
+  (:mod:`.yolov5_dated`).
 
 Beside these, the host's own layer classes are declared safe for ``torch.load(weights_only=True)``
 (:mod:`.safe_classes`): torch 2.6 made that the default, and checkouts up to v7.0 cannot load their own
@@ -29,11 +34,14 @@ from types import ModuleType
 from typing import Any, Callable
 
 from . import Host, Touch
+from .yolov5_dated import font_with_size, supply
 
 __all__ = ["SUPPORTED", "hand_edit", "is_yolov5", "make"]
 
 KIT = __name__.rpartition(".patches")[0]  # the package that this folder is a part of, vendored or not
 SUPPORTED = "YOLOv5 v6.0, v6.1, v6.2, v7.0 and the newest commit (2026-08), the yolov5 package 7.0.14"
+
+WATCHED = ("utils.metrics", "utils.datasets", "utils.dataloaders", "utils.loss", "models.common")
 
 # What tells YOLOv5's modules from anybody else's of that name.
 PARSER_HAS = ("parse_model", "Model", "Detect", "Concat", "Conv", "make_divisible", "check_anchor_order")
@@ -52,17 +60,21 @@ def make(
     version: Callable[[ModuleType], str],
 ) -> Host:
     """Return the host whose modules are called `prefix` + ``models.yolo`` and so on."""
-    yolo, general = f"{prefix}models.yolo", f"{prefix}utils.general"
+    yolo, general, plots = (f"{prefix}{n}" for n in ("models.yolo", "utils.general", "utils.plots"))
     return Host(
         name=name,
         touches=(
             Touch(yolo, "parse_model", "registered names in YAML rows"),
             Touch(yolo, "Model.__init__", "the kit's YAMLs, the dialect with `scales`, `register:`", _model_init),
+            Touch(yolo, "Model.fuse", "batch normalization folded in the kit's blocks too", _fuse),
             Touch(general, "check_file", "the kit's YAMLs under `--cfg`", _check_file),
             Touch(general, "check_font", "no network: a font that stands in", _check_font),
             Touch(general, "user_config_dir", "no network, v6.0: the same", _user_config_dir),
             Touch(general, "check_online", "`YOLO_OFFLINE`", _check_online),
+            Touch(plots, "check_pil_font", "names dropped by Pillow", font_with_size),
+            Touch(plots, "check_font", "v6.0: the same", font_with_size),
         ),
+        watches=tuple(f"{prefix}{n}" for n in WATCHED),
         recognise=lambda module: is_yolov5(module) and belongs(module),
         version=version,
         supported=SUPPORTED,
@@ -72,13 +84,21 @@ def make(
 
 
 def is_yolov5(module: ModuleType) -> bool:
-    """Whether a module is YOLOv5's ``models.yolo`` or ``utils.general``, or a fork's that kept their shape."""
-    names = PARSER_HAS if module.__name__.endswith("models.yolo") else GENERAL_HAS
-    if not all(callable(getattr(module, n, None)) for n in names):
+    """Whether a module is YOLOv5's, or a fork's that kept the shape of its ``models.yolo`` and ``utils.general``."""
+    name = module.__name__
+    if name.endswith("utils.general"):
+        return _has(module, GENERAL_HAS)
+    if not name.endswith("models.yolo"):
+        root = Path(module.__file__ or "").resolve().parent.parent
+        return all((root / n).is_file() for n in ("models/yolo.py", "utils/general.py", "train.py"))
+    if not _has(module, PARSER_HAS):
         return False
-    first = getattr(module, names[0])
-    code = getattr(getattr(first, "__wrapped__", first), "__code__", None)
-    return names is GENERAL_HAS or (code is not None and code.co_varnames[:2] == ("d", "ch")) or _defines(module)
+    code = getattr(module.parse_model, "__code__", None)
+    return (code is not None and code.co_varnames[:2] == ("d", "ch")) or _defines(module)
+
+
+def _has(module: ModuleType, names: tuple[str, ...]) -> bool:
+    return all(callable(getattr(module, n, None)) for n in names)
 
 
 def _defines(module: ModuleType) -> bool:
@@ -100,6 +120,12 @@ def _model_init(original: Callable[..., None], self: Any, cfg: Any, *rest: Any, 
             cfg = str(dialect.classic_file(name, found))
     with rows.reading(name, layers_only=isinstance(given, dict)):
         original(self, cfg, *rest, **more)
+
+
+def _fuse(original: Callable[..., Any], self: Any, *rest: Any, **more: Any) -> Any:
+    result = original(self, *rest, **more)
+    importlib.import_module(f"{KIT}.modules._conv").fuse(self)
+    return result
 
 
 def _check_file(original: Callable[..., Any], file: Any, *rest: Any, **more: Any) -> Any:
@@ -201,7 +227,7 @@ def _stand_in(target: Path) -> None:
 
 def _prepare(module: ModuleType) -> Callable[[], None] | None:
     if not module.__name__.endswith("models.yolo"):
-        return None
+        return supply(module)
     return importlib.import_module(f"{__package__}.safe_classes").declare(module)
 
 

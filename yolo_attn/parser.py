@@ -80,13 +80,13 @@ def install(*, strict: bool = True) -> None:
     with _lock:
         _wanted = True
         for host in HOSTS:
-            for touch in host.touches:
-                key = f"{host.name}:{touch.module}"
-                if touch.module in sys.modules:
-                    _hook_module(host, touch.module, strict=strict)
+            for module in host.modules:
+                key = f"{host.name}:{module}"
+                if module in sys.modules:
+                    _hook_module(host, module, strict=strict)
                 if key not in _watching:
                     _watching.add(key)
-                    _watch(touch.module, functools.partial(_on_import, host))
+                    _watch(module, functools.partial(_on_import, host))
 
 
 def _watch(module: str, then: Callable[[types.ModuleType], None]) -> None:
@@ -169,6 +169,8 @@ def _hook_function(host: Any, touch: Any, module: types.ModuleType) -> None:
     if old is not None and _alive(old):
         return
     function = _innermost(_reach(module, touch.function), module, touch.function)
+    if function is None and not touch.splice:  # imported from elsewhere, as some versions have it
+        return
     if function is None:
         raise HostError(_refusal(host, module, f"{touch.function} is no plain Python function"))
     _recover(function, module, touch.function)

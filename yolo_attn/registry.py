@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -146,10 +147,17 @@ def check_class(cls: object) -> None:
                 f"Derive from nn.Module and hold a Conv instead."
             )
     if hasattr(torch.serialization, "add_safe_globals"):
-        torch.serialization.add_safe_globals([cls])
+        # With it what it is built of: the classes that its file defines or takes from the kit.
+        near = vars(sys.modules.get(cls.__module__) or object).values()
+        parts = [c for c in near if isinstance(c, type) and issubclass(c, nn.Module) and _is_near(c, cls)]
+        torch.serialization.add_safe_globals([cls, *parts])
 
 
 _CONV_HOMES = ("ultralytics.nn.modules.conv", "ultralytics.nn.modules", "models.common", "yolov5.models.common")
+
+
+def _is_near(part: type, cls: type) -> bool:
+    return part is not cls and (part.__module__ == cls.__module__ or part.__module__.startswith(f"{__package__}."))
 
 
 def _submodules(cls: type) -> set[str]:
