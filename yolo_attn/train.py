@@ -171,7 +171,20 @@ def _host(args: dict[str, Any]) -> Any:
                 f"'{key}' is no training argument of ultralytics {ultralytics.__version__}."
                 f"{did_you_mean(key, DEFAULT_CFG_DICT)}"
             )
+    _check_device(str(args.get("device") or ""))
     return ultralytics
+
+
+def _check_device(device: str) -> None:
+    """The host's own message for a missing GPU is a page long and a traceback."""
+    import torch
+
+    wanted = [d for d in device.replace("cuda:", "").replace(" ", "").strip("[]").split(",") if d]
+    numbers = [int(d) for d in wanted if d.isdigit()]
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if numbers and max(numbers) >= found:
+        have = f"GPUs 0 to {found - 1}" if found > 1 else "GPU 0 only" if found else "no GPU that PyTorch can use"
+        raise UsageError(f"--device {device}: this machine has {have}. --device cpu always works.")
 
 
 def _weights(name: str) -> str | None:

@@ -1,0 +1,236 @@
+"""The main job as a user runs it, and every mistake before it."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+
+from conftest import ROOT, Run, run_python
+from yolo_attn import cli, data, options
+from yolo_attn.errors import DataError, UsageError
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return data.make(tmp_path_factory.mktemp("data") / "shapes", data.Recipe(train=8, val=4, size=64))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def edited(shapes: Path, folder: Path, **keys: Any) -> str:
+    """The data YAML with keys changed, or removed where None."""
+    import yaml
+
+    d = {**yaml.safe_load(shapes.read_text(encoding="utf-8")), **keys}
+    path = folder / "data.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in d.items() if v is not None}), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["--cfg", "yolov5s_see.yaml"], "yolov5s_see.yaml.*Did you mean 'yolov5_se'"),
+        (["--data", "nowhere.yaml"], "data set YAML not found: nowhere.yaml"),
+        (["--weights", "nowhere/best.pt"], "weights not found: nowhere/best.pt"),
+        (["--weights", "cut.pt"], r"cut.pt is no checkpoint, or is cut short \(100 bytes\)"),
+        (["--resume", "nowhere.pt"], "no such checkpoint"),
+        (["--resume"], "no last.pt below"),
+        (["--hyp", "nowhere.yaml"], "--hyp nowhere.yaml: cannot be read"),
+        (["--epochs", "many"], "invalid int value: 'many'"),
+        (["--epochs", "-3"], "--epochs must not be negative"),
+        (["--epoch", "3"], "unrecognized arguments: --epoch"),
+        (["lr=0.1"], "'lr' is no training argument of ultralytics.*Did you mean .*'lr0'"),
+        (["stray"], "'stray' is neither an option nor key=value"),
+        (["--freeze", "backbone"], "--freeze takes numbers"),
+        (["--plugin", "nowhere.py"], "plug-in file not found: nowhere.py"),
+        (["--plugin", "broken.py"], "broken.py fails on import: line 2: RuntimeError: on purpose"),
+        (["--project", "a_file"], "cannot write to .*a_file is a file"),
+        (["--device", "97"], "--device 97"),
+        (["--host", "no_such_folder"], "no_such_folder"),
+    ],
+)
+def test_mistakes_cost_one_message(here: Path, capfd: pytest.CaptureFixture[str], argv: list[str], told: str) -> None:
+    """Exit code not 0, one line that says what to do, and nothing written."""
+    Path("cut.pt").write_bytes(b"PK\x03\x04" + b"\0" * 96)
+    Path("broken.py").write_text("import os\nraise RuntimeError('on purpose')\n", encoding="utf-8")
+    Path("a_file").write_text("", encoding="utf-8")
+    before = sorted(p.name for p in here.iterdir())
+    assert cli.main(["train", *argv]) in (1, 2)
+    err = capfd.readouterr().err
+    message = [t for t in err.splitlines() if t.startswith("yolo-attn train:")]
+    assert len(message) == 1, err
+    assert re.search(told, message[0]), message[0]
+    assert sorted(p.name for p in here.iterdir() if p.name != "__pycache__") == before
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"train": None}, "has no 'train:'"),
+        ({"names": None, "nc": None}, "neither 'names:' nor 'nc:'"),
+        ({"nc": 7}, "'nc: 7' contradicts the 3 'names'"),
+        ({"val": "images/nowhere"}, "'val:' points to .*nowhere, which does not exist"),
+        ({"train": "labels/train"}, "'train:' has no images"),
+    ],
+)
+def test_data_sets_are_checked_first(
+    here: Path, shapes: Path, capfd: pytest.CaptureFixture[str], keys: dict[str, Any], told: str
+) -> None:
+    assert cli.main(["train", "--data", edited(shapes, here, **keys)]) == 1
+    assert re.search(told, capfd.readouterr().err)
+
+
+def test_a_data_set_without_labels(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    made = data.make(here / "shapes", data.Recipe(train=2, val=2, size=64))
+    for label in (made.parent / "labels" / "train").glob("*.txt"):
+        label.unlink()
+    assert cli.main(["train", "--data", str(made)]) == 1
+    assert "has 2 images and no labels: looked for" in capfd.readouterr().err
+
+
+def test_flags_become_arguments_of_the_host(tmp_path: Path) -> None:
+    argv = (
+        "--data my.yaml --img 320 --batch-size 4 --epochs 7 --optimizer AdamW --cos-lr --freeze 0 1 2 lr0=0.1 "
+        "--cache --single-cls --noplots --seed 3 --device 0,1 mosaic=0.5 close_mosaic=null --name lr0=x"
+    ).split()
+    args = options.host_arguments(options.parse(argv))
+    expected = {
+        "imgsz": 320, "batch": 4, "epochs": 7, "optimizer": "AdamW", "cos_lr": True, "freeze": [0, 1, 2], "lr0": 0.1,
+        "cache": "ram", "single_cls": True, "plots": False, "seed": 3, "device": "0,1", "mosaic": 0.5, "name": "lr0=x",
+        "patience": 100, "workers": 8,
+    }  # fmt: skip
+    assert {k: args[k] for k in expected} == expected
+    from ultralytics.utils import DEFAULT_CFG_DICT
+
+    assert not set(args) - set(DEFAULT_CFG_DICT)
+
+
+def test_a_classic_hyperparameter_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What belongs to the anchor-based loss is left out, because the same words mean other numbers here."""
+    hyp = tmp_path / "hyp.yaml"
+    hyp.write_text("lr0: 0.02\nbox: 0.05\ncls: 0.5\nobj: 1.0\nanchor_t: 4.0\nfliplr: 0.1\n", encoding="utf-8")
+    with caplog.at_level("INFO", "yolo_attn"):
+        args = options.host_arguments(options.parse(["--data", "x.yaml", "--hyp", str(hyp), "lr0=0.03"]))
+    assert (args["lr0"], args["fliplr"]) == (0.03, 0.1)
+    assert not {"box", "cls", "obj", "anchor_t"} & set(args)
+    assert "anchor_t, box, cls, obj" in caplog.text
+
+
+def test_unknown_option_is_not_abbreviated() -> None:
+    with pytest.raises(UsageError, match="--exist"):
+        options.parse(["--exist"])
+
+
+def test_embedded_data(tmp_path: Path) -> None:
+    """Seeded, in YOLO layout, boxes inside the picture; made once; never over other files."""
+    recipe = data.Recipe(train=6, val=2, size=96, seed=5)
+    first, second = data.make(tmp_path / "a", recipe), data.make(tmp_path / "b", recipe)
+    for kind in ("images", "labels"):
+        for file in sorted((first.parent / kind).rglob("*.*")):
+            assert file.read_bytes() == (second.parent / file.relative_to(first.parent)).read_bytes()
+    assert len(list((first.parent / "images" / "train").iterdir())) == 6
+    rows = [t.split() for f in (first.parent / "labels").rglob("*.txt") for t in f.read_text().splitlines()]
+    assert {int(r[0]) for r in rows} <= set(range(len(data.NAMES)))
+    for _, x, y, w, h in rows:
+        x, y, w, h = map(float, (x, y, w, h))
+        assert 0 <= x - w / 2 < x + w / 2 <= 1
+        assert 0 <= y - h / 2 < y + h / 2 <= 1
+    stamp = first.stat().st_mtime_ns
+    assert data.make(tmp_path / "a", recipe) == first
+    assert first.stat().st_mtime_ns == stamp
+    other = data.make(tmp_path / "c", data.Recipe(train=6, val=2, size=96, seed=6))
+    assert (other.parent / "images/train/0000.png").read_bytes() != (
+        first.parent / "images/train/0000.png"
+    ).read_bytes()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("ten years")
+    with pytest.raises(DataError, match="holds other files"):
+        data.make(tmp_path / "mine", recipe)
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_how_to_resume(tmp_path: Path, shapes: Path) -> None:
+    """Interrupted after an epoch: exit code 130 and the command that goes on."""
+    argv = [sys.executable, str(ROOT / "train_detect.py"), "--cfg", "yolov5n_eca.yaml", "--data", str(shapes),
+            "--epochs", "500", "--img", "64", "--batch", "4", "--noplots", "--device", "cpu"]  # fmt: skip
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        argv, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    last = tmp_path / "runs" / "train" / "exp" / "weights" / "last.pt"
+    deadline = time.monotonic() + 120
+    while not last.is_file() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert f"--resume {last}" in err
+
+
+@pytest.mark.slow
+def test_a_second_run_leaves_the_first_alone(tmp_path: Path, shapes: Path) -> None:
+    run: list[Run] = []
+    for _ in range(2):
+        argv = [
+            "--cfg",
+            "yolov5n_se.yaml",
+            "--data",
+            str(shapes),
+            "--epochs",
+            "1",
+            "--img",
+            "64",
+            "--noplots",
+            "val=False",
+        ]
+        run.append(run_python(str(ROOT / "train_detect.py"), *argv, "--batch", "4", "--device", "cpu", cwd=tmp_path))
+        run[-1].ok()
+    assert (tmp_path / "runs/train/exp/weights/best.pt").is_file()
+    assert (tmp_path / "runs/train/exp-2/weights/best.pt").is_file() or (
+        tmp_path / "runs/train/exp2/weights/best.pt"
+    ).is_file()
+    assert "exists and is left alone" in run[1].err
+    finished = tmp_path / "runs/train/exp/weights/last.pt"
+    message = run_python(str(ROOT / "train_detect.py"), "--resume", str(finished), cwd=tmp_path).mistake()
+    assert "is a finished run and cannot be resumed" in message
+
+
+@pytest.mark.slow
+def test_the_main_job(tmp_path: Path, python: Callable[..., Run]) -> None:
+    """`python train_detect.py --cfg yolov5s_se.yaml` on a fresh machine, with nothing else given."""
+    started = time.monotonic()
+    run = run_python(str(ROOT / "train_detect.py"), "--cfg", "yolov5s_se.yaml", cwd=tmp_path, timeout=1500)
+    out, took = run.ok(), time.monotonic() - started
+    folder = tmp_path / "runs" / "train" / "exp"
+    for name in ("weights/best.pt", "weights/last.pt", "weights/best.onnx", "results.csv", "results.png",
+                 "truth_and_prediction.jpg", "args.yaml"):  # fmt: skip
+        assert (folder / name).stat().st_size > 0, name
+    rows = list(csv.DictReader((folder / "results.csv").open()))
+    best = max(float(r["metrics/mAP50(B)"]) for r in rows)
+    print(f"mAP50 {best:.3f} after {len(rows)} epochs in {took:.0f} s")
+    assert best >= 0.6
+    for word in ("next:", "your own data", "other attention", "predict", "train_detect.py --cfg yolov5s_eca.yaml"):
+        assert word in out
+    assert re.search(r"(?i)largest difference|relative", out)
+    code = """
+    import sys, yolo_attn
+    from ultralytics import YOLO
+    names = [type(m).__name__ for m in YOLO(sys.argv[1]).model.model]
+    assert names.count("SEAttention") == 4, names
+    """
+    python(code, str(folder / "weights" / "best.pt")).ok()
