@@ -7,6 +7,8 @@ Why each touch is there:
   classic dialect and ``register:`` are read here, wherever a model YAML enters: command line, trainer, DDP worker.
 - ``utils.dist.generate_ddp_file`` writes the script that each worker of a multi-GPU run starts with; before 8.4
   that script imports nothing of the caller's, and a registered module is a KeyError in every worker.
+- ``nn.tasks.BaseModel.fuse`` folds batch normalization in the host's own convolution class only, before it predicts,
+  validates or exports; the kit's blocks fold theirs after it.
 - ``utils.checks.check_font`` asks the network for a font, seconds a try, also where there is none; offline, the
   font that matplotlib brings serves.
 """
@@ -49,6 +51,12 @@ def _worker_script(original: Callable[..., str], trainer: Any) -> str:
     return script
 
 
+def _fuse(original: Callable[..., Any], self: Any, *rest: Any, **more: Any) -> Any:
+    result = original(self, *rest, **more)
+    importlib.import_module(f"{KIT}.modules._conv").fuse(self)
+    return result
+
+
 def _font(original: Callable[..., Any], font: str = "Arial.ttf") -> Any:
     """Without a network, take a font that is here instead of waiting for one that is not."""
     utils = sys.modules["ultralytics.utils"]
@@ -70,6 +78,7 @@ HOST = Host(
         Touch(
             "ultralytics.utils.dist", "generate_ddp_file", "the kit in every worker of a multi-GPU run", _worker_script
         ),
+        Touch("ultralytics.nn.tasks", "BaseModel.fuse", "batch normalization folded in the kit's blocks too", _fuse),
         Touch("ultralytics.utils.checks", "check_font", "no wait for a font without a network", _font),
     ),
     recognise=_recognise,

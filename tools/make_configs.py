@@ -9,6 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import block_configs
+
 FOLDER = Path(__file__).resolve().parent.parent / "model_cfgs"
 
 # Short name in the file names: name in the rows.
@@ -19,7 +21,7 @@ SHORT = {
     "ca": "CoordAtt",
     "simam": "SimAM",
     "sa": "ShuffleAttention",
-    "ema": "EMA",
+    "ema": "EMAttention",
     "gam": "GAM",
     "triplet": "TripletAttention",
     "gc": "GC",
@@ -73,14 +75,15 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="exit with 1 if a file is missing, stale or left over")
     check = parser.parse_args().check
     stale = []
-    wanted = recipes()
-    for name, recipe in wanted.items():
-        path, text = FOLDER / name, render(*recipe)
+    made = recipes()
+    wanted = {**{name: render(*recipe) for name, recipe in made.items()}, **block_configs.files()}
+    for name, text in wanted.items():
+        path = FOLDER / name
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             stale.append(name)
             if not check:
                 path.write_text(text, encoding="utf-8")
-    bases = {f"{r[0]}.yaml" for r in wanted.values()}
+    bases = {f"{r[0]}.yaml" for r in made.values()}
     stale += [f"{p.name} (left over)" for p in FOLDER.glob("*.yaml") if p.name not in wanted and p.name not in bases]
     print(f"{len(wanted)} files; {'stale' if check else 'written'}: {', '.join(stale) or 'none'}")
     return 1 if check and stale else 0

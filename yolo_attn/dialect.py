@@ -15,6 +15,7 @@ from __future__ import annotations
 import ast
 import copy
 import hashlib
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -25,6 +26,7 @@ import yaml
 from . import config, plugins
 from .data import cache_folder
 from .errors import ConfigError
+from .graph import stride_factor
 from .log import announce
 
 __all__ = ["ANCHORS", "check_expressions", "classic_file", "detection_levels", "load_classic", "to_classic"]
@@ -163,6 +165,8 @@ def detection_levels(d: dict[str, Any], file: str = "model YAML") -> tuple[int, 
             level += (stride.bit_length() - 1) * (n if m != "Focus" else 1)
         if m.endswith(("Upsample", "ConvTranspose2d")):
             level -= 1
+        elif m not in STRIDED and m != "Focus":
+            level += round(math.log2(stride_factor(m.rpartition(".")[2], args)))
         levels.append(level)
     raise AssertionError("unreachable")
 

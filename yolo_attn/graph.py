@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Edge", "Graph", "Node", "is_block"]
+__all__ = ["Edge", "Graph", "Node", "is_block", "stride_factor"]
 
 # Rows that are no feature blocks: down- and upsampling, joins, pooling pyramids, and attention of the hosts' own.
 _PLUMBING = frozenset(
@@ -45,12 +45,17 @@ _PLUMBING = frozenset(
         "C2fPSA",
         "AIFI",
         "ImagePoolingAttn",
+        "SEConv",
+        "ResNetStem",
+        "WeightedConcat",
+        "WeightedFusion",
     ]
 )
 _STRIDED = frozenset(
-    ["Conv", "Conv2", "LightConv", "DWConv", "GhostConv", "RepConv", "SCDown", "CrossConv", "GhostBottleneck"]
+    ["Conv", "Conv2", "LightConv", "DWConv", "GhostConv", "RepConv", "SCDown", "CrossConv", "GhostBottleneck", "SEConv"]
 )
 _HALVING = frozenset(["Focus", "ADown", "AConv", "Contract"])
+_STAGES = frozenset(["SEResNetLayer", "ECAResNetLayer", "ResNetAttention", "SEBasicBlock", "SEBottleneck"])
 
 
 @dataclass(eq=False)
@@ -155,7 +160,7 @@ class Graph:
         for node in self.nodes:
             source = node.edges[0].target
             before = 1.0 if source is None else strides[source]
-            strides[node] = before * _factor(node.module.rpartition(".")[2], node.args)
+            strides[node] = before * stride_factor(node.module.rpartition(".")[2], node.args)
         return strides
 
 
@@ -164,7 +169,7 @@ def is_block(node: Node) -> bool:
     return node.module not in _PLUMBING and not node.module.startswith(("nn.", "torch"))
 
 
-def _factor(module: str, args: list[Any]) -> float:
+def stride_factor(module: str, args: list[Any]) -> float:
     """How much a row multiplies the stride."""
 
     def number(position: int, default: float) -> float:
@@ -183,6 +188,10 @@ def _factor(module: str, args: list[Any]) -> float:
         return number(1, number(0, 1))
     if module == "ResNetLayer":
         return 4.0 if len(args) > 3 and args[3] is True else number(2, 1)
+    if module == "ResNetStem":  # width, kernel, stride, pooling
+        return number(2, 2) * (1.0 if len(args) > 3 and args[3] is False else 2.0)
+    if module in _STAGES:
+        return number(1, 1)
     if module == "Upsample":
         return 1 / number(1, 2)
     if module in ("ConvTranspose2d", "ConvTranspose", "DWConvTranspose2d"):

@@ -102,6 +102,8 @@ def place(
         return m, ch[f], n, args
     spot = where(d, i)
     args = [a.value if isinstance(a, Text) else a for a in args]
+    if args and isinstance(args[-1], dict):
+        args[-1] = _own_module(args[-1], d, spot)
     try:
         call = binding.bind(args, _channels(ch, f, i), n, widen)
     except Mismatch as exc:
@@ -119,6 +121,8 @@ class Builder:
     def __call__(self, *_: Any) -> Any:
         try:
             return self.cls(*self.call.args, **self.call.kwargs)
+        except UnknownModuleError as exc:  # a block's `module:`
+            raise UnknownModuleError(f"{self.spot}: {exc}") from exc
         except YoloAttnError:
             raise
         except (TypeError, ValueError, AssertionError, ZeroDivisionError) as exc:
@@ -135,6 +139,13 @@ def where(d: dict[str, Any], i: int) -> str:
     rows = [*(d.get("backbone") or ()), *(d.get("head") or ())]
     text = f" {rows[i][:3]}" if i < len(rows) else ""
     return f"{d.get('yaml_file') or _file.get()}, row {i} ({part}){text}"
+
+
+def _own_module(options: dict[str, Any], d: dict[str, Any], spot: str) -> dict[str, Any]:
+    """Put the class in place of its name where a block's `module:` names one that the YAML itself registers."""
+    name = options.get("module")
+    own = plugins.from_yaml(name, d, spot) if isinstance(name, str) and d.get("register") else None
+    return options if own is None else {**options, "module": own}
 
 
 def _check_layer(found: Any, name: str, d: dict[str, Any], i: int) -> None:

@@ -1,0 +1,296 @@
+"""YOLO blocks with attention inside: Conv, C3 and C2f, each with any registered module.
+
+No paper's: the blocks are YOLOv5's C3 (a cross-stage partial stage, https://arxiv.org/abs/1911.11929) and YOLOv8's
+C2f, with attention on the residual branch of each bottleneck, where figure 3 of https://arxiv.org/abs/1709.01507 puts
+it, or once behind the block.
+
+Equal to: the hosts' ``Conv``, ``C3`` and ``C2f`` with the same weights, bit for bit, while the attention is the
+identity. Every parameter of those keeps its name, attention is added as ``m.0.attn`` or ``attn``, so a checkpoint of
+the plain detector loads by name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..registry import check_class, register
+from ._conv import Conv, attention_of, check_widths
+
+__all__ = ["C3CA", "C3CBAM", "C3ECA", "C3SE", "C2fAttention", "C3Attention", "SEConv"]
+
+PLACES = ("inside", "after")
+
+
+@register(
+    "SEConv",
+    aliases=("ConvSE", "Conv_SE"),
+    paper="Squeeze-and-Excitation Networks",
+    arxiv="1709.01507",
+    kind="block",
+    oracle="ultralytics Conv followed by SEAttention",
+    use="in place of a Conv row: convolution, batch normalization, activation, SE",
+)
+class SEConv(Conv):
+    """Convolution, batch normalization, activation, squeeze-and-excitation: (B, c1, H, W) -> (B, c2, H/s, W/s).
+
+    Args:
+        c1: Input channels.
+        c2: Output channels.
+        k: Kernel size.
+        s: Stride.
+        p: Padding; keeps the size at stride 1 when absent.
+        g: Groups.
+        d: Dilation.
+        act: True for the default activation, False for none.
+        options: Passed on to ``SEAttention``, e.g. ``reduction``.
+    """
+
+    def __init__(
+        self,
+        c1: int,
+        c2: int,
+        k: int = 1,
+        s: int = 1,
+        p: int | None = None,
+        g: int = 1,
+        d: int = 1,
+        act: bool | nn.Module = True,
+        **options: Any,
+    ) -> None:
+        check_widths("SEConv", c1=c1, c2=c2, k=k, s=s, g=g, d=d)
+        super().__init__(c1, c2, k, s, p, g, d, act)
+        self.attn = attention_of("SEAttention", c2, "SEConv", options)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return attn(act(bn(conv(x))))."""
+        return self.attn(super().forward(x))
+
+
+class AttentionBottleneck(nn.Module):
+    """YOLO's bottleneck with attention on its residual branch: x + attn(cv2(cv1(x))), shape kept.
+
+    Args:
+        c: Channels.
+        shortcut: Whether x is added.
+        g: Groups of the second convolution.
+        k: Kernel sizes of the two convolutions.
+        attn: The attention module, or None.
+    """
+
+    def __init__(self, c: int, shortcut: bool, g: int, k: tuple[int, int], attn: nn.Module | None) -> None:
+        super().__init__()
+        self.cv1 = Conv(c, c, k[0])
+        self.cv2 = Conv(c, c, k[1], g=g)
+        self.attn = nn.Identity() if attn is None else attn
+        self.add = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the bottleneck of `x`."""
+        y = self.attn(self.cv2(self.cv1(x)))
+        return x + y if self.add else y
+
+
+@register(
+    "C3Attention",
+    aliases=("C3_Attention", "C3Attn"),
+    paper="Squeeze-and-Excitation Networks (figure 3) in YOLOv5's C3",
+    arxiv="1709.01507",
+    kind="block",
+    oracle="ultralytics C3",
+    use="in place of a C3 row: attention in each bottleneck; C3's weights load by name, no row shifts",
+)
+class C3Attention(nn.Module):
+    """C3 with attention, (B, c1, H, W) -> (B, c2, H, W). In a row: ``[-1, 3, C3Attention, [256, {module: ECA}]]``.
+
+    Args:
+        c1: Input channels.
+        c2: Output channels.
+        n: Bottlenecks.
+        shortcut: Whether the bottlenecks add their input.
+        g: Groups of the 3x3 convolutions.
+        e: Hidden channels as a fraction of c2.
+        module: A registered attention module, by name; None for a plain C3.
+        place: ``inside`` each bottleneck, or once ``after`` the block.
+        options: Passed on to the attention module, e.g. ``reduction``.
+
+    Raises:
+        UnknownModuleError: No module of that name.
+        ValueError: An unknown `place`, a number below 1, or a `module` that does not keep the shape.
+    """
+
+    def __init__(
+        self,
+        c1: int,
+        c2: int,
+        n: int = 1,
+        shortcut: bool = True,
+        g: int = 1,
+        e: float = 0.5,
+        *,
+        module: str | type | None = "SEAttention",
+        place: str = "inside",
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        _check(name, c1, c2, n, place)
+        c = int(c2 * e)  # hidden channels
+        self.cv1 = Conv(c1, c)
+        self.cv2 = Conv(c1, c)
+        self.cv3 = Conv(2 * c, c2)
+        self.m = nn.Sequential(
+            *(AttentionBottleneck(c, shortcut, g, (1, 3), _inside(place, module, c, name, options)) for _ in range(n))
+        )
+        self.attn = attention_of(module, c2, name, options) if place == "after" else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output."""
+        return self.attn(self.cv3(torch.cat((self.m(self.cv1(x)), self.cv2(x)), 1)))
+
+
+def _inside(place: str, module: str | type | None, c: int, name: str, options: dict[str, Any]) -> nn.Module | None:
+    return attention_of(module, c, name, options) if place == "inside" else None
+
+
+def _check(name: str, c1: int, c2: int, n: int, place: str) -> None:
+    check_widths(name, c1=c1, c2=c2, n=n)
+    if place not in PLACES:
+        raise ValueError(f"{name}: place must be 'inside' (each bottleneck) or 'after' (the block), got {place!r}")
+
+
+@register(
+    "C3SE",
+    aliases=("C3_SE",),
+    paper="Squeeze-and-Excitation Networks",
+    arxiv="1709.01507",
+    kind="block",
+    oracle="ultralytics C3",
+    use="C3Attention with SE",
+)
+class C3SE(C3Attention):
+    """:class:`C3Attention` with squeeze-and-excitation."""
+
+    def __init__(
+        self, c1: int, c2: int, n: int = 1, shortcut: bool = True, g: int = 1, e: float = 0.5, **options: Any
+    ) -> None:
+        super().__init__(c1, c2, n, shortcut, g, e, module="SEAttention", **options)
+
+
+@register(
+    "C3ECA",
+    aliases=("C3_ECA",),
+    paper="ECA-Net: Efficient Channel Attention for Deep CNNs",
+    arxiv="1910.03151",
+    kind="block",
+    oracle="ultralytics C3",
+    use="C3Attention with ECA, a few weights a bottleneck",
+)
+class C3ECA(C3Attention):
+    """:class:`C3Attention` with efficient channel attention."""
+
+    def __init__(
+        self, c1: int, c2: int, n: int = 1, shortcut: bool = True, g: int = 1, e: float = 0.5, **options: Any
+    ) -> None:
+        super().__init__(c1, c2, n, shortcut, g, e, module="ECA", **options)
+
+
+@register(
+    "C3CBAM",
+    aliases=("C3_CBAM", "CBAMC3"),
+    paper="CBAM: Convolutional Block Attention Module",
+    arxiv="1807.06521",
+    kind="block",
+    oracle="ultralytics C3",
+    use="C3Attention with CBAM: channels and positions",
+)
+class C3CBAM(C3Attention):
+    """:class:`C3Attention` with the convolutional block attention module."""
+
+    def __init__(
+        self, c1: int, c2: int, n: int = 1, shortcut: bool = True, g: int = 1, e: float = 0.5, **options: Any
+    ) -> None:
+        super().__init__(c1, c2, n, shortcut, g, e, module="CBAM", **options)
+
+
+@register(
+    "C3CA",
+    aliases=("C3_CA", "C3CoordAtt"),
+    paper="Coordinate Attention for Efficient Mobile Network Design",
+    arxiv="2103.02907",
+    kind="block",
+    oracle="ultralytics C3",
+    use="C3Attention with coordinate attention: where along height and width",
+)
+class C3CA(C3Attention):
+    """:class:`C3Attention` with coordinate attention."""
+
+    def __init__(
+        self, c1: int, c2: int, n: int = 1, shortcut: bool = True, g: int = 1, e: float = 0.5, **options: Any
+    ) -> None:
+        super().__init__(c1, c2, n, shortcut, g, e, module="CoordAtt", **options)
+
+
+@register(
+    "C2fAttention",
+    aliases=("C2f_Attention",),
+    paper="Squeeze-and-Excitation Networks (figure 3) in YOLOv8's C2f",
+    arxiv="1709.01507",
+    kind="block",
+    oracle="ultralytics C2f",
+    use="in place of a C2f row (YOLOv8): attention in each bottleneck; C2f's weights load by name",
+)
+class C2fAttention(nn.Module):
+    """C2f with attention, (B, c1, H, W) -> (B, c2, H, W). In a row: ``[-1, 3, C2fAttention, [128, True, {module: SE}]]``.
+
+    Args:
+        c1: Input channels.
+        c2: Output channels.
+        n: Bottlenecks.
+        shortcut: Whether the bottlenecks add their input.
+        g: Groups of the 3x3 convolutions.
+        e: Hidden channels as a fraction of c2.
+        module: A registered attention module, by name; None for a plain C2f.
+        place: ``inside`` each bottleneck, or once ``after`` the block.
+        options: Passed on to the attention module, e.g. ``reduction``.
+
+    Raises:
+        UnknownModuleError: No module of that name.
+        ValueError: An unknown `place`, a number below 1, or a `module` that does not keep the shape.
+    """
+
+    def __init__(
+        self,
+        c1: int,
+        c2: int,
+        n: int = 1,
+        shortcut: bool = False,
+        g: int = 1,
+        e: float = 0.5,
+        *,
+        module: str | type | None = "SEAttention",
+        place: str = "inside",
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        _check(name, c1, c2, n, place)
+        c = int(c2 * e)  # hidden channels
+        self.cv1 = Conv(c1, 2 * c)
+        self.cv2 = Conv((2 + n) * c, c2)
+        self.m = nn.ModuleList(
+            AttentionBottleneck(c, shortcut, g, (3, 3), _inside(place, module, c, name, options)) for _ in range(n)
+        )
+        self.attn = attention_of(module, c2, name, options) if place == "after" else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output."""
+        y = list(self.cv1(x).chunk(2, 1))
+        for bottleneck in self.m:
+            y.append(bottleneck(y[-1]))
+        return self.attn(self.cv2(torch.cat(y, 1)))
+
+
+check_class(AttentionBottleneck)
