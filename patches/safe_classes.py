@@ -10,12 +10,16 @@ a checkpoint must not be able to call either.
 
 from __future__ import annotations
 
+import importlib
+import os
 import secrets
 import sys
 from types import ModuleType
 from typing import Any, Callable
 
 __all__ = ["declare"]
+
+KIT = __name__.rpartition(".patches")[0]
 
 # Of torch.nn: what YOLOv5's layers are made of.
 TORCH = """
@@ -35,6 +39,7 @@ def declare(module: ModuleType) -> Callable[[], None] | None:
 
     if not _named_declarations():
         return None
+    _load_modules()
     package = module.__name__.rpartition(".")[0]
     homes = [sys.modules.get(f"{package}.{n}") for n in ("yolo", "common", "experimental")]
     classes = {
@@ -60,6 +65,20 @@ def declare(module: ModuleType) -> Callable[[], None] | None:
         torch.serialization.add_safe_globals(kept)
 
     return undo
+
+
+def _load_modules() -> None:
+    """Register the kit's modules, which declares them: torch asks by name and imports nothing on its own."""
+    errors, log, plugins, registry = (
+        importlib.import_module(f"{KIT}.{n}") for n in ("errors", "log", "plugins", "registry")
+    )
+    try:
+        registry.load_all()
+        for file in filter(None, os.environ.get(plugins.VARIABLE, "").split(os.pathsep)):
+            if file.endswith(".py"):
+                plugins.load_file(file)
+    except errors.YoloAttnError as exc:  # the host must still import
+        log.announce("%s", exc)
 
 
 def _named_declarations() -> bool:

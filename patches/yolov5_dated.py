@@ -6,16 +6,22 @@ host's module that uses such a name sees a NumPy that has it, under its own glob
 
 The loss of v6.0 and v6.1 clamps whole numbers with a bound of type float, which torch refuses since 1.11; v6.2
 wrote the bound as a whole number, and so does the code that stands in here.
+
+``export.py`` was written for the exporter that torch calls by ``dynamo=False`` since 2.9.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import inspect
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, Callable
 
-__all__ = ["font_with_size", "mend_loss", "supply"]
+__all__ = ["exporter", "font_with_size", "mend_loss", "supply"]
 
 DROPPED: dict[str, Any] = {"int": int, "float": float, "bool": bool, "object": object, "trapz": "trapezoid"}
 
@@ -53,6 +59,30 @@ def supply(module: ModuleType) -> Callable[[], None] | None:
             module.__dict__["np"] = numpy
 
     return undo
+
+
+@contextlib.contextmanager
+def exporter(script: Path) -> Iterator[None]:
+    """Where `script` is an `export.py` older than the choice of exporters, call the one that it was written for."""
+    try:
+        text = script.read_text(encoding="utf-8") if script.name == "export.py" else ""
+    except (OSError, ValueError):
+        text = ""
+    beside = (script.resolve().parent / "models" / "yolo.py").is_file()
+    if not beside or "torch.onnx.export(" not in text or "dynamo" in text:
+        yield
+        return
+    import torch
+
+    original = torch.onnx.export
+    if "dynamo" not in inspect.signature(original).parameters:
+        yield
+        return
+    torch.onnx.export = functools.wraps(original)(functools.partial(original, dynamo=False))
+    try:
+        yield
+    finally:
+        torch.onnx.export = original
 
 
 def mend_loss(module: ModuleType) -> Callable[[], None] | None:

@@ -54,7 +54,10 @@ def run(argv: list[str]) -> int:
 
         if run_parser(script):
             return 0
-    runpy.run_path(str(script), run_name="__main__")
+    from ..patches.yolov5_dated import exporter
+
+    with exporter(script):
+        runpy.run_path(str(script), run_name="__main__")
     return 0
 
 
