@@ -40,6 +40,7 @@ __all__ = [
     "identity_start",
     "match",
     "mean",
+    "product",
     "spatial_max",
     "spatial_mean",
     "zero_",
@@ -119,6 +120,17 @@ def zero_(*layers: nn.Module) -> None:
 def match(y: Tensor, x: Tensor) -> Tensor:
     """Return `y` in the type of `x`; no node in an exported graph where they agree."""
     return y if y.dtype == x.dtype else y.to(x.dtype)
+
+
+def product(x: Tensor, y: Tensor) -> Tensor:
+    """Return ``x * y`` in the type of `x`; in fp16, which ends at 65504, too large a product stays at that end.
+
+    For formulas whose `y` is no gate between 0 and 1.
+    """
+    if x.dtype != torch.float16:
+        return x * match(y, x)
+    end = torch.finfo(torch.float16).max
+    return (x.float() * y.float()).clamp(-end, end).to(torch.float16)
 
 
 def mean(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:

@@ -4,7 +4,8 @@ https://arxiv.org/abs/2309.01439
 A k x k depthwise kernel from four 1-D ones (eq. 4-7): 1 x (2d - 1) and (2d - 1) x 1, then 1 x floor(k / d) and
 floor(k / d) x 1 with dilation d, then a 1 x 1 convolution; the result multiplies the input, without a sigmoid.
 
-Equal to: the formula.
+Equal to: the formula. It is quadratic in the input, without a gate that would bound it: in fp16 the product is formed in
+fp32 and ends at the largest number of fp16.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ..registry import register
-from ._base import check_channels, check_kernel, identity_start, zero_
+from ._base import check_channels, check_kernel, identity_start, product, zero_
 
 __all__ = ["LSKA"]
 
@@ -66,4 +67,4 @@ class LSKA(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Weigh `x` by its wide surroundings."""
         z = self.conv_spatial_v(self.conv_spatial_h(self.conv0v(self.conv0h(x))))
-        return x * self.conv1(z)
+        return product(x, self.conv1(z))
