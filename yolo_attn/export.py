@@ -104,8 +104,6 @@ def export(
         log(f"bundle: {target} ({target.stat().st_size / 1e6:.1f} MB)")
         return ExportResult(target, {"path": str(target), "format": "bundle"})
     size = _size(source, imgsz, log)
-    if source.task != "detect":
-        raise UsageError(f"{weights}: is a model for '{source.task}'; the kit exports and proves detectors")
     if format == "engine":
         from .tensorrt import require
 
@@ -153,7 +151,6 @@ def prove(
     import onnx
 
     from . import proof
-    from .runtime.session import Detector
 
     began = time.perf_counter()
     pictures = proof.drawn_images(2) if images is None else proof.read_images(images)
@@ -171,11 +168,11 @@ def prove(
     try:
         onnx.checker.check_model(str(result.path), full_check=True)
         evidence["checker"] = "passed"
-        detector = Detector(result.path)
-        shapes = proof.shapes_to_try(size, source.stride, dynamic)
+        run, layout = _opened(result.path, source, nms)
+        shapes = proof.shapes_to_try(size, max(source.stride, 32), dynamic)
         reference = _reference(source, end2end=report["end2end"])
-        for run in proof.compare(reference, detector, pictures, shapes, tolerance=tolerance, embedded_nms=nms):
-            evidence["runs"].append(run)
+        for entry in proof.compare(reference, run, pictures, shapes, tolerance=tolerance, layout=layout):
+            evidence["runs"].append(entry)
         problem = _problem(evidence["runs"], tolerance)
     except onnx.checker.ValidationError as exc:
         evidence["checker"] = str(exc).strip().splitlines()[0]
@@ -196,17 +193,24 @@ def prove(
             f"{result.path}: is not equal to {source.path}: {problem}. The file was kept for you to look at; do not "
             f"deploy it. The numbers are in {result.report_path}."
         )
-    compared = sum(r["detections"]["compared"] for r in runs)
-    ties = sum(r["detections"]["ties"] for r in runs)
-    largest = evidence["largest_difference"]
-    log(
-        f"proof: equal to PyTorch. Largest difference {'(after NMS)' if largest is None else f'{largest:.1e}'} of the "
-        f"output's scale (allowed {tolerance:.0e}), {compared} detections the same"
-        f"{f' ({ties} ties in score)' if ties else ''}, "
-        f"IoU >= {min((r['detections']['min_iou'] for r in runs), default=1.0):.4f}, at "
-        f"{', '.join(dict.fromkeys('x'.join(map(str, r['shape'])) for r in runs))}"
-    )
+    log(f"proof: equal to PyTorch. {_summary(runs, evidence['largest_difference'], tolerance, source.task)}")
     log(f"report: {result.report_path}")
+
+
+def _summary(runs: list[dict[str, Any]], largest: float | None, tolerance: float, task: str) -> str:
+    parts = []
+    if largest is not None:
+        parts.append(f"Largest difference {largest:.1e} of the output's scale ({tolerance:.0e} is allowed)")
+    if task == "detect":
+        found, ties = (sum(r["detections"][k] for r in runs) for k in ("compared", "ties"))
+        worst = min((r["detections"]["min_iou"] for r in runs), default=1.0)
+        parts.append(
+            f"{found} detections the same, IoU {worst:.4f} and up{f' ({ties} ties in score)' if ties else ''}"
+            if found
+            else "nothing detected by either"
+        )
+    shapes = dict.fromkeys("x".join(map(str, r["shape"])) for r in runs)
+    return f"{'; '.join(parts)}; at {', '.join(shapes)}"
 
 
 def _problem(runs: list[dict[str, Any]], tolerance: float) -> str:
@@ -420,8 +424,22 @@ def _report(
     }
 
 
-def _reference(source: Source, end2end: bool) -> Callable[[Any], Any]:
-    """Return the untouched network as a function from pictures to its raw output."""
+def _opened(path: Path, source: Source, nms: bool) -> tuple[Callable[[Any], list[Any]], str | None]:
+    """Open an ONNX file for the proof: a function from a blob to its outputs, and the layout of a detector's."""
+    from .runtime.session import Detector
+
+    if source.task == "detect":
+        detector = Detector(path)
+        return lambda x: [detector(x)], "nms" if nms else detector.layout or source.layout
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda x: session.run(None, {name: x}), None
+
+
+def _reference(source: Source, end2end: bool) -> Callable[[Any], list[Any]]:
+    """Return the untouched network as a function from pictures to its output tensors, the main one first."""
     from copy import deepcopy
 
     model = deepcopy(source.model).float().eval()
@@ -429,11 +447,13 @@ def _reference(source: Source, end2end: bool) -> Callable[[Any], Any]:
         with contextlib.suppress(AttributeError):
             model.end2end = end2end
 
-    def run(x: Any) -> Any:
-        y = model(x)
-        while isinstance(y, (tuple, list)):
-            y = y[0]
-        return y
+    def flat(y: Any) -> list[Any]:
+        if isinstance(y, dict):
+            y = list(y.values())
+        return [t for part in y for t in flat(part)] if isinstance(y, (tuple, list)) else [y]
+
+    def run(x: Any) -> list[Any]:
+        return [t for t in flat(model(x)) if hasattr(t, "numpy")]
 
     return run
 

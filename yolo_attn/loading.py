@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import CheckpointError, YoloAttnError
+from .errors import CheckpointError, ConfigError, YoloAttnError
 
 __all__ = ["Source", "attention_used", "open_source", "quiet_host"]
 
@@ -53,6 +53,11 @@ class Source:
     def stride(self) -> int:
         """The largest stride of the head."""
         return int(max(self.model.stride))
+
+    @property
+    def layout(self) -> str:
+        """What the output means, a key of :data:`.runtime.boxes.LAYOUTS`."""
+        return "anchor-free" if self.host == "ultralytics" else "anchor-based"
 
 
 @contextlib.contextmanager
@@ -196,8 +201,11 @@ def _yaml(path: str | os.PathLike[str]) -> Source:
     from . import config
 
     config.require(path)
-    with quiet_host():
-        handle = YOLO(str(path) if str(path).endswith((".yaml", ".yml")) else f"{path}.yaml")
+    try:
+        with quiet_host():
+            handle = YOLO(str(path) if str(path).endswith((".yaml", ".yml")) else f"{path}.yaml")
+    except NotImplementedError as exc:  # the host cannot tell the task from the last row
+        raise ConfigError(f"{path}: is no model that the ultralytics host's YOLO class builds: {exc}") from exc
     source = _of_ultralytics(Path(str(path)), handle)
     _settle(source.model)
     source.notes.append("fresh weights: the file is good for timing and for tests, it detects nothing")

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 
 from .errors import DataError
 from .runtime.boxes import iou_matrix, suppress
 from .runtime.image import blob, letterbox
-from .runtime.session import Detector
 
 __all__ = ["compare", "compare_detections", "drawn_images", "largest_difference", "read_images", "shapes_to_try"]
 
@@ -128,8 +127,8 @@ def compare_detections(
     """Compare what is left after NMS, one image of each: every detection needs its equal, same class, IoU >= 0.99.
 
     Where the reference finds nothing above `conf`, the 50 best candidates above 0.01 are compared.
-    Two candidates of the same score within `tolerance` may be kept in either order: a detection that a twin of
-    its own score suppressed counts as a tie, not as missing.
+    Two candidates of the same score within `tolerance` may suppress each other in either order: a detection counts
+    as tied, not as missing, if the other side kept another candidate of this side, of its score, in its place.
 
     Returns:
         ``compared``, ``missing``, ``extra``, ``ties``, ``min_iou``, ``conf``.
@@ -140,8 +139,8 @@ def compare_detections(
         conf = max(float(wide[min(len(wide), 50) - 1, 4]) - 3 * slack, LEAST_SCORE_SCALE) if len(wide) else conf
     a = suppress(reference, layout, conf=conf - slack, iou=iou)
     b = suppress(output, layout, conf=conf - slack, iou=iou)
-    missing, tied, ious = _unmatched(a, b, conf + slack, slack, iou)
-    extra, tied_b, _ = _unmatched(b, a, conf + slack, slack, iou)
+    missing, tied, ious = _unmatched(a, b, _candidates(reference, layout, conf - slack), conf + slack, slack, iou)
+    extra, tied_b, _ = _unmatched(b, a, _candidates(output, layout, conf - slack), conf + slack, slack, iou)
     return {
         "compared": int((a[:, 4] > conf + slack).sum()),
         "missing": missing,
@@ -152,8 +151,18 @@ def compare_detections(
     }
 
 
-def _unmatched(a: np.ndarray, b: np.ndarray, conf: float, slack: float, iou: float) -> tuple[int, int, list[float]]:
-    """Count the detections of `a` above `conf` that `b` lacks: truly, and by a tie; and the IoU of the others."""
+def _candidates(output: np.ndarray, layout: str, conf: float) -> np.ndarray:
+    """Return what NMS was given, (N, 6)."""
+    return suppress(output, layout, conf=conf, iou=1.0, max_det=len(output.T) + len(output))
+
+
+def _unmatched(
+    a: np.ndarray, b: np.ndarray, candidates: np.ndarray, conf: float, slack: float, iou: float
+) -> tuple[int, int, list[float]]:
+    """Count the detections of `a` above `conf` that `b` lacks: truly, and by a tie; and the IoU of the others.
+
+    `candidates` are those that `a` was chosen from.
+    """
     missing = ties = 0
     ious = []
     overlap = iou_matrix(a[:, :4], b[:, :4])
@@ -165,8 +174,9 @@ def _unmatched(a: np.ndarray, b: np.ndarray, conf: float, slack: float, iou: flo
         if best >= MIN_IOU:
             ious.append(best)
             continue
-        twin = same & (overlap[i] > iou) & (np.abs(b[:, 4] - found[4]) <= 2 * slack)
-        if twin.any():
+        twins = b[same & (overlap[i] > iou) & (np.abs(b[:, 4] - found[4]) <= 2 * slack)]
+        known = iou_matrix(twins[:, :4], candidates[candidates[:, 5] == found[5], :4]) >= MIN_IOU
+        if known.any():
             ties += 1
         else:
             missing += 1
@@ -174,23 +184,25 @@ def _unmatched(a: np.ndarray, b: np.ndarray, conf: float, slack: float, iou: flo
 
 
 def compare(
-    torch_model: Any,
-    detector: Detector,
+    torch_model: Callable[[Any], list[Any]],
+    file: Callable[[np.ndarray], list[np.ndarray]],
     images: Sequence[np.ndarray],
     shapes: Sequence[tuple[int, int, int]],
     *,
     tolerance: float,
-    embedded_nms: bool = False,
+    layout: str | None,
 ) -> Iterator[dict[str, Any]]:
     """Run both on every shape and yield what differed.
 
     Args:
-        torch_model: Maps a float32 tensor (B, 3, H, W) to the raw output tensor.
-        detector: The file, opened.
+        torch_model: Maps a float32 tensor (B, 3, H, W) to the network's output tensors, the main one first.
+        file: Maps a float32 array (B, 3, H, W) to the file's outputs.
         images: BGR pictures; they are letterboxed into each shape.
         shapes: (batch, height, width).
         tolerance: Largest difference relative to the scale that counts as equal.
-        embedded_nms: The file does NMS itself: only detections are compared.
+        layout: What a detector's output means, a key of :data:`.runtime.boxes.LAYOUTS`; ``nms`` for a file that does
+            NMS itself, of which only detections can be compared; None for other tasks, whose outputs are compared
+            number by number alone.
     """
     import torch
 
@@ -199,17 +211,19 @@ def compare(
             group = [images[(start + k) % len(images)] for k in range(batch)]
             x = blob([letterbox(im, (h, w))[0] for im in group])
             with torch.inference_mode():
-                reference = torch_model(torch.from_numpy(x)).float().numpy()
-            output = detector(x)
+                references = [t.float().numpy() for t in torch_model(torch.from_numpy(x))]
+            outputs = file(x)
             entry: dict[str, Any] = {"shape": [batch, 3, h, w], "images": batch}
-            if embedded_nms:
-                a = np.stack([_padded(suppress(r, "anchor-free"), output.shape[1]) for r in reference])
-                pairs = [compare_detections(r, o, "final", tolerance=tolerance) for r, o in zip(a, output)]
+            pairs: list[dict[str, Any]] = []
+            if layout == "nms":
+                kept = [_padded(suppress(r, "anchor-free"), outputs[0].shape[1]) for r in references[0]]
+                pairs = [compare_detections(r, o, "final", tolerance=tolerance) for r, o in zip(kept, outputs[0])]
                 entry["difference"] = {}
+            elif layout is None:
+                entry["difference"] = {f"output {k}": _nearest(references, o) for k, o in enumerate(outputs)}
             else:
-                layout = detector.layout or ""
+                reference, output = references[0], outputs[0]
                 entry["difference"] = largest_difference(reference, output, layout)
-                pairs = []
                 if reference.shape == output.shape:
                     pairs = [compare_detections(r, o, layout, tolerance=tolerance) for r, o in zip(reference, output)]
             entry["detections"] = {
@@ -222,6 +236,16 @@ def compare(
                 and entry["detections"]["missing"] == entry["detections"]["extra"] == 0
             )
             yield entry
+
+
+def _nearest(references: Sequence[np.ndarray], output: np.ndarray) -> float:
+    """Return the relative difference of an output from the reference of its shape that it is nearest to."""
+    found = [
+        float(np.abs(r.astype(np.float64) - output).max(initial=0.0) / max(np.abs(r).max(initial=0.0), 1e-12))
+        for r in references
+        if r.shape == output.shape
+    ]
+    return min((v if v == v else float("inf") for v in found), default=float("inf"))
 
 
 def _padded(found: np.ndarray, rows: int) -> np.ndarray:

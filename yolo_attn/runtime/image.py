@@ -15,9 +15,10 @@ GREY = 114  # the hosts' padding
 
 @dataclass(frozen=True)
 class Letterbox:
-    """How a picture was fitted: `gain` scales it, `left` and `top` are the padding in pixels of the network's input."""
+    """How a picture was fitted: two gains, as each side is rounded to pixels; `left` and `top` are the padding."""
 
-    gain: float
+    gain_x: float
+    gain_y: float
     left: int
     top: int
     height: int
@@ -40,17 +41,17 @@ def letterbox(
     """
     h, w = image.shape[:2]
     gain = min(size[0] / h, size[1] / w)
-    new_w, new_h = round(w * gain), round(h * gain)
+    new_w, new_h = max(round(w * gain), 1), max(round(h * gain), 1)
     pad_w, pad_h = size[1] - new_w, size[0] - new_h
     if rectangular:
         pad_w, pad_h = pad_w % stride, pad_h % stride
     if (new_w, new_h) != (w, h):
-        image = cv2.resize(image, (max(new_w, 1), max(new_h, 1)), interpolation=cv2.INTER_LINEAR)
+        image = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
     # the halves of an odd padding are rounded as the hosts round them
     top, bottom = round(pad_h / 2 - 0.1), round(pad_h / 2 + 0.1)
     left, right = round(pad_w / 2 - 0.1), round(pad_w / 2 + 0.1)
     out = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(GREY, GREY, GREY))
-    return out, Letterbox(gain, left, top, h, w)
+    return out, Letterbox(new_w / w, new_h / h, left, top, h, w)
 
 
 def blob(images: Sequence[np.ndarray]) -> np.ndarray:
@@ -61,7 +62,8 @@ def blob(images: Sequence[np.ndarray]) -> np.ndarray:
 
 def unletterbox(boxes: np.ndarray, fit: Letterbox) -> np.ndarray:
     """Map boxes, (N, 4) x1 y1 x2 y2 in the network's pixels, into the picture's pixels, clipped to it."""
-    out = (boxes - np.array([fit.left, fit.top, fit.left, fit.top], dtype=boxes.dtype)) / boxes.dtype.type(fit.gain)
+    corner = np.array([fit.left, fit.top] * 2, dtype=boxes.dtype)
+    out = (boxes - corner) / np.array([fit.gain_x, fit.gain_y] * 2, dtype=boxes.dtype)
     out[:, 0::2] = out[:, 0::2].clip(0, fit.width)
     out[:, 1::2] = out[:, 1::2].clip(0, fit.height)
     return out

@@ -86,7 +86,7 @@ class Detector:
             raise UsageError(f"model not found: {path} (looked in {Path.cwd()}). It is an ONNX file that you exported.")
         if self.path.suffix.lower() != ".onnx":
             raise UsageError(
-                f"{path}: is no ONNX file by its name. Export the checkpoint first: yolo-attn export {path}"
+                f"{path}: is no ONNX file by its name. From a checkpoint one is made by: yolo-attn export BEST.pt"
             )
         self.runtime = runtime
         self._run: Any = None
