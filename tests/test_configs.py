@@ -1,0 +1,103 @@
+"""Every shipped YAML, every size: builds, runs forward and backward, with the right channels.
+
+All sizes run on the meta device, where shapes are worked out and nothing is computed; the smallest runs for real.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from ultralytics.nn import tasks
+
+from yolo_attn import config, registry
+
+NAMES = config.list_configs()
+
+
+def cases() -> list[Any]:
+    found = []
+    for name in NAMES:
+        scales = config.read(config.configs_folder() / name).get("scales") or {"": None}
+        found += [pytest.param(name, str(s), id=f"{name}-{s}" if s else name) for s in scales]
+    return found
+
+
+def load(name: str, scale: str) -> dict[str, Any]:
+    """The dictionary that the host's parser gets for a size."""
+    d = config.load_ultralytics(name, config.configs_folder() / name)
+    return {**d, "scale": scale} if scale else d
+
+
+def run(layers: nn.Sequential, save: list[int], x: torch.Tensor) -> tuple[Any, dict[int, tuple[Any, Any]]]:
+    """The host's own forward loop, keeping what each attention row gets and gives."""
+    kept: list[Any] = []
+    seen = {}
+    for m in layers:
+        if m.f != -1:
+            x = kept[m.f] if isinstance(m.f, int) else [x if j == -1 else kept[j] for j in m.f]
+        given = x
+        x = m(x)
+        if registry.binding_of(type(m)) is not None and isinstance(given, torch.Tensor):
+            seen[m.i] = (given, x)
+        kept.append(x if m.i in save else None)
+    return x, seen
+
+
+def tensors(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return [t for v in values for t in tensors(v)]
+
+
+@pytest.mark.parametrize(("name", "scale"), cases())
+def test_builds_and_runs_in_every_size(name: str, scale: str) -> None:
+    d = load(name, scale)
+    with torch.device("meta"):
+        layers, save = tasks.parse_model(copy.deepcopy(d), 3, verbose=False)
+        out, seen = run(layers.train(), save, torch.zeros(2, 3, 128, 192))
+    shapes = {t.shape for t in tensors(out)}
+    assert shapes
+    sum(t.sum() for t in tensors(out) if t.is_floating_point()).backward()
+    for p in layers.parameters():
+        assert p.grad is None or p.grad.shape == p.shape
+    for i, (given, result) in seen.items():
+        entry = registry.get_entry(d_module(d, i))
+        if entry.kind not in ("block", "fusion"):
+            assert given.shape == result.shape, (i, given.shape, result.shape)
+
+
+def d_module(d: dict[str, Any], i: int) -> str:
+    name: str = (d["backbone"] + d["head"])[i][2]
+    return name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_smallest_size_for_real(name: str) -> None:
+    """The whole model: finite outputs, and a gradient in every weight that attention brought."""
+    d = load(name, next(iter(config.read(config.configs_folder() / name).get("scales") or {"": None})))
+    torch.manual_seed(0)
+    cls = tasks.ClassificationModel if tasks.guess_model_task(d) == "classify" else tasks.DetectionModel
+    model = cls(copy.deepcopy(d), ch=3, verbose=False).train()
+    outputs = [t for t in tensors(model(torch.rand(2, 3, 64, 96))) if t.is_floating_point()]
+    assert all(torch.isfinite(t).all() for t in outputs)
+    sum((t * torch.randn_like(t)).sum() for t in outputs).backward()
+    for m in model.model:
+        if registry.binding_of(type(m)) is not None:
+            for key, p in m.named_parameters():
+                assert p.grad is not None, (m.i, m.type, key)
+                assert torch.isfinite(p.grad).all(), (m.i, m.type, key)
+    model.eval()
+    with torch.no_grad():
+        assert all(torch.isfinite(t).all() for t in tensors(model(torch.rand(1, 3, 96, 64))))
+
+
+def test_there_are_configs() -> None:
+    """The names that the README promises."""
+    wanted = {f"{base}_{attention}{place}.yaml" for base in ("yolov5", "yolov5-p6") for attention in ("se", "eca")
+              for place in ("", "_neck")}  # fmt: skip
+    assert wanted | {"yolov5_se_p5.yaml"} <= set(NAMES)
