@@ -25,12 +25,14 @@ class Touch:
         function: Its name; `Class.method` for a method. One that a version lacks is passed over.
         why: One line for the table of hosts.
         replacement: ``f(original, *args, **kwargs)`` run in its place; None splices the parser's two seams instead.
+        defined: False passes over a module that only imports the function from elsewhere.
     """
 
     module: str
     function: str
     why: str
     replacement: Callable[..., Any] | None = None
+    defined: bool = True
 
     @property
     def splice(self) -> bool:

@@ -5,6 +5,8 @@ Why each touch is there:
 - ``nn.tasks.parse_model`` looks module names up in its own globals and has no registry.
 - ``nn.tasks.yaml_model_load`` knows only the working folder and the host's own YAMLs; the kit's YAMLs, the
   classic dialect and ``register:`` are read here, wherever a model YAML enters: command line, trainer, DDP worker.
+- ``nn.tasks.BaseModel.load`` copies weights by name, and an inserted row renames every layer behind it; where
+  attention is involved they go by logical layer.
 - ``utils.dist.generate_ddp_file`` writes the script that each worker of a multi-GPU run starts with; before 8.4
   that script imports nothing of the caller's, and a registered module is a KeyError in every worker.
 - ``nn.tasks.BaseModel.fuse`` folds batch normalization in the host's own convolution class only, before it predicts,
@@ -22,6 +24,7 @@ from types import ModuleType
 from typing import Any, Callable
 
 from . import Host, Touch
+from .yolov5_shared import intersect_dicts
 
 __all__ = ["HOST"]
 
@@ -40,6 +43,10 @@ def _load_yaml(original: Callable[..., dict[str, Any]], path: Any) -> dict[str, 
     config = importlib.import_module(f"{KIT}.config")
     found = config.locate(path)
     return original(path) if found is None else config.load_ultralytics(path, found)
+
+
+def _load_weights(original: Callable[..., Any], self: Any, weights: Any, *rest: Any, **more: Any) -> Any:
+    return importlib.import_module(f"{KIT}.pretrained").load(original, self, weights, *rest, **more)
 
 
 def _worker_script(original: Callable[..., str], trainer: Any) -> str:
@@ -75,6 +82,13 @@ HOST = Host(
         Touch(
             "ultralytics.nn.tasks", "yaml_model_load", "the kit's YAMLs, the classic dialect, `register:`", _load_yaml
         ),
+        Touch(
+            "ultralytics.utils.torch_utils",
+            "intersect_dicts",
+            "the newest YOLOv5 checkouts load through it: pretrained weights by logical layer",
+            intersect_dicts,
+        ),
+        Touch("ultralytics.nn.tasks", "BaseModel.load", "pretrained weights by logical layer", _load_weights),
         Touch(
             "ultralytics.utils.dist", "generate_ddp_file", "the kit in every worker of a multi-GPU run", _worker_script
         ),

@@ -12,6 +12,8 @@ Why each touch is there:
   program that has no network, some at import; a font that matplotlib brings stands in.
 - ``utils.general.check_online`` waits ten seconds where packets are swallowed: ``YOLO_OFFLINE`` answers for it.
 
+- ``intersect_dicts`` (of ``utils.general``, in v6.0 of ``utils.torch_utils``, lately of ultralytics) copies weights by
+  name, and an inserted row renames every layer behind it; where attention is involved they go by logical layer.
 - ``utils.plots.check_pil_font`` and a module's own ``np``: names dropped by NumPy and Pillow since
   (:mod:`.yolov5_dated`).
 
@@ -61,6 +63,7 @@ def make(
 ) -> Host:
     """Return the host whose modules are called `prefix` + ``models.yolo`` and so on."""
     yolo, general, plots = (f"{prefix}{n}" for n in ("models.yolo", "utils.general", "utils.plots"))
+    by_layer = "pretrained weights by logical layer"
     return Host(
         name=name,
         touches=(
@@ -70,6 +73,8 @@ def make(
             Touch(general, "check_file", "the kit's YAMLs under `--cfg`", _check_file),
             Touch(general, "check_font", "no network: a font that stands in", _check_font),
             Touch(general, "user_config_dir", "no network, v6.0: the same", _user_config_dir),
+            Touch(general, "intersect_dicts", by_layer, intersect_dicts, defined=False),
+            Touch(f"{prefix}utils.torch_utils", "intersect_dicts", f"v6.0: {by_layer}", intersect_dicts, defined=False),
             Touch(general, "check_online", "`YOLO_OFFLINE`", _check_online),
             Touch(plots, "check_pil_font", "names dropped by Pillow", font_with_size),
             Touch(plots, "check_font", "v6.0: the same", font_with_size),
@@ -126,6 +131,11 @@ def _fuse(original: Callable[..., Any], self: Any, *rest: Any, **more: Any) -> A
     result = original(self, *rest, **more)
     importlib.import_module(f"{KIT}.modules._conv").fuse(self)
     return result
+
+
+def intersect_dicts(original: Callable[..., Any], da: Any, db: Any, exclude: Any = ()) -> Any:
+    """Let `da` reach the layers of `db` that it belongs to."""
+    return importlib.import_module(f"{KIT}.pretrained").intersect(original, da, db, exclude)
 
 
 def _check_file(original: Callable[..., Any], file: Any, *rest: Any, **more: Any) -> Any:

@@ -27,6 +27,8 @@ _EXPORTS = {
     "load_plugin": "plugins:load_file",
     "register": "registry",
     "remove": "placement",
+    "set_start": "placement",
+    "transfer": "weights",
     "uninstall": "parser",
     "unregister": "registry",
 }
@@ -43,6 +45,8 @@ __all__ = [
     "load_plugin",
     "register",
     "remove",
+    "set_start",
+    "transfer",
     "uninstall",
     "unregister",
 ]
@@ -50,9 +54,10 @@ __all__ = [
 if TYPE_CHECKING:
     from .errors import YoloAttnError
     from .parser import install, installed, uninstall
-    from .placement import insert, remove
+    from .placement import insert, remove, set_start
     from .plugins import load_file as load_plugin
     from .registry import get_module, list_modules, register, unregister
+    from .weights import transfer
 
 
 def __getattr__(name: str) -> Any:

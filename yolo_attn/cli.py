@@ -20,6 +20,7 @@ COMMANDS = {
     "show": "build a model YAML: table, parameters and GFLOPs beside the model without attention",
     "env": "versions, devices, hosts found and hooked; for bug reports",
     "insert": "put attention into a model YAML, or take it out again",
+    "transfer": "pretrained weights into a model with attention, by logical layer",
     "train": "train a detector; the same as train_detect.py",
     "export": "export a checkpoint to ONNX and prove it equal to PyTorch",
     "detect": "detect with an ONNX file, without torch and ultralytics",

@@ -183,7 +183,7 @@ def load_classic(name: str | os.PathLike[str], path: Path) -> dict[str, Any]:
         PluginError: What it names under ``register:`` cannot be loaded.
     """
     d = config.read(path)
-    scale = config.split_scale(Path(str(name)).stem)[1]
+    scale = config.split_scale(Path(str(name)).stem)[1] or str(d.get("scale") or "")
     config.validate({**d, "scale": scale}, str(name))
     plugins.load_register(d, path.parent, str(name))
     return to_classic(d, scale, str(name))

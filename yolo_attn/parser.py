@@ -171,6 +171,8 @@ def _hook_function(host: Any, touch: Any, module: types.ModuleType) -> None:
     function = _innermost(_reach(module, touch.function), module, touch.function)
     if function is None and not touch.splice:  # imported from elsewhere, as some versions have it
         return
+    if function is None and not touch.defined:
+        return
     if function is None:
         raise HostError(_refusal(host, module, f"{touch.function} is no plain Python function"))
     _recover(function, module, touch.function)

@@ -33,7 +33,7 @@ from .errors import ConfigError, UsageError, did_you_mean
 from .graph import Graph, Node, is_block
 from .layout import Change, Layout, Line
 
-__all__ = ["MARK", "PLACES", "insert", "outline", "remove"]
+__all__ = ["MARK", "PLACES", "insert", "outline", "remove", "set_start"]
 
 Config = Union[str, "os.PathLike[str]", dict]
 
@@ -133,6 +133,37 @@ def remove(cfg: Config, module: str | None = None) -> Any:
     return _render(text, name, graph, removing=True)
 
 
+def set_start(cfg: Config, start: str = "identity") -> tuple[Any, list[str]]:
+    """Write a start into every row with attention: ``identity`` lets a model begin as the one without it.
+
+    Args:
+        cfg: As in :func:`insert`.
+        start: ``identity`` or ``paper``.
+
+    Returns:
+        The new YAML text or dictionary, and the modules in it that know no start, which stay as they are.
+
+    Raises:
+        UsageError: Another word for `start`.
+        ConfigError: `cfg` is no valid model.
+    """
+    _check_start(start)
+    text, d, name = _read(cfg)
+    graph = Graph.of(d)
+    without: list[str] = []
+    for node in graph.nodes:
+        args = node.args
+        named = dict(args.pop()) if args and isinstance(args[-1], dict) else {}
+        starts = _knows_start(node.module, named, d)
+        if starts:
+            node.tail[2] = [*args, {**named, "start": start}]
+        elif starts is False:
+            without.append(node.module)
+    if text is None:
+        return {**deepcopy(d), **deepcopy(graph.parts())}, without
+    return _render(text, name, graph), without
+
+
 def outline(d: Mapping[str, Any]) -> str:
     """Return what a model dictionary offers to insert behind, in one line: types with row numbers, and stages."""
     graph = Graph.of(dict(d))
@@ -184,17 +215,12 @@ def _options(module: str, d: dict[str, Any], start: str | None, args: Any) -> li
     if positional and isinstance(positional[-1], Mapping):
         named = {**positional.pop(), **named}
     if start is not None:
-        if start not in ("identity", "paper"):
-            raise UsageError(
-                f"start is 'identity' or 'paper', got {start!r}.{did_you_mean(start, ('identity', 'paper'))}"
-            )
+        _check_start(start)
         named["start"] = start
     if module not in (d.get("register") or {}):
         entry = registry.get_entry(module.rpartition("yolo_attn.")[2])
-        if entry.kind == "fusion":
-            raise UsageError(
-                f"{module} joins several inputs; it replaces a Concat by hand and cannot stand behind a row."
-            )
+        if entry.kind in ("fusion", "head"):
+            raise UsageError(f"{module} is no attention to put behind a row ({entry.kind}); write its row by hand.")
         if entry.binding.is_block:
             raise UsageError(
                 f"{module} is a block of its own, not attention to put behind one. "
@@ -205,6 +231,29 @@ def _options(module: str, d: dict[str, Any], start: str | None, args: Any) -> li
         except Mismatch as exc:
             raise UsageError(f"{module}: {exc}.") from exc
     return [*positional, named] if named else positional
+
+
+def _check_start(start: str) -> None:
+    if start not in ("identity", "paper"):
+        raise UsageError(f"start is 'identity' or 'paper', got {start!r}.{did_you_mean(start, ('identity', 'paper'))}")
+
+
+def _knows_start(module: str, named: Mapping[str, Any], d: Mapping[str, Any]) -> bool | None:
+    """Whether a row's attention knows `start`; None if the row has no attention of the kit."""
+    if module in (d.get("register") or {}):
+        return False
+    entry = registry.find(module.rpartition("yolo_attn.")[2])
+    if entry is None or module in _HOSTS_OWN or entry.kind in ("fusion", "head"):
+        return None
+    parameters = entry.binding.signature.parameters
+    if "start" in parameters:
+        return True
+    if entry.kind != "block":
+        return False
+    if "options" not in parameters:
+        return None
+    inner = registry.find(str(named.get("module", "SEAttention")))
+    return inner is not None and "start" in inner.binding.signature.parameters
 
 
 def _tail(module: str, options: list[Any]) -> list[Any]:
@@ -343,7 +392,7 @@ def _is_attention(name: str, marked: bool, wanted: set[str] | None) -> bool:
     if name in _HOSTS_OWN:
         return False
     entry = registry.find(name.rpartition("yolo_attn.")[2])
-    return entry is not None and entry.kind not in ("block", "fusion") and not entry.binding.is_block
+    return entry is not None and entry.kind not in ("block", "fusion", "head") and not entry.binding.is_block
 
 
 def _inside_of(node: Node) -> str | None:

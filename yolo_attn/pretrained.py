@@ -1,0 +1,125 @@
+"""The hosts' own loading of pretrained weights, by logical layer where attention is involved.
+
+Both hosts copy what has the same name and shape, and an inserted row gives most layers another's name. Whatever
+the way in, the ultralytics host ends in ``BaseModel.load`` (``--weights``, ``pretrained=``, ``.load()``), classic
+YOLOv5 in ``intersect_dicts``; both are wrapped here. Detectors without attention, and a checkpoint of the very same
+model, pass through untouched.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Callable
+
+from . import checkpoint, weights
+from .log import LOGGER, announce
+
+__all__ = ["intersect", "load"]
+
+
+def load(original: Callable[..., Any], self: Any, given: Any, *rest: Any, **more: Any) -> Any:
+    """Stand in for the ultralytics host's ``BaseModel.load(self, weights, verbose=True)``."""
+    source = (given.get("ema") or given.get("model")) if isinstance(given, dict) else given
+    report = _align(source, self)
+    if report is None:
+        return original(self, given, *rest, **more)
+    renamed: Any = Renamed(source, report, self)
+    if isinstance(given, dict):
+        renamed = {**given, "ema": renamed, "model": renamed}
+    result = original(self, renamed, *rest, **more)
+    report.source = str(getattr(source, "pt_path", None) or "the checkpoint")
+    if more.get("verbose", rest[0] if rest else True):
+        _tell(report)
+    weights.take_names(self, checkpoint.of(source).names, report)
+    return result
+
+
+def intersect(original: Callable[..., Any], da: Any, db: Any, exclude: Any = ()) -> Any:
+    """Stand in for classic YOLOv5's ``intersect_dicts(da, db, exclude)``.
+
+    It is given two state dicts; the models that they belong to are the caller's, who has both at hand.
+    """
+    target, source = _owners(da, db)
+    report = _align(source if source is not None else da, target) if target is not None else None
+    by_name = original(da, db, exclude)
+    if report is None or by_name.keys() == {t for t, s in report.mapping.items() if t == s}:
+        return by_name
+    _tell(report)
+    moved = {t: da[s] for t, s in report.mapping.items() if s in da}
+    return original(moved, db, exclude)
+
+
+class Renamed:
+    """A detector whose state dict has the target's names; everything else is the detector's own."""
+
+    def __init__(self, model: Any, report: weights.Report, target: Any) -> None:
+        self._model, self._report = model, report
+        self._wanted = {k: tuple(v.shape) for k, v in target.state_dict().items()}
+
+    def float(self) -> Renamed:
+        """Convert to single precision, as the host asks before it reads."""
+        self._model.float()
+        return self
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what fits, and what has another shape only: a class layer, which the host fits by class name."""
+        have = self._model.state_dict()
+        names = {**self._report.mapping, **self._report.misfits}
+        return {t: have[s] for t, s in names.items() if s in have}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+def _align(source: Any, target: Any) -> weights.Report | None:
+    """Return how to rename, or None where the host's own way is right."""
+    try:
+        here, there = checkpoint.of(target), checkpoint.of(source)
+        if here.model is None or not there.tensors:
+            return None
+        if not weights.attention_in(here.model) and not (there.model is not None and weights.attention_in(there.model)):
+            return None
+        report = weights.align(there, here)
+    except Exception as exc:  # a model of unknown build is the host's to load
+        LOGGER.debug("weights are loaded by the host alone: %s: %s", type(exc).__name__, exc)
+        return None
+    same = all(t == s for t, s in report.mapping.items())
+    return None if same and not report.new and not report.mismatch and not report.unused else report
+
+
+def _tell(report: weights.Report) -> None:
+    announce("%s", report.summary())
+    if report.fraction < weights.THRESHOLD:
+        LOGGER.warning(
+            "the weights are of another architecture: %.0f%% of the detector's tensors received any",
+            100 * report.fraction,
+        )
+    if report.rewired:
+        LOGGER.warning("rows %s have other inputs than in the source", ", ".join(map(str, report.rewired)))
+
+
+def _owners(da: dict[str, Any], db: dict[str, Any]) -> tuple[Any, Any]:
+    """The caller's detectors whose parameters `db` and `da` are, found among its variables by their memory."""
+    frame = sys._getframe(2)
+    target = source = None
+    for _ in range(6):
+        if frame is None or target is not None:
+            break
+        for value in list(frame.f_locals.values()):
+            for candidate in value.values() if isinstance(value, dict) else (value,):
+                if _owns(candidate, db):
+                    target = candidate
+                elif source is None and _owns(candidate, da):
+                    source = candidate
+        frame = frame.f_back  # type: ignore[assignment]
+    return target, source
+
+
+def _owns(candidate: Any, state: dict[str, Any]) -> bool:
+    from torch import nn
+
+    if not isinstance(candidate, nn.Module) or not state:
+        return False
+    key, tensor = next(iter(state.items()))
+    own = dict(candidate.named_parameters()).get(key)
+    return own is not None and own.data_ptr() == tensor.data_ptr()

@@ -1,0 +1,549 @@
+"""Pretrained weights into a detector with attention, by logical layer.
+
+A host loads by name, ``model.7.conv.weight`` into ``model.7.conv.weight``. One inserted row shifts every number
+behind it, and what then has the right name and shape is another layer's. Here the rows of both models are
+aligned first: attention rows step aside, the others are matched in order, by type and by what they hold.
+Attention goes into attention of the same kind at the same place; any other starts new, and the report says so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import checkpoint, plugins, registry
+from .checkpoint import Checkpoint, tensors_of
+from .errors import CheckpointError
+
+__all__ = ["Layer", "Report", "align", "attention_in", "take_names", "transfer"]
+
+THRESHOLD = 0.5
+KIT = (__package__ or "yolo_attn").partition(".")[0]
+
+# Detection heads exchange what they share: boxes and classes of a segmentation head fit a detector.
+_HEADS = frozenset(
+    [
+        "Detect",
+        "Segment",
+        "Pose",
+        "OBB",
+        "v10Detect",
+        "WorldDetect",
+        "YOLOEDetect",
+        "YOLOESegment",
+        "Segment26",
+        "Pose26",
+        "OBB26",
+    ]
+)
+
+
+@dataclass
+class Layer:
+    """One row of the target and what became of its tensors.
+
+    Args:
+        row: Its index.
+        module: Its type.
+        source: The source's row, or None.
+        transferred: How many tensors came.
+        new: Names of tensors that keep their own start.
+        mismatch: Name, source shape, target shape of tensors that do not fit.
+        attention: Whether the whole row is attention.
+    """
+
+    row: int
+    module: str
+    source: int | None
+    transferred: int
+    new: list[str]
+    mismatch: list[tuple[str, tuple[int, ...], tuple[int, ...]]]
+    attention: bool
+
+
+@dataclass
+class Report:
+    """What a transfer did.
+
+    Args:
+        source: Where the weights came from.
+        layers: The target's rows that hold tensors.
+        mapping: Target tensor to source tensor.
+        unused: Source tensors without a place, by name.
+        attention: Target tensors that belong to attention.
+        rewired: Rows whose inputs differ from those of the row that their weights came from.
+        misfits: Target tensor to source tensor of another shape.
+        classes: Class counts of source and target, as far as known.
+    """
+
+    source: str
+    layers: list[Layer]
+    mapping: dict[str, str]
+    unused: list[str]
+    attention: set[str]
+    rewired: list[int] = field(default_factory=list)
+    misfits: dict[str, str] = field(default_factory=dict)
+    classes: tuple[int | None, int | None] = (None, None)
+
+    @property
+    def new(self) -> list[str]:
+        """Target tensors that nothing came for, without those whose shape differs."""
+        return [k for layer in self.layers for k in layer.new]
+
+    @property
+    def new_attention(self) -> list[str]:
+        """Those of them that belong to attention."""
+        return [k for k in self.new if k in self.attention]
+
+    @property
+    def mismatch(self) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
+        """Tensors whose shapes differ."""
+        return [m for layer in self.layers for m in layer.mismatch]
+
+    @property
+    def base(self) -> int:
+        """How many tensors the target has beside attention."""
+        return sum(
+            len([k for k in layer.new if k not in self.attention])
+            + len([m for m in layer.mismatch if m[0] not in self.attention])
+            for layer in self.layers
+        ) + len([k for k in self.mapping if k not in self.attention])
+
+    @property
+    def matched(self) -> int:
+        """How many of them received weights."""
+        return len([k for k in self.mapping if k not in self.attention])
+
+    @property
+    def fraction(self) -> float:
+        """Share of the target's tensors beside attention that received weights, 0 to 1."""
+        return self.matched / self.base if self.base else 1.0
+
+    def summary(self) -> str:
+        """Return one line."""
+        words = [f"{self.matched} of {self.base} tensors of the detector received weights of {self.source}"]
+        attended = len(self.mapping) - self.matched
+        fresh = sum(m[0] in self.attention for m in self.mismatch) + len(self.new_attention)
+        words += [f"{attended} of attention likewise"] if attended else []
+        words += [f"{fresh} of attention are new"] if fresh else []
+        other = len(self.mismatch) - sum(m[0] in self.attention for m in self.mismatch)
+        words += [f"{other} have another shape{self._why()}"] if other else []
+        words += [f"{len(self.unused)} of the source are not used"] if self.unused else []
+        return ", ".join(words)
+
+    def _why(self) -> str:
+        a, b = self.classes
+        return f" ({a} classes there, {b} here)" if a and b and a != b else ""
+
+    def table(self) -> str:
+        """Return a table of the rows: index, type, source row, tensors that came, what did not."""
+        rows = [("row", "from", "module", "weights", "")]
+        for x in self.layers:
+            count = x.transferred + len(x.new) + len(x.mismatch)
+            notes = [f"{len(x.new)} new{' (attention)' if set(x.new) <= self.attention else ''}"] if x.new else []
+            notes += [f"{_shape(b)} here, {_shape(a)} there: {k.split('.', 2)[-1]}" for k, a, b in x.mismatch[:2]]
+            notes += [f"{len(x.mismatch) - 2} more shapes differ"] if len(x.mismatch) > 2 else []
+            notes += ["other inputs than in the source"] if x.row in self.rewired else []
+            source = "-" if x.source is None else str(x.source)
+            rows.append((str(x.row), source, x.module, f"{x.transferred}/{count}", "; ".join(notes)))
+        widths = [max(len(r[c]) for r in rows) for c in range(4)]
+        lines = [
+            f"{r[0]:>{widths[0]}}  {r[1]:>{widths[1]}}  {r[2]:<{widths[2]}}  {r[3]:>{widths[3]}}  {r[4]}".rstrip()
+            for r in rows
+        ]
+        if self.unused:
+            by_row: dict[str, int] = {}
+            for key in self.unused:
+                row = ".".join(key.split(".")[:2])
+                by_row[row] = by_row.get(row, 0) + 1
+            lines.append("not used: " + ", ".join(f"{k} ({n})" for k, n in by_row.items()))
+        return "\n".join([*lines, self.summary()])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        return {
+            "source": self.source,
+            "transferred": len(self.mapping),
+            "detector_tensors": self.base,
+            "detector_tensors_transferred": self.matched,
+            "fraction": round(self.fraction, 4),
+            "classes": {"source": self.classes[0], "target": self.classes[1]},
+            "layers": [
+                {
+                    "row": x.row,
+                    "module": x.module,
+                    "source_row": x.source,
+                    "attention": x.attention,
+                    "transferred": x.transferred,
+                    "new": x.new,
+                    "mismatch": [{"name": k, "source": list(a), "target": list(b)} for k, a, b in x.mismatch],
+                }
+                for x in self.layers
+            ],
+            "new_attention": self.new_attention,
+            "not_used": self.unused,
+            "rewired": self.rewired,
+            "mapping": self.mapping,
+        }
+
+    def to_json(self) -> str:
+        """Return everything as JSON."""
+        return json.dumps(self.to_dict(), indent=1)
+
+
+def transfer(
+    source: Any,
+    target: Any,
+    *,
+    minimum: float = THRESHOLD,
+    force: bool = False,
+    inference: bool = False,
+) -> Report:
+    """Load weights into a detector by logical layer.
+
+    Args:
+        source: A checkpoint file (`.pt` of ultralytics or YOLOv5, state dict, `.safetensors`), a detector, or a
+            state dict.
+        target: A detector of either host, or ultralytics' ``YOLO``; changed in place.
+        minimum: Least share of the target's tensors beside attention that must receive weights.
+        force: Load also below it.
+        inference: The model is to be used as it is: a tensor that stays without weights is an error.
+
+    Returns:
+        What went where.
+
+    Raises:
+        CheckpointError: The source cannot be read, is fused, is another architecture, or (`inference`) lacks weights.
+    """
+    ckpt = checkpoint.read(source) if isinstance(source, (str, os.PathLike)) else checkpoint.of(source)
+    if not ckpt.tensors:
+        raise CheckpointError(f"{ckpt.file}: neither a detector nor a state dict: {type(source).__name__}")
+    report = align(ckpt, target)
+    if report.fraction < minimum and not force:
+        raise CheckpointError(
+            f"{ckpt.file} is another architecture: {report.matched} of {report.base} tensors of the detector "
+            f"({report.fraction:.0%}) would receive weights, below {minimum:.0%}.{_hint(ckpt)} "
+            f"Choose weights of the same model and size, or force the transfer."
+        )
+    if inference and (report.new or report.mismatch):
+        missing = [*report.new, *(m[0] for m in report.mismatch)]
+        attention = [k for k in missing if k in report.attention]
+        what = f"{len(attention)} of them of attention, " if attention else ""
+        raise CheckpointError(
+            f"{ckpt.file} has no weights for {len(missing)} tensors ({what}first {(attention or missing)[0]}): the model "
+            f"would detect with random ones. Use the checkpoint of this very model, or train it first."
+        )
+    detector = checkpoint.detector(target)
+    detector.load_state_dict({k: ckpt.tensors[s] for k, s in report.mapping.items()}, strict=False)
+    take_names(detector, ckpt.names, report)
+    if detector is not target and hasattr(target, "ckpt"):
+        target.ckpt = {
+            **(target.ckpt or {}),
+            "model": detector,
+        }  # the host's trainer starts from it only if this is set
+    return report
+
+
+def align(source: Any, target: Any) -> Report:
+    """Return what :func:`transfer` would do, changing nothing.
+
+    Raises:
+        CheckpointError: `target` is no detector.
+    """
+    ckpt = checkpoint.of(source)
+    detector = checkpoint.detector(target)
+    if detector is None:
+        raise CheckpointError(f"the target is no YOLO detector but a {type(target).__name__}")
+    there, here = _rows_of(ckpt), _rows_of(checkpoint.of(detector))
+    pairs = _align([r for r in there if not r.attention_row], [r for r in here if not r.attention_row])
+    partner = {t.index: s for s, t in pairs}
+    partner.update(_align_attention(there, here, partner))
+    mapping: dict[str, str] = {}
+    layers, attention = [], set()
+    for t in here:
+        attention |= {t.key(k) for k in t.shapes if t.attention_of(k) is not None}
+        layers.append(_match(partner.get(t.index), t, mapping))
+    layers = [x for x in layers if x.transferred or x.new or x.mismatch]
+    rows = {t.index: t for t in here}
+    misfits = {k: partner[x.row].key(rows[x.row].name(k)) for x in layers for k, _, _ in x.mismatch}
+    used = {*mapping.values(), *misfits.values()}
+    unused = [k for k in ckpt.tensors if k not in used]
+    report = Report(ckpt.file, layers, mapping, unused, attention, _rewired(there, here, pairs), misfits)
+    report.classes = (_classes(ckpt.model, ckpt.names), _classes(detector, {}))
+    return report
+
+
+def attention_in(module: Any) -> dict[str, str]:
+    """Return the path and registered name of each attention module within a module tree, live or inert."""
+    found: dict[str, str] = {}
+
+    def walk(m: Any, path: str) -> None:
+        name = _attention_name(type(m))
+        if name is not None:
+            found[path] = name
+            return
+        for n, child in (getattr(m, "_modules", None) or {}).items():
+            if child is not None:
+                walk(child, f"{path}.{n}" if path else n)
+
+    walk(module, "")
+    return found
+
+
+# -- rows ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class _Row:
+    index: int
+    prefix: str
+    family: str
+    module: str
+    shapes: dict[str, tuple[int, ...]]
+    attention: dict[str, str]
+    inputs: list[int] | None = None
+
+    def key(self, name: str) -> str:
+        return self.prefix + name
+
+    def name(self, key: str) -> str:
+        return key[len(self.prefix) :]
+
+    @property
+    def attention_row(self) -> bool:
+        return "" in self.attention
+
+    def attention_of(self, name: str) -> str | None:
+        """The path of the attention module that a tensor belongs to, or None."""
+        return next((p for p in self.attention if not p or name.startswith(p + ".")), None)
+
+    def base(self) -> dict[str, tuple[int, ...]]:
+        return {k: v for k, v in self.shapes.items() if self.attention_of(k) is None}
+
+
+def _rows_of(ckpt: Checkpoint) -> list[_Row]:
+    if ckpt.model is None:
+        return _rows_of_names(ckpt.tensors)
+    rows: list[_Row] = []
+    for i, layer in enumerate(ckpt.model._modules["model"]._modules.values()):
+        cls = _unwrapped(layer)
+        f = getattr(layer, "f", -1)
+        inputs = [i + x if x < 0 else x for x in (f if isinstance(f, (list, tuple)) else [f])]
+        rows.append(
+            _Row(
+                i,
+                f"model.{i}.",
+                _family(cls),
+                cls.__name__,
+                {k: tuple(v.shape) for k, v in tensors_of(layer)},
+                attention_in(layer),
+                inputs,
+            )
+        )
+    return rows
+
+
+def _unwrapped(layer: Any) -> type:
+    """The type of a row; that of its first copy where the host repeats a row in a Sequential."""
+    while type(layer).__name__ == "Sequential" and (getattr(layer, "_modules", None) or {}).get("0") is not None:
+        layer = layer._modules["0"]
+    return type(layer)
+
+
+def _rows_of_names(tensors: Mapping[str, Any]) -> list[_Row]:
+    rows: dict[int, _Row] = {}
+    for key, value in tensors.items():
+        match = re.fullmatch(r"model\.(\d+)\.(.+)", key)
+        if match:
+            i = int(match.group(1))
+            rows.setdefault(i, _Row(i, f"model.{i}.", "", "", {}, {})).shapes[match.group(2)] = tuple(value.shape)
+    return [rows[i] for i in sorted(rows)]
+
+
+def _attention_name(cls: type) -> str | None:
+    """The registered name of an attention class, also of the inert stand-in for one; None for any other class."""
+    if issubclass(cls, checkpoint.Inert):
+        if cls.__module__.startswith(("torch.", "ultralytics.")):
+            return None
+        if cls.__module__.startswith(f"{KIT}.plugins."):
+            return cls.__name__
+        entry = registry.find(cls.__name__)
+    else:
+        entry = registry._by_class.get(cls)
+        if entry is None:
+            binding = plugins.binding_of(cls)
+            return cls.__name__ if binding is not None and not binding.is_block else None
+    if entry is None or entry.kind in ("block", "head") or entry.binding.is_block:
+        return None
+    return entry.name
+
+
+def _family(cls: type) -> str:
+    """What a row is beside its attention: C3SE is a C3, SEConv a Conv, Segment a Detect."""
+    names = [c.__name__ for c in cls.__mro__]
+    entry = registry.find(cls.__name__)
+    if entry is not None and entry.kind == "block":
+        names = [c.__name__ for c in entry.cls.__mro__]
+        for name in names:
+            if name.endswith("Attention") and len(name) > len("Attention"):
+                return name[: -len("Attention")]
+        if "Conv" in names:
+            return "Conv"
+    return "Detect" if names[0] in _HEADS else names[0]
+
+
+# -- alignment -----------------------------------------------------------------------------------------------------
+
+
+def _align(there: list[_Row], here: list[_Row]) -> list[tuple[_Row, _Row]]:
+    """Match rows in order so that most tensors find a place (the alignment of sequences by dynamic programming)."""
+    n, m = len(there), len(here)
+    gain = [[_gain(s, t) for t in here] for s in there]
+    best = [[0] * (m + 1) for _ in range(n + 1)]
+    for a in range(n - 1, -1, -1):
+        for b in range(m - 1, -1, -1):
+            with_it = gain[a][b] + best[a + 1][b + 1] if gain[a][b] else 0
+            best[a][b] = max(best[a + 1][b], best[a][b + 1], with_it)
+    pairs, a, b = [], 0, 0
+    while a < n and b < m:
+        if gain[a][b] and best[a][b] == gain[a][b] + best[a + 1][b + 1]:
+            pairs.append((there[a], here[b]))
+            a, b = a + 1, b + 1
+        elif best[a][b] == best[a + 1][b]:
+            a += 1
+        else:
+            b += 1
+    return pairs
+
+
+def _gain(s: _Row, t: _Row) -> int:
+    """What a pair is worth: by the names of its tensors first, so that a stage meets its like, then by shapes."""
+    if s.family and s.family != t.family:
+        return 0
+    ours, theirs = t.base(), s.base()
+    named = ours.keys() & theirs.keys()
+    if not s.family and (not named or _kinds(ours) != _kinds(theirs)):
+        return 0
+    return 1000 * (1 + len(named)) + sum(ours[k] == theirs[k] for k in named)
+
+
+def _kinds(names: Iterable[str]) -> set[str]:
+    """What tells a row's type where only names are known: they, whatever the number of repeats, beside attention."""
+    return {re.sub(r"\.\d+\.", ".#.", k) for k in names if not re.search(r"(^|\.)attn\.", k)}
+
+
+def _align_attention(there: list[_Row], here: list[_Row], partner: dict[int, _Row]) -> dict[int, _Row]:
+    """Match attention rows of one kind that stand behind the same row, or for names only in the same gap."""
+    at_there, at_here = {r.index: r for r in there}, {r.index: r for r in here}
+    found: dict[int, _Row] = {}
+    taken = {s.index for s in partner.values()}
+    typed = all(r.family for r in there)
+    for t in (r for r in here if r.attention_row):
+        for s in there:
+            if s.index in taken:
+                continue
+            if typed:
+                if not s.attention_row or s.attention[""] != t.attention[""]:
+                    continue
+                origin = partner.get(_origin(t, at_here))
+                if origin is None or origin.index != _origin(s, at_there):
+                    continue
+            else:
+                if not s.shapes or s.shapes != t.shapes:
+                    continue
+                before = max((i for i in partner if i < t.index), default=None)
+                after = min((i for i in partner if i > t.index), default=None)
+                if before is not None and s.index < partner[before].index:
+                    continue
+                if after is not None and s.index > partner[after].index:
+                    continue
+            found[t.index] = s
+            taken.add(s.index)
+            break
+    return found
+
+
+def _origin(row: _Row, rows: dict[int, _Row]) -> int:
+    """The row whose output an attention row attends to, attention between them skipped."""
+    while row.attention_row and row.inputs and len(row.inputs) == 1 and row.inputs[0] in rows:
+        row = rows[row.inputs[0]]
+    return row.index
+
+
+def _match(s: _Row | None, t: _Row, mapping: dict[str, str]) -> Layer:
+    layer = Layer(t.index, t.module, s.index if s else None, 0, [], [], t.attention_row)
+    if s is None:
+        layer.new = [t.key(k) for k in t.shapes]
+        return layer
+    strange = {p for p, name in t.attention.items() if not _same_attention(s, t, p, name)}
+    for k, shape in t.shapes.items():
+        if k not in s.shapes or t.attention_of(k) in strange:
+            layer.new.append(t.key(k))
+        elif s.shapes[k] != shape:
+            layer.mismatch.append((t.key(k), s.shapes[k], shape))
+        else:
+            mapping[t.key(k)] = s.key(k)
+            layer.transferred += 1
+    return layer
+
+
+def _same_attention(s: _Row, t: _Row, path: str, name: str) -> bool:
+    """Whether the attention at `path` is of one kind in both and fits as a whole: half a gate is none."""
+    if s.family and s.attention.get(path) != name:
+        return False
+    begin = path + "." if path else ""
+    ours = {k: v for k, v in t.shapes.items() if k.startswith(begin)}
+    theirs = {k: v for k, v in s.shapes.items() if k.startswith(begin)}
+    return ours == theirs
+
+
+def _rewired(there: list[_Row], here: list[_Row], pairs: list[tuple[_Row, _Row]]) -> list[int]:
+    at_there, at_here = {r.index: r for r in there}, {r.index: r for r in here}
+    back = {t.index: s.index for s, t in pairs}
+    out = []
+    for s, t in pairs:
+        if s.inputs is None or t.inputs is None:
+            continue
+        ours = [back.get(_origin(at_here[i], at_here)) if i in at_here else -1 for i in t.inputs]
+        theirs = [_origin(at_there[i], at_there) if i in at_there else -1 for i in s.inputs]
+        if ours != theirs:
+            out.append(t.index)
+    return out
+
+
+# -- small things --------------------------------------------------------------------------------------------------
+
+
+def _classes(model: Any, names: Mapping[int, str]) -> int | None:
+    if names:
+        return len(names)
+    head = list(model._modules["model"]._modules.values())[-1] if model is not None else None
+    nc = getattr(head, "nc", None)
+    return int(nc) if isinstance(nc, int) else None
+
+
+def _hint(ckpt: Checkpoint) -> str:
+    fused = any(k.endswith("conv.weight") for k in ckpt.tensors) and not any(".bn." in k for k in ckpt.tensors)
+    return " Its batch norms are fused into its convolutions: use the checkpoint from before that." if fused else ""
+
+
+def take_names(detector: Any, names: dict[int, str], report: Report) -> None:
+    """Class names travel with a head that came whole, if the target has none of its own."""
+    own = getattr(detector, "names", None)
+    head = report.layers[-1] if report.layers else None
+    if not names or head is None or head.new or head.mismatch or len(own or ()) != len(names):
+        return
+    if own is None or all(str(k) == str(v) for k, v in _numbered(own)):
+        detector.names = dict(names)
+
+
+def _numbered(names: Any) -> list[tuple[Any, Any]]:
+    return list(names.items()) if isinstance(names, Mapping) else list(enumerate(names))
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
