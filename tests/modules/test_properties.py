@@ -216,6 +216,14 @@ def test_the_class_name_does_not_matter(name):
 
 
 @each
+def test_no_attribute_hides_a_method_of_torch(name):
+    """`self.half = 8` would take `model.half()` away from the host."""
+    methods = {n for n in dir(nn.Module) if callable(getattr(nn.Module, n))}
+    for part in build(name, start="identity").modules():
+        assert not methods & {*vars(part), *part._parameters, *part._modules, *part._buffers}
+
+
+@each
 def test_bare_parameters_are_called_weight_or_bias(name):
     """The optimizers of older hosts collect parameters by these names only."""
     for start in ("paper", "identity"):
@@ -249,8 +257,8 @@ def test_onnx_with_dynamic_batch_height_and_width(name, start):
 
 # Nodes of the dynamic graph, constants left out: what the formula needs, so that a chain of shape operations shows.
 NODES = {
-    "SEAttention": 6, "ECA": 6, "SEVar1": 3, "SEVar2": 4, "SEVar3": 4, "eSE": 4, "CBAM": 17, "CoordAtt": 16, "LSKA": 6,
-    "TripletAttention": 28,
+    "SEAttention": 6, "ECA": 6, "SEVar1": 3, "SEVar2": 4, "SEVar3": 4, "eSE": 4, "CBAM": 16, "CoordAtt": 14, "LSKA": 6,
+    "TripletAttention": 23, "GAM": 10, "BAM": 15, "GCT": 15, "ParNetAttention": 10,
 }  # fmt: skip
 
 
@@ -260,6 +268,20 @@ def test_the_exported_graph_is_small(name):
     kinds = [n.op_type for n in graph.node if n.op_type != "Constant"]
     assert len(kinds) <= NODES[name], kinds
     assert not {"Shape", "Gather", "Expand", "Unsqueeze", "Reshape"} & set(kinds)
+
+
+# Those whose formula groups channels or flattens positions need sizes; what is there is the least that was found.
+SIZED = {
+    "NAM": 8, "SK": 18, "GC": 20, "ELA": 20, "SimAM": 22, "GE": 22, "DoubleAttention": 24, "SGE": 25, "EMAttention": 33,
+    "ParallelPolarizedSelfAttention": 30, "SequentialPolarizedSelfAttention": 30, "ShuffleAttention": 32, "NonLocal": 33,
+    "DualAttention": 46, "S2Attention": 54, "CrissCross": 80,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_the_exported_graph_of_grouping_modules_does_not_grow(name):
+    graph = onnx.load_from_string(export(stir(build(name)).eval(), sample(2, 16, 8, 6))).graph
+    assert sum(n.op_type != "Constant" for n in graph.node) <= SIZED[name]
 
 
 # ---------------------------------------------------------------- identity start

@@ -43,6 +43,7 @@ __all__ = [
     "product",
     "spatial_max",
     "spatial_mean",
+    "wide",
     "zero_",
 ]
 
@@ -120,6 +121,11 @@ def zero_(*layers: nn.Module) -> None:
 def match(y: Tensor, x: Tensor) -> Tensor:
     """Return `y` in the type of `x`; no node in an exported graph where they agree."""
     return y if y.dtype == x.dtype else y.to(x.dtype)
+
+
+def wide(x: Tensor) -> Tensor:
+    """Return `x` in fp32 if it is of half precision, else as it is; no node in an exported graph of fp32."""
+    return x.float() if x.dtype in HALF else x
 
 
 def product(x: Tensor, y: Tensor) -> Tensor:

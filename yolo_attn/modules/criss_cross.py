@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..registry import register
-from ._base import Residual, check_channels, full_precision, hidden_channels, identity_start, match
+from ._base import Residual, check_channels, full_precision, hidden_channels, identity_start, match, wide
 
 __all__ = ["CrissCross"]
 
@@ -69,7 +69,7 @@ class CrissCross(nn.Module):
         """Return the attended values, (B, C, H, W) -> (B, C, H, W)."""
         query, key, value = self.query(x), self.key(x), self.value(x)
         with full_precision(x):
-            q, k, v = (t.float() if t.dtype != torch.float64 else t for t in (query, key, value))
+            q, k, v = wide(query), wide(key), wide(value)
             row = q.permute(0, 2, 3, 1) @ k.permute(0, 2, 1, 3)  # (B, H, W, W)
             col = q.permute(0, 3, 2, 1) @ k.permute(0, 3, 1, 2)  # (B, W, H, H)
             own = (q * k).sum(1).unsqueeze(-1)  # (B, H, W, 1)

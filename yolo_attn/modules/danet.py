@@ -12,11 +12,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from ..registry import register
-from ._base import Residual, attend, check_channels, full_precision, hidden_channels, identity_start, match
+from ._base import Residual, attend, check_channels, full_precision, hidden_channels, identity_start, match, wide
 
 __all__ = ["DualAttention"]
 
@@ -58,11 +57,10 @@ class DualAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Add to `x` what its positions and its channels have in common."""
         q, k, v = (f(x).flatten(2).transpose(1, 2) for f in (self.query, self.key, self.value))
-        position = attend(q, k, v).transpose(1, 2).reshape(x.shape)
+        position = attend(q, k, v).transpose(1, 2).reshape_as(x)
         z = x.flatten(2)
         with full_precision(x):
-            wide = z if z.dtype == torch.float64 else z.float()
-            weight = (wide @ wide.transpose(1, 2)).softmax(-1)  # (B, C, C)
+            weight = (wide(z) @ wide(z).transpose(1, 2)).softmax(-1)  # (B, C, C)
         channel = (match(weight, x) @ z).view_as(x)
         y = self.beta(self.alpha(x, position), channel)
         return y if self.once else y + x

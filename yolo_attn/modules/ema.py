@@ -51,7 +51,7 @@ class EMAttention(nn.Module):
     def __init__(self, channels: int, *, groups: int = 32, gate: str = "sigmoid", start: str = "paper") -> None:
         super().__init__()
         self.groups = fit_groups(check_channels(channels, "EMAttention"), groups)
-        width = channels // self.groups
+        self.width = width = channels // self.groups
         self.conv1x1 = nn.Conv2d(width, width, 1)
         self.gn = GroupNorm(width, width)
         self.conv3x3 = nn.Conv2d(width, width, 3, padding=1)
@@ -61,15 +61,14 @@ class EMAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh each group of `x`."""
-        b, c, h, w = x.shape
-        g = x.reshape(b * self.groups, c // self.groups, h, w)
+        g = x.reshape(-1, self.width, x.shape[2], x.shape[3])  # (BG, C/G, H, W)
         z_h, z_w = self.conv1x1(mean(g, 3)), self.conv1x1(mean(g, 2))  # (BG, C/G, H, 1), (BG, C/G, 1, W)
         y1 = self.gn(g * z_h.sigmoid() * z_w.sigmoid())
         y3 = self.conv3x3(g)
         s1 = match(self.gn.bias.view(1, -1, 1, 1).softmax(1), x)  # = softmax(spatial_mean(y1))
         s3 = match(spatial_mean(y3).softmax(1), x)
         score = (y3 * s1 + y1 * s3).sum(1, keepdim=True)
-        return (g * self.gate(score)).reshape(b, c, h, w)
+        return (g * self.gate(score)).reshape_as(x)
 
     def extra_repr(self) -> str:
         """Show G."""

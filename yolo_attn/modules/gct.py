@@ -14,7 +14,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ..registry import register
-from ._base import HALF, Affine, check_channels, identity_start, match
+from ._base import Affine, check_channels, identity_start, match, wide
 
 __all__ = ["GCT"]
 
@@ -53,7 +53,7 @@ class GCT(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the channels of `x`."""
-        z = x.float() if x.dtype in HALF else x
+        z = wide(x)
         s = self.embed((z.square().sum((2, 3), keepdim=True) + self.eps).sqrt())
         s = s / (s.square().mean(1, keepdim=True) + self.eps).sqrt()
         return x * match(1 + self.tune(s).tanh(), x)

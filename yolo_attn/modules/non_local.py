@@ -58,4 +58,4 @@ class NonLocal(nn.Module):
         """Add to each position of `x` what all others hold."""
         theta, phi, g = (f(x) for f in (self.theta, self.phi, self.g))
         y = attend(*(t.flatten(2).transpose(1, 2) for t in (theta, phi, g)))
-        return x + self.norm(self.out(y.transpose(1, 2).reshape(g.shape)))
+        return x + self.norm(self.out(y.transpose(1, 2).reshape_as(g)))

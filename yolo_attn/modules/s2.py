@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..registry import register
-from ._base import HALF, Blend, check_channels, full_precision, match
+from ._base import Blend, check_channels, full_precision, match, wide
 
 __all__ = ["S2Attention"]
 
@@ -58,11 +58,11 @@ class S2Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix shifted copies of `x`."""
-        a, b, c = self.mlp1(x).chunk(3, 1)
+        a, b, c = self.mlp1(x).split(self.channels, 1)
         parts = (self.shift(a, (3, -3, 2, -2)), self.shift(b, (2, -2, 3, -3)), c)
-        weight = self.split_attention(sum(p.sum((2, 3), dtype=self.wide(p)) for p in parts))  # type: ignore[arg-type]
-        y = sum(p * match(w, p) for p, w in zip(parts, weight))
-        y = self.mlp2(y)
+        weight = self.split_attention(sum((wide(p).sum((2, 3)) for p in parts[1:]), wide(parts[0]).sum((2, 3))))
+        a, b, c = (p * match(w, p) for p, w in zip(parts, weight))
+        y = self.mlp2(a + b + c)
         return y if self.blend is None else self.blend(x, y)
 
     def split_attention(self, total: Tensor) -> tuple[Tensor, ...]:
@@ -70,7 +70,7 @@ class S2Attention(nn.Module):
         with full_precision(total):
             z = nn.functional.gelu(nn.functional.linear(total, match(self.fc1.weight, total)))
             z = nn.functional.linear(z, match(self.fc2.weight, total))
-            return torch.stack(z[:, :, None, None].chunk(3, 1)).softmax(0).unbind(0)
+            return z.reshape(-1, 3, self.channels, 1, 1).softmax(1).unbind(1)
 
     def shift(self, x: Tensor, way: tuple[int, ...]) -> Tensor:
         """Shift quarters of the channels by one position: 2 down, -2 up, 3 right, -3 left."""
@@ -78,18 +78,11 @@ class S2Attention(nn.Module):
         quarters = x.split((q, q, q, self.channels - 3 * q), 1)
         return torch.cat([_step(t, abs(d), d > 0) for t, d in zip(quarters, way)], 1)
 
-    @staticmethod
-    def wide(x: Tensor) -> torch.dtype:
-        """Return the type in which sums of `x` are kept."""
-        return torch.float32 if x.dtype in HALF else x.dtype
-
 
 def _step(x: Tensor, dim: int, forward: bool) -> Tensor:
     """Move `x` by one along `dim`; the border stays where it was as well."""
-    if forward:
-        return torch.cat((x.narrow(dim, 0, 1), _slice(x, dim, None, -1)), dim)
-    return torch.cat((_slice(x, dim, 1, None), _slice(x, dim, -1, None)), dim)
-
-
-def _slice(x: Tensor, dim: int, start: int | None, stop: int | None) -> Tensor:
-    return x[:, :, start:stop] if dim == 2 else x[:, :, :, start:stop]
+    if dim == 2:
+        pair = (x[:, :, :1], x[:, :, :-1]) if forward else (x[:, :, 1:], x[:, :, -1:])
+    else:
+        pair = (x[..., :1], x[..., :-1]) if forward else (x[..., 1:], x[..., -1:])
+    return torch.cat(pair, dim)

@@ -17,7 +17,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ..registry import register
-from ._base import HALF, Affine, Gate, check_channels, fit_groups, identity_start, match, zero_
+from ._base import Affine, Gate, check_channels, fit_groups, identity_start, match, wide, zero_
 
 __all__ = ["SGE"]
 
@@ -53,6 +53,7 @@ class SGE(nn.Module):
     ) -> None:
         super().__init__()
         self.groups = fit_groups(check_channels(channels, "SGE"), groups)
+        self.width = channels // self.groups
         self.eps = eps
         self.affine = Affine(self.groups, weight=0.0, bias=1.0)
         self.gate = Gate(gate, start)
@@ -61,13 +62,12 @@ class SGE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the positions of each group of `x`."""
-        b, c, h, w = x.shape
-        g = x.reshape(b, self.groups, c // self.groups, h, w)
-        z = g.float() if g.dtype in HALF else g
+        g = x.reshape(-1, self.groups, self.width, x.shape[2], x.shape[3])
+        z = wide(g)
         t = (z * z.mean((3, 4), keepdim=True)).sum(2)  # (B, G, H, W)
         t = t - t.mean((2, 3), keepdim=True)
         t = t / (t.square().mean((2, 3), keepdim=True) + self.eps).sqrt()
-        return (g * match(self.gate(self.affine(t)), x).unsqueeze(2)).reshape(b, c, h, w)
+        return (g * match(self.gate(self.affine(t)), x).unsqueeze(2)).reshape_as(x)
 
     def extra_repr(self) -> str:
         """Show G."""

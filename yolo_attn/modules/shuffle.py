@@ -49,20 +49,21 @@ class ShuffleAttention(nn.Module):
         if check_channels(channels, "ShuffleAttention") % 2:
             raise ValueError(f"ShuffleAttention halves its channels and needs an even number, got {channels}")
         self.groups = fit_groups(channels // 2, groups)
-        half = channels // (2 * self.groups)
-        self.channel = Affine(half, weight=0.0, bias=1.0)
-        self.norm = GroupNorm(half, half)
-        self.spatial = Affine(half, weight=0.0, bias=1.0)
+        self.channels = channels
+        self.width = width = channels // (2 * self.groups)
+        self.channel = Affine(width, weight=0.0, bias=1.0)
+        self.norm = GroupNorm(width, width)
+        self.spatial = Affine(width, weight=0.0, bias=1.0)
         self.blend = Blend.when(start)
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh `x` and shuffle its channels."""
-        b, c, h, w = x.shape
-        x_c, x_s = x.reshape(b * self.groups, c // self.groups, h, w).chunk(2, 1)
+        h, w = x.shape[2:]
+        x_c, x_s = x.reshape(-1, 2 * self.width, h, w).split(self.width, 1)
         y_c = x_c * match(self.channel(spatial_mean(x_c)).sigmoid(), x)
         y_s = x_s * match(self.spatial(self.norm(x_s)).sigmoid(), x)
         y = torch.cat((y_c, y_s), 1)
-        y = y.reshape(b, 2, c // 2, h, w).transpose(1, 2).reshape(b, c, h, w)  # channel shuffle
+        y = y.reshape(-1, 2, self.channels // 2, h, w).transpose(1, 2).reshape_as(x)  # channel shuffle
         return y if self.blend is None else self.blend(x, y)
 
     def extra_repr(self) -> str:

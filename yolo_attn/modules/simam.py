@@ -15,7 +15,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ..registry import register
-from ._base import HALF, Blend, match
+from ._base import Blend, match, wide
 
 __all__ = ["SimAM"]
 
@@ -50,7 +50,7 @@ class SimAM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh each neuron of `x`."""
-        z = x.float() if x.dtype in HALF else x
+        z = wide(x)
         d = (z - z.mean((2, 3), keepdim=True)).square()
         area = x.shape[2] * x.shape[3]
         n = area - 1 + 1 // area  # at least 1, without a branch that tracing would freeze

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from ..registry import register
@@ -71,6 +70,7 @@ class SK(nn.Module):
     ) -> None:
         super().__init__()
         g = fit_groups(check_channels(channels, "SK"), groups)
+        self.channels = channels
         hidden = hidden_channels(channels, reduction, min_channels)
         if len(kernel_sizes) < 2:
             raise ValueError(f"kernel_sizes needs at least two kernels to choose from, got {list(kernel_sizes)}")
@@ -92,9 +92,9 @@ class SK(nn.Module):
         """Mix the branches of `x`."""
         u = [path(x) for path in self.paths]
         z = sum((spatial_mean(v) for v in u[1:]), spatial_mean(u[0]))  # the mean of the sum
-        score = self.fc_select(self.act(self.bn(self.fc_reduce(z)))).chunk(len(u), 1)
-        weight = match(torch.stack(score, 0).softmax(0), x)
+        score = self.fc_select(self.act(self.bn(self.fc_reduce(z)))).reshape(-1, len(u), self.channels, 1, 1)
+        weight = match(score.softmax(1), x).unbind(1)
         y = u[0] * weight[0]
-        for k in range(1, len(u)):
-            y = y + u[k] * weight[k]
+        for v, w in zip(u[1:], weight[1:]):
+            y = y + v * w
         return y if self.blend is None else self.blend(x, y)
