@@ -26,7 +26,7 @@ EXAMPLES = """examples:
 # The embedded data set in a few minutes on two cores, from scratch: small pictures and many small steps.
 # With the host's nominal batch of 64, gradients of eight batches would be summed before each step.
 EMBEDDED = {
-    "imgsz": 128, "batch": 8, "nbs": 8, "epochs": 16, "optimizer": "AdamW", "lr0": 0.002, "warmup_epochs": 1,
+    "imgsz": 128, "batch": 8, "nbs": 8, "epochs": 20, "optimizer": "AdamW", "lr0": 0.002, "warmup_epochs": 1,
     "mosaic": 0.0, "close_mosaic": 0, "scale": 0.3,
 }  # fmt: skip
 # YOLOv5's defaults, where the host's differ or the user would look for them.

@@ -16,7 +16,7 @@ INK = (40, 40, 40)
 
 
 def truth_beside_prediction(
-    weights: Path, data: str, folder: Path, imgsz: int, *, count: int = 6, conf: float = 0.4
+    weights: Path, data: str, folder: Path, imgsz: int, *, count: int = 6, conf: float = 0.25
 ) -> Path:
     """Draw validation images twice, truth above prediction, and save them as `truth_and_prediction.jpg`.
 
@@ -53,6 +53,7 @@ def truth_beside_prediction(
             (int(c), [float(v) for v in box], float(p))
             for c, box, p in zip(result.cls.tolist(), result.xyxy.tolist(), result.conf.tolist())
         ]
+        found.sort(key=lambda box: box[2])  # the surest is drawn last, on top
         above.append(_panel(picture, truth, names))
         below.append(_panel(picture, found, names))
     target = folder / "truth_and_prediction.jpg"
