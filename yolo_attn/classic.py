@@ -1,0 +1,268 @@
+"""Train on classic YOLOv5: the flags of `train_detect.py` become those of a checkout's, or the package's, `train.py`.
+
+The host runs in a process of its own, as `python -m yolo_attn run train.py ...` would start it: several GPUs are
+`torchrun` and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from . import config, data, dataset
+from .errors import CheckpointError, ConfigError, HostError, UsageError, did_you_mean
+from .log import announce
+from .options import EMBEDDED
+
+__all__ = ["arguments", "find_host", "train"]
+
+HYPERPARAMETERS = ("data/hyps/hyp.scratch-low.yaml", "data/hyps/hyp.scratch.yaml")
+
+
+def find_host(name: str) -> Path:
+    """Return the folder that holds `train.py` and `models/yolo.py`.
+
+    Args:
+        name: ``yolov5`` for the package, else the folder of a checkout.
+
+    Raises:
+        HostError: Not installed, or no YOLOv5.
+    """
+    folder = Path(name).expanduser()
+    if name == "yolov5" and not (folder / "train.py").is_file():
+        spec = importlib.util.find_spec("yolov5")
+        if spec is None or not spec.submodule_search_locations:
+            raise HostError(
+                "--host yolov5: the yolov5 package is not installed. 'pip install yolov5', or name a checkout."
+            )
+        folder = Path(next(iter(spec.submodule_search_locations)))
+    if not folder.is_dir():
+        raise HostError(
+            f"--host {name}: no such folder (looked in {Path.cwd()}). ultralytics, yolov5, or a checkout's path."
+        )
+    missing = [n for n in ("train.py", "models/yolo.py", "utils/general.py") if not (folder / n).is_file()]
+    if missing:
+        raise HostError(f"--host {name}: no YOLOv5 checkout, it has no {' and no '.join(missing)}.")
+    if "parse_model" not in (folder / "models" / "yolo.py").read_text(encoding="utf-8", errors="ignore"):
+        raise HostError(f"--host {name}: no YOLOv5 checkout, its models/yolo.py has no parse_model.")
+    return folder.resolve()
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train as the options say, then export where asked, and return the exit code.
+
+    Raises:
+        YoloAttnError: A mistake that the user can mend.
+    """
+    host = find_host(options.host)
+    with tempfile.TemporaryDirectory(prefix="yolo_attn_") as scratch:
+        argv, folder = arguments(options, host, Path(scratch))
+        code = _run(host / "train.py", argv, _gpus(options.device), options.plugin)
+    if code:
+        last = folder / "weights" / "last.pt"
+        if code == 130 and last.is_file():
+            print(f"\nstopped. To go on: --host {options.host} --resume {last}", file=sys.stderr)
+        return code
+    best = folder / "weights" / "best.pt"
+    best = best if best.is_file() else best.with_name("last.pt")
+    if not best.is_file():
+        raise HostError(f"the run in {folder} ended without a checkpoint; what YOLOv5 printed above says why")
+    lines = [f"weights     {best}", f"log         {folder / 'results.csv'}"]
+    if options.export or (options.embedded and not options.no_export):
+        wanted = options.export or "onnx"
+        size = str(options.imgsz or (EMBEDDED["imgsz"] if options.embedded else 640))
+        asked = ["--weights", str(best), "--include", wanted, "--img", size, "--device", "cpu"]
+        code = _run(host / "export.py", asked, 1, options.plugin)
+        target = best.with_suffix(f".{wanted}")
+        if code or (wanted == "onnx" and not target.is_file()):
+            raise HostError(f"YOLOv5's export.py wrote no {wanted}; what it printed above says why")
+        lines.append(f"export      {target}")
+    print("\n" + "\n".join(lines))
+    return 0
+
+
+def arguments(options: argparse.Namespace, host: Path, scratch: Path) -> tuple[list[str], Path]:
+    """Return the arguments of the host's `train.py` and the folder of the run.
+
+    Args:
+        options: The flags of `train_detect.py`.
+        host: The folder of `train.py`.
+        scratch: Where a file of hyperparameters is written, if the host's own does not do.
+
+    Raises:
+        UsageError: A flag that this version of the host has no word for.
+        ConfigError: A model or hyperparameter file that cannot be used.
+        DataError: A data set that cannot be used.
+    """
+    text = (host / "train.py").read_text(encoding="utf-8", errors="ignore")
+    if options.resume:
+        return _resume(options)
+    extra = dict(options.extra)
+    chosen: dict[str, Any] = {}
+    if options.embedded:
+        chosen = {k: EMBEDDED[k] for k in ("imgsz", "batch", "epochs")}
+    chosen.update({k: v for k, v in _stated(options).items() if v is not None})
+    for key in list(extra):
+        if key in chosen or key in ("imgsz", "batch", "epochs", "workers", "patience", "optimizer"):
+            chosen[key] = extra.pop(key)
+    project = Path(extra.pop("project", options.project)).expanduser().resolve()
+    folder = _free(project / str(extra.pop("name", options.name)), options.exist_ok)
+    where = str(data.make()) if options.embedded else str(extra.pop("data", options.data))
+    may_fetch = dataset.check(where)
+    weights = _weights(options.weights)
+    if not may_fetch and (not weights or Path(weights).is_file()):
+        os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing to fetch: no wait for a network that may not be there
+    argv = ["--cfg", _cfg(options.cfg), "--weights", weights, "--data", _absolute(where)]
+    argv += ["--project", str(folder.parent), "--name", folder.name, "--exist-ok"]
+    hyp = _hyperparameters(options, host, extra)
+    if hyp is not None:
+        file = scratch / "hyp.yaml"
+        file.write_text(yaml.safe_dump(hyp, sort_keys=False), encoding="utf-8")
+        argv += ["--hyp", str(file)]
+    names = {"imgsz": "--imgsz", "batch": "--batch-size", "save_period": "--save-period"}
+    for key, value in chosen.items():
+        if key != "optimizer":
+            flag = names.get(key, f"--{key}")
+            argv += [_known(flag, text, options), str(value)]
+    argv += _optimizer(str(chosen.get("optimizer") or ""), text, options)
+    if options.freeze is not None:
+        rows = options.freeze if isinstance(options.freeze, list) else [options.freeze]
+        if len(rows) > 1 and "nargs='+'" not in text and 'nargs="+"' not in text:
+            raise UsageError(f"--freeze takes one number on this YOLOv5, the rows up to it; got {rows}")
+        argv += ["--freeze", *map(str, rows)]
+    if "--seed" in text:
+        argv += ["--seed", str(options.seed)]
+    for switch in ("cos_lr", "single_cls", "rect", "multi_scale", "noplots", "noval"):
+        if getattr(options, switch):
+            argv.append(_known(f"--{switch.replace('_', '-')}", text, options))
+    if options.device:
+        argv += ["--device", options.device]
+    return argv, folder
+
+
+def _stated(options: argparse.Namespace) -> dict[str, Any]:
+    names = ("imgsz", "batch", "epochs", "workers", "patience", "save_period", "cache", "optimizer")
+    return {n: getattr(options, n) for n in names}
+
+
+def _known(flag: str, text: str, options: argparse.Namespace) -> str:
+    if f"'{flag}'" not in text and f'"{flag}"' not in text:
+        raise UsageError(f"{flag}: the YOLOv5 in {options.host} is too old for it; its train.py has no such flag")
+    return flag
+
+
+def _optimizer(name: str, text: str, options: argparse.Namespace) -> list[str]:
+    if not name or name == "auto":
+        return []
+    if "'--optimizer'" in text or '"--optimizer"' in text:
+        return ["--optimizer", name]
+    if name == "SGD":
+        return []
+    if name == "Adam" and "'--adam'" in text:
+        return ["--adam"]
+    raise UsageError(f"--optimizer {name}: the YOLOv5 in {options.host} knows SGD and Adam")
+
+
+def _cfg(name: str) -> str:
+    config.require(name)
+    return _absolute(name)
+
+
+def _absolute(name: str) -> str:
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.exists() or path.parent != Path(".") else name
+
+
+def _weights(name: str) -> str:
+    if not name or name.lower() in ("''", '""', "none"):
+        return ""
+    path = Path(name).expanduser()
+    if path.is_file():
+        return str(path.resolve())
+    if path.parent != Path(".") or path.suffix != ".pt":
+        raise CheckpointError(f"weights not found: {name} (looked in {Path.cwd()})")
+    return name  # a published name: the host fetches it, or says that it cannot
+
+
+def _hyperparameters(options: argparse.Namespace, host: Path, extra: dict[str, Any]) -> dict[str, Any] | None:
+    """The host's own hyperparameters with what the user and the embedded data set change, or None to leave them."""
+    own = next((host / n for n in HYPERPARAMETERS if (host / n).is_file()), None)
+    hyp: dict[str, Any] = yaml.safe_load(own.read_text(encoding="utf-8")) if own is not None else {}
+    changed = dict(extra)
+    if options.hyp:
+        path = Path(options.hyp)
+        try:
+            read = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as exc:
+            raise ConfigError(f"--hyp {path}: cannot be read: {exc.strerror or exc}") from exc
+        except (yaml.YAMLError, UnicodeDecodeError) as exc:
+            raise ConfigError(f"--hyp {path}: is not valid YAML: {exc}") from exc
+        if not isinstance(read, dict):
+            raise ConfigError(f"--hyp {path}: must map names to numbers, got {type(read).__name__}")
+        left = sorted(read.keys() - hyp.keys()) if hyp else []
+        if left:
+            announce("--hyp %s: %s mean nothing to classic YOLOv5 and are left out", path, ", ".join(left))
+        changed = {**{k: v for k, v in read.items() if k not in left}, **extra}
+    unknown = sorted(extra.keys() - hyp.keys()) if hyp else []
+    if unknown:
+        raise UsageError(f"'{unknown[0]}' is no hyperparameter of classic YOLOv5.{did_you_mean(unknown[0], hyp)}")
+    if options.embedded:
+        changed = {"mosaic": EMBEDDED["mosaic"], **changed}
+    return {**hyp, **changed} if changed else None
+
+
+def _resume(options: argparse.Namespace) -> tuple[list[str], Path]:
+    if options.resume is True:
+        project = Path(options.project).expanduser().resolve()
+        found = sorted(project.glob("**/last.pt"), key=lambda p: p.stat().st_mtime)
+        if not found:
+            raise CheckpointError(f"--resume: no last.pt below {project}. Name one: --resume PATH/last.pt")
+        last = found[-1]
+    else:
+        last = Path(str(options.resume)).expanduser()
+        last = last / "weights" / "last.pt" if last.is_dir() else last
+        if not last.is_file():
+            raise CheckpointError(f"--resume {options.resume}: no such checkpoint (looked in {Path.cwd()})")
+    last = last.resolve()
+    return ["--resume", str(last)], last.parent.parent
+
+
+def _free(folder: Path, exist_ok: bool) -> Path:
+    """The folder, or the first of folder2, folder3, ... that does not exist: YOLOv5's own rule."""
+    if exist_ok or not folder.exists():
+        return folder
+    return next(p for p in (folder.with_name(f"{folder.name}{n}") for n in range(2, 9999)) if not p.exists())
+
+
+def _gpus(device: str) -> int:
+    return len([d for d in device.split(",") if d.strip().isdigit()])
+
+
+def _run(script: Path, argv: list[str], processes: int, plugins: list[str]) -> int:
+    front = ["-m", "yolo_attn"]
+    if processes > 1:
+        front = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), *front]
+    words = [w for p in plugins for w in ("--plugin", str(Path(p).resolve()))]
+    home = str(Path(__file__).resolve().parent.parent)  # a bare checkout of the kit is on nobody's path
+    path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")]))
+    child = subprocess.Popen(
+        [sys.executable, *front, "run", *words, str(script), *argv], env={**os.environ, "PYTHONPATH": path}
+    )
+    try:
+        code = child.wait()
+    except KeyboardInterrupt:  # the terminal has told the child as well
+        try:
+            child.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            child.kill()
+        return 130
+    return 130 if code in (-signal.SIGINT, 130) else code
