@@ -1,0 +1,133 @@
+"""A detector to start training from: built from a YAML, filled with pretrained weights by logical layer, saved.
+
+A checkpoint that already holds the target architecture is what every entry of a host takes: trainer, command line,
+worker of a multi-GPU run.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from . import checkpoint, config, placement, plugins, weights
+from .errors import CheckpointError, ConfigError, HostError
+from .log import announce
+
+__all__ = ["build", "save"]
+
+STARTS = ("identity", "paper", "yaml")
+
+
+def build(
+    source: str | os.PathLike[str],
+    cfg: str | os.PathLike[str],
+    *,
+    start: str = "identity",
+    nc: int | None = None,
+    minimum: float = weights.THRESHOLD,
+    force: bool = False,
+    yolov5: str | os.PathLike[str] | None = None,
+) -> tuple[Any, weights.Report]:
+    """Build a model YAML and give it pretrained weights.
+
+    Args:
+        source: The checkpoint, state dict or safetensors file.
+        cfg: The model, by name or path.
+        start: How new attention begins: ``identity``, ``paper``, or ``yaml`` for what the rows say.
+        nc: Number of classes; the YAML's when absent.
+        minimum: Least share of the detector's tensors that must match.
+        force: Go on below it.
+        yolov5: Build for the classic YOLOv5 checkout in this folder, instead of ultralytics.
+
+    Returns:
+        The detector and what went where.
+
+    Raises:
+        CheckpointError: The source cannot be read, or is another architecture.
+        ConfigError: The YAML is no valid model.
+        HostError: The host cannot be imported.
+    """
+    ckpt = checkpoint.read(source)
+    path = config.require(cfg)
+    d = config.read(path)
+    plugins.load_register(d, path.parent, str(cfg))
+    d["scale"] = config.split_scale(Path(cfg).stem)[1] or d.get("scale") or ""
+    config.validate(d, str(cfg))
+    if start != "yaml":
+        d, without = placement.set_start(d, start)
+        if without:
+            announce("%s: no 'start' to set", ", ".join(sorted(set(without))))
+    d["yaml_file"] = str(cfg)
+    model = _classic(d, nc, str(yolov5)) if yolov5 else _ultralytics(d, nc, str(cfg))
+    return model, weights.transfer(ckpt, model, minimum=minimum, force=force)
+
+
+def _ultralytics(d: dict[str, Any], nc: int | None, cfg: str) -> Any:
+    os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing here asks the network
+    try:
+        tasks = importlib.import_module("ultralytics.nn.tasks")
+    except ImportError as exc:
+        raise HostError(f"the ultralytics package cannot be imported: {exc}. 'pip install ultralytics'") from exc
+    d = config.to_ultralytics(d, cfg)
+    kinds = {
+        "detect": "DetectionModel",
+        "segment": "SegmentationModel",
+        "pose": "PoseModel",
+        "obb": "OBBModel",
+        "classify": "ClassificationModel",
+    }
+    task = tasks.guess_model_task(d)
+    if task not in kinds:
+        raise ConfigError(f"{cfg}: its last row, {d['head'][-1][2]}, is no head that this command knows")
+    model = getattr(tasks, kinds[task])(d, nc=nc, verbose=False)
+    model.task = task
+    return model
+
+
+def _classic(d: dict[str, Any], nc: int | None, folder: str) -> Any:
+    if not (Path(folder) / "models" / "yolo.py").is_file():
+        raise HostError(f"--yolov5 {folder}: no YOLOv5 checkout (it has no models/yolo.py)")
+    sys.path.insert(0, str(Path(folder).resolve()))
+    try:
+        yolo = importlib.import_module("models.yolo")
+    except ImportError as exc:
+        raise HostError(f"--yolov5 {folder}: cannot be imported: {exc}") from exc
+    return yolo.Model(d, nc=nc)
+
+
+def save(model: Any, output: Path, *, classic: bool = False) -> None:
+    """Write the detector as a checkpoint of its host, in one step.
+
+    Raises:
+        CheckpointError: It cannot be written.
+    """
+    import torch
+
+    content: dict[str, Any] = {
+        "epoch": -1,
+        "best_fitness": None,
+        "model": model,
+        "ema": None,
+        "updates": None,
+        "optimizer": None,
+        "date": datetime.datetime.now().isoformat(),
+    }
+    if classic:
+        content["opt"] = None
+    else:
+        import ultralytics
+
+        content["train_args"] = {"task": model.task}
+        content["version"] = ultralytics.__version__
+    draft = output.with_name(f".{output.name}.part")
+    try:
+        torch.save(content, draft)
+        os.replace(draft, output)
+    except OSError as exc:
+        raise CheckpointError(f"{output} cannot be written: {exc.strerror or exc}") from exc
+    finally:
+        draft.unlink(missing_ok=True)
