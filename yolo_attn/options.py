@@ -58,7 +58,17 @@ def _parser() -> argparse.ArgumentParser:
         help="model YAML, found by name or path; the letter is the scale (default yolov5s_se.yaml)",
     )
     add("--data", metavar="YAML", help="data set YAML (default: the embedded data set, drawn locally)")
-    add("--weights", default="", metavar="PT", help="start from these weights (default: from scratch)")
+    add(
+        "--weights",
+        default="",
+        metavar="PT",
+        help="start from these weights, by logical layer; without --cfg, with their own model (default: from scratch)",
+    )
+    add(
+        "--start",
+        choices=["identity", "paper", "yaml"],
+        help="with --weights, how new attention begins: identity (default) leaves the pretrained detector as it is",
+    )
     add("--hyp", metavar="YAML", help="hyperparameters; YOLOv5's files too")
     add("--epochs", type=int, metavar="N")
     add("--batch-size", "--batch", dest="batch", type=int, metavar="N", help="for all devices together; -1 finds one")

@@ -27,9 +27,10 @@ def load(original: Callable[..., Any], self: Any, given: Any, *rest: Any, **more
     if isinstance(given, dict):
         renamed = {**given, "ema": renamed, "model": renamed}
     result = original(self, renamed, *rest, **more)
-    report.source = str(getattr(source, "pt_path", None) or "the checkpoint")
-    if more.get("verbose", rest[0] if rest else True):
-        _tell(report)
+    after = _align(source, self)  # the host may have rebuilt the class layers to the source's width
+    if after is not None and more.get("verbose", rest[0] if rest else True):
+        after.source = str(getattr(source, "pt_path", None) or "the checkpoint")
+        _tell(after)
     weights.take_names(self, checkpoint.of(source).names, report)
     return result
 

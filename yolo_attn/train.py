@@ -7,6 +7,7 @@ import errno
 import os
 import shlex
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,10 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
+    if options.start and not options.weights:
+        raise UsageError(
+            "--start says how attention begins beside pretrained weights; from scratch, write it in the YAML"
+        )
     path = config.require(options.cfg)
     d = config.read(path)
     config.validate({**d, "scale": config.split_scale(Path(options.cfg).stem)[1]}, str(options.cfg))
@@ -60,12 +65,53 @@ def _train(options: argparse.Namespace) -> int:
     if wanted.exists() and not args["exist_ok"]:
         announce("%s exists and is left alone: this run gets a number of its own (--exist-ok writes into it)", wanted)
 
-    model = host.YOLO(options.cfg if config.locate(options.cfg) else str(path), task="detect")
-    if weights is not None:
-        model = _load(model, weights)
-    elif not options.embedded:
-        announce("no --weights: training from scratch. --weights yolov5su.pt would start from COCO.")
-    return _run(options, model, args)
+    if weights is None:
+        if not options.embedded:
+            announce("no --weights: training from scratch. --weights yolov5su.pt would start from COCO.")
+        name = options.cfg if config.locate(options.cfg) else str(path)
+        return _run(options, host.YOLO(name, task="detect"), args)
+    with tempfile.TemporaryDirectory(prefix="yolo_attn_") as folder:
+        return _run(options, _pretrained(options, host, weights, Path(folder)), args)
+
+
+def _pretrained(options: argparse.Namespace, host: Any, weights: str, folder: Path) -> Any:
+    """The detector to start from: the checkpoint's own, or with --cfg that model with the checkpoint's weights."""
+    from . import initial
+
+    file = _fetch(weights)
+    if not options.chosen_cfg and file.suffix == ".pt":
+        return host.YOLO(str(file))
+    start = options.start or "identity"
+    model, report = initial.build(file, options.cfg, start=start)
+    announce("%s", report.table().splitlines()[-1])
+    if report.new_attention:
+        told = (
+            "as the identity, so the detector starts as the pretrained one"
+            if start == "identity"
+            else f"as {start} says"
+        )
+        announce("new attention begins %s (--start)", told)
+    target = folder / f"{Path(options.cfg).stem}_from_{file.stem}.pt"
+    initial.save(model, target)
+    return host.YOLO(str(target))
+
+
+def _fetch(weights: str) -> Path:
+    """A local file, or a published name that the host fetches."""
+    if Path(weights).is_file():
+        return Path(weights)
+    from ultralytics.utils.downloads import attempt_download_asset
+
+    name = weights if weights.endswith(".pt") else f"{weights}.pt"
+    try:
+        file = Path(attempt_download_asset(name))
+    except Exception as exc:  # whatever the network did
+        raise CheckpointError(f"--weights {name} cannot be fetched: {str(exc).strip().splitlines()[0]}") from exc
+    if not file.is_file():
+        raise CheckpointError(
+            f"--weights {name} is not here and cannot be fetched. Without a network, name a file that is here."
+        )
+    return file
 
 
 def _resume(options: argparse.Namespace) -> int:
@@ -212,15 +258,6 @@ def _check_checkpoint(path: Path) -> None:
                 f"{path} is no checkpoint, or is cut short ({path.stat().st_size} bytes). Use another copy: last.pt, best.pt "
                 f"or an epoch's file of the same run."
             )
-
-
-def _load(model: Any, weights: str) -> Any:
-    try:
-        return model.load(weights)
-    except YoloAttnError:
-        raise
-    except (OSError, TypeError, RuntimeError) as exc:
-        raise CheckpointError(f"--weights {weights}: {str(exc).strip().splitlines()[0]}") from exc
 
 
 def _last(options: argparse.Namespace) -> Path:
