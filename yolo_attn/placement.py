@@ -76,12 +76,12 @@ def insert(
     text, d, name = _read(cfg)
     options = _options(module, d, start, args)
     graph = Graph.of(d)
-    places = [where] if isinstance(where, str) else list(where or ())
+    places = [where] if isinstance(where, str) else list(dict.fromkeys(where or ()))
     wanted = [after] if isinstance(after, (str, int)) else list(after or ())
     if not places and not wanted:
         raise UsageError("say where: after= (a module type or row number) or where= (" + ", ".join(PLACES) + ")")
     chosen = [(place, _choose(graph, d, name, place, wanted)) for place in places or [""]]
-    done: set[Node] = set()
+    done: set[tuple[bool, Node]] = set()
     for place, nodes in chosen:
         for node in nodes:
             if place == "before-detect":
@@ -89,14 +89,15 @@ def insert(
                 source = edges[0].target
                 assert source is not None
                 graph.insert(source, _tail(module, options), graph.nodes[-2], edges)
-            elif node in done:
                 continue
-            elif place.startswith("inside"):
+            inside = place.startswith("inside")
+            if (inside, node) in done:  # two places that name one row
+                continue
+            done.add((inside, node))
+            if inside:
                 _attend_inside(node, module, options, name)
             else:
                 graph.insert(node, _tail(module, options), node, graph.readers(node))
-            if place != "before-detect":
-                done.add(node)
     if text is None:
         return {**deepcopy(d), **deepcopy(graph.parts())}
     return _render(text, name, graph)
@@ -282,7 +283,7 @@ def _placed(graph: Graph, place: str, any_type: bool) -> list[Node]:
     """The rows of a place: feature blocks, or rows of any type where `after` names one."""
     inner = graph.nodes[:-1]
     fed = list(dict.fromkeys(e.target for e in graph.output.edges if e.target is not None))
-    backbone = [n for n in inner if n.part == "backbone" and (any_type or is_block(n))]
+    backbone = [n for n in inner if n.part == "backbone" and (any_type or _is_feature(n))]
     if place in ("", "inside-"):
         return inner
     if place == "inside":
@@ -294,7 +295,7 @@ def _placed(graph: Graph, place: str, any_type: bool) -> list[Node]:
     if place == "backbone-last2":
         return backbone[-2:]
     if place == "head":
-        return [n for n in inner if n.part == "head" and (any_type or is_block(n))]
+        return [n for n in inner if n.part == "head" and (any_type or _is_feature(n))]
     if place in ("neck", "before-detect"):
         return fed
     match = _LEVEL.fullmatch(place)
@@ -319,8 +320,12 @@ def _stages(graph: Graph) -> dict[int, Node]:
     return {
         int(strides[n]).bit_length() - 1: n
         for n in graph.nodes[:-1]
-        if n.part == "backbone" and is_block(n) and n.old != 0 and strides[n] > 1 and strides[n] == int(strides[n])
+        if n.part == "backbone" and _is_feature(n) and n.old != 0 and strides[n] > 1 and strides[n] == int(strides[n])
     }
+
+
+def _is_feature(node: Node) -> bool:
+    return is_block(node) and not _is_attention(node.module, False, None)
 
 
 def _matching(graph: Graph, d: dict[str, Any], name: str, after: str | int) -> list[Node]:
