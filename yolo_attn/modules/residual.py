@@ -39,7 +39,7 @@ class _Residual(nn.Module):
             setattr(self, f"conv{j}", conv)
             setattr(self, f"bn{j}", nn.BatchNorm2d(conv.out_channels))
         self.depth = len(branch)
-        self.relu = nn.ReLU()
+        self.relu = nn.ReLU(inplace=True)
         self.se = attention_of(module, c2, type(self).__name__, options)
         shortcut = [] if stride == 1 and c1 == c2 else [_conv(c1, c2, 1, stride), nn.BatchNorm2d(c2)]
         self.downsample = nn.Sequential(*shortcut)

@@ -82,7 +82,7 @@ class ResNetStem(nn.Module):
         check_widths("ResNetStem", c1=c1, c2=c2, k=k, s=s)
         self.conv1 = _conv(c1, c2, k, s)
         self.bn1 = nn.BatchNorm2d(c2)
-        self.relu = nn.ReLU()
+        self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1) if pool else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
