@@ -18,6 +18,7 @@ from the first step. Three means, each named in the class attribute ``identity``
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -48,6 +49,7 @@ __all__ = [
 ]
 
 HALF = (torch.float16, torch.bfloat16)
+FUSED_ATTENTION = tuple(int(v) for v in torch.__version__.split(".")[:2]) >= (2, 1)  # its argument `scale` came then
 
 
 def check_channels(channels: object, module: str) -> int:
@@ -158,16 +160,23 @@ def spatial_max(x: Tensor) -> Tensor:
 
 def full_precision(x: Tensor) -> Any:
     """Return a context in which autocast leaves the operations on `x`'s device alone."""
-    return torch.autocast(x.device.type, enabled=False)
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """``softmax(query @ key^T) @ value``, (B, L, D), (B, M, D), (B, M, E) -> (B, L, E), the scores in fp32.
 
-    Runs through torch's fused kernel, which does not keep the L x M scores: at 160 x 160 positions they are 2.6 GB.
+    On a CPU, and in half precision on a GPU, torch's fused kernel does not keep the L x M scores, which at 160 x 160
+    positions are 2.6 GB. In fp32 a GPU is quicker without it; of deterministic algorithms the fused kernels warn; and
+    a graph for export is smaller without it.
     """
-    q, k, v = query.unsqueeze(1), key.unsqueeze(1), value.unsqueeze(1)
-    return nn.functional.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1)
+    fused = not query.is_cuda or (query.dtype in HALF and not torch.are_deterministic_algorithms_enabled())
+    if fused and FUSED_ATTENTION and not torch.jit.is_tracing():
+        q, k, v = (t.contiguous().unsqueeze(1) for t in (query, key, value))  # the kernels want rows in one piece
+        return nn.functional.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1)
+    with full_precision(query):
+        weight = (wide(query) @ wide(key).transpose(1, 2)).softmax(-1)
+        return match(weight, value) @ value
 
 
 class Gate(nn.Module):

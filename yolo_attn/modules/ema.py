@@ -68,7 +68,7 @@ class EMAttention(nn.Module):
         s1 = match(self.gn.bias.view(1, -1, 1, 1).softmax(1), x)  # = softmax(spatial_mean(y1))
         s3 = match(spatial_mean(y3).softmax(1), x)
         score = (y3 * s1 + y1 * s3).sum(1, keepdim=True)
-        return (g * self.gate(score)).reshape_as(x)
+        return (g * match(self.gate(score), x)).reshape_as(x)
 
     def extra_repr(self) -> str:
         """Show G."""

@@ -16,7 +16,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ..registry import register
-from ._base import BatchNorm, Blend, Gate, check_channels, hidden_channels, identity_start, spatial_mean, zero_
+from ._base import BatchNorm, Blend, Gate, check_channels, hidden_channels, identity_start, match, spatial_mean, zero_
 
 __all__ = ["GE"]
 
@@ -93,5 +93,5 @@ class GE(nn.Module):
             z = self.mlp(z)
         if self.extent:
             z = nn.functional.interpolate(z, size=x.shape[2:])
-        y = x * self.gate(z)
+        y = x * match(self.gate(z), x)
         return y if self.blend is None else self.blend(x, y)

@@ -54,7 +54,7 @@ class _SpatialWeight(nn.Module):
         # sum_k weight_k (V x + b)_k = (V^T weight) x + b weight, a dot product with each position
         vector = nn.functional.conv_transpose2d(weight, self.value.weight)  # (B, C, 1, 1)
         shift = nn.functional.conv2d(weight, self.value.bias.view(1, -1, 1, 1))  # type: ignore[union-attr]
-        return (x * vector).sum(1, keepdim=True) + shift
+        return match((x * vector).sum(1, keepdim=True), x) + shift
 
 
 class _Polarized(nn.Module):
