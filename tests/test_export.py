@@ -54,8 +54,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of yolov5n_se whose detections are many: fresh weights, class biases raised."""
     torch.manual_seed(0)
     source = open_source("yolov5n_se.yaml")
-    for branch in source.model.model[-1].cv3:
-        nn.init.normal_(branch[-1].bias, -1.5, 0.3)
+    head = source.model.model[-1]
+    for scores, boxes in zip(head.cv3, head.cv2):
+        nn.init.normal_(scores[-1].bias, -1.5, 0.3)
+        scores[-1].weight.data *= 0.5
+        boxes[-1].bias.data = -torch.arange(16.0).repeat(4)  # small boxes: distances near 0
     source.model.names = {i: f"thing{i}" for i in range(80)}
     path = tmp_path_factory.mktemp("weights") / "best.pt"
     source.handle.save(path)

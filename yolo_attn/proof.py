@@ -23,6 +23,7 @@ MIN_IOU = 0.99
 # The scale of scores is never taken for less: a runtime's sigmoid is exact to some 1e-8 whatever it returns, and
 # an untrained head returns 1e-5 everywhere.
 LEAST_SCORE_SCALE = 0.01
+AT_THE_LIMIT = 1e-3  # of IoU: an overlap this near to NMS's limit may fall on either side of it
 
 
 def drawn_images(count: int = 4, seed: int = 0) -> list[np.ndarray]:
@@ -128,7 +129,8 @@ def compare_detections(
 
     Where the reference finds nothing above `conf`, the 50 best candidates above 0.01 are compared.
     Two candidates of the same score within `tolerance` may suppress each other in either order: a detection counts
-    as tied, not as missing, if the other side kept another candidate of this side, of its score, in its place.
+    as tied, not as missing, if the other side kept another candidate of this side, of its score, in its place, or a
+    better one whose overlap with it is the limit `iou` itself, within rounding.
 
     Returns:
         ``compared``, ``missing``, ``extra``, ``ties``, ``min_iou``, ``conf``.
@@ -174,7 +176,9 @@ def _unmatched(
         if best >= MIN_IOU:
             ious.append(best)
             continue
-        twins = b[same & (overlap[i] > iou) & (np.abs(b[:, 4] - found[4]) <= 2 * slack)]
+        score = b[:, 4] - found[4]
+        twin = (overlap[i] > iou) & (np.abs(score) <= 2 * slack)
+        twins = b[same & (twin | (np.abs(overlap[i] - iou) <= AT_THE_LIMIT) & (score >= -2 * slack))]
         known = iou_matrix(twins[:, :4], candidates[candidates[:, 5] == found[5], :4]) >= MIN_IOU
         if known.any():
             ties += 1
