@@ -17,7 +17,7 @@ import sys
 from types import ModuleType
 from typing import Any, Callable
 
-__all__ = ["declare"]
+__all__ = ["declare", "load_modules"]
 
 KIT = __name__.rpartition(".patches")[0]
 
@@ -39,7 +39,7 @@ def declare(module: ModuleType) -> Callable[[], None] | None:
 
     if not _named_declarations():
         return None
-    _load_modules()
+    load_modules()
     package = module.__name__.rpartition(".")[0]
     homes = [sys.modules.get(f"{package}.{n}") for n in ("yolo", "common", "experimental")]
     classes = {
@@ -67,7 +67,7 @@ def declare(module: ModuleType) -> Callable[[], None] | None:
     return undo
 
 
-def _load_modules() -> None:
+def load_modules() -> None:
     """Register the kit's modules, which declares them: torch asks by name and imports nothing on its own."""
     errors, log, plugins, registry = (
         importlib.import_module(f"{KIT}.{n}") for n in ("errors", "log", "plugins", "registry")

@@ -24,6 +24,7 @@ from types import ModuleType
 from typing import Any, Callable
 
 from . import Host, Touch
+from .safe_classes import load_modules
 from .yolov5_shared import intersect_dicts
 
 __all__ = ["HOST"]
@@ -75,6 +76,12 @@ def _font(original: Callable[..., Any], font: str = "Arial.ttf") -> Any:
     return installed or str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
 
 
+def _prepare(module: ModuleType) -> None:
+    """Where the host reads checkpoints by declared classes only, have the kit's declared before it reads one."""
+    if importlib.import_module(f"{KIT}.plugins").safe_load():
+        load_modules()
+
+
 HOST = Host(
     name="ultralytics",
     touches=(
@@ -97,5 +104,6 @@ HOST = Host(
     ),
     recognise=_recognise,
     version=_version,
+    prepare=_prepare,
     supported="ultralytics 8.0.0 and later",
 )

@@ -83,7 +83,7 @@ def test_the_smallest_size_for_real(name: str) -> None:
     torch.manual_seed(0)
     cls = tasks.ClassificationModel if tasks.guess_model_task(d) == "classify" else tasks.DetectionModel
     model = cls(copy.deepcopy(d), ch=3, verbose=False).train()
-    outputs = [t for t in tensors(model(torch.rand(2, 3, 64, 96))) if t.is_floating_point()]
+    outputs = [t for t in tensors(model(torch.rand(2, 3, 64, 128))) if t.is_floating_point()]
     assert all(torch.isfinite(t).all() for t in outputs)
     sum((t * torch.randn_like(t)).sum() for t in outputs).backward()
     for m in model.model:
@@ -93,7 +93,7 @@ def test_the_smallest_size_for_real(name: str) -> None:
                 assert torch.isfinite(p.grad).all(), (m.i, m.type, key)
     model.eval()
     with torch.no_grad():
-        assert all(torch.isfinite(t).all() for t in tensors(model(torch.rand(1, 3, 96, 64))))
+        assert all(torch.isfinite(t).all() for t in tensors(model(torch.rand(1, 3, 128, 64))))
 
 
 def test_there_are_configs() -> None:

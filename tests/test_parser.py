@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -270,3 +271,23 @@ def test_quiet(python) -> None:  # type: ignore[no-untyped-def]
     run.ok()
     assert run.out.strip() == "" or "settings" in run.out.lower()
     assert "yolo_attn" not in run.err
+
+
+def test_checkpoints_load_under_safe_load(tmp_path: Path) -> None:
+    """With only classes declared safe: each kind of part that the kit's modules have, in a fresh process."""
+    save = """
+    import sys, torch, yolo_attn
+    from ultralytics import YOLO
+    for cfg in sys.argv[2:]:
+        YOLO(cfg).save(f"{sys.argv[1]}/{cfg}.pt")
+    """
+    load = """
+    import glob, sys, yolo_attn
+    from ultralytics import YOLO
+    for file in sorted(glob.glob(f"{sys.argv[1]}/*.pt")):
+        print("LOADED", type(YOLO(file).model).__name__)
+    """
+    cfgs = ["yolov5n_se.yaml", "yolov5n_cbam.yaml", "yolov5n_c3ca.yaml"]
+    run_python("-c", textwrap.dedent(save), str(tmp_path), *cfgs).ok()
+    run = run_python("-c", textwrap.dedent(load), str(tmp_path), env={"ULTRALYTICS_SAFE_LOAD": "1"})
+    assert run.ok().count("LOADED DetectionModel") == len(cfgs)

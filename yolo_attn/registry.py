@@ -260,7 +260,22 @@ def load_all() -> None:
         except BaseException:
             _loaded = False
             raise
+        _declare_parts(package.__name__)
         _load_entry_points()
+
+
+def _declare_parts(package: str) -> None:
+    """Declare the classes that the kit's modules are made of, gates and convolutions, safe to load as well."""
+    import sys
+
+    import torch
+    from torch import nn
+
+    if not hasattr(torch.serialization, "add_safe_globals"):
+        return
+    homes = [m for name, m in sys.modules.items() if name.startswith(f"{package}.")]
+    parts = {c for m in homes for c in vars(m).values() if isinstance(c, type) and issubclass(c, nn.Module)}
+    torch.serialization.add_safe_globals([c for c in parts if c.__module__.startswith(f"{package}.")])
 
 
 def _load_entry_points() -> None:
