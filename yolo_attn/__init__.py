@@ -19,11 +19,13 @@ if not (_root / "patches").is_dir():
 _EXPORTS = {
     "Trainer": "trainer",
     "YoloAttnError": "errors",
+    "export_model": "export:export",
     "get_module": "registry",
     "insert": "placement",
     "install": "parser",
     "installed": "parser",
     "list_modules": "registry",
+    "load": "bundle",
     "load_plugin": "plugins:load_file",
     "register": "registry",
     "remove": "placement",
@@ -37,11 +39,13 @@ __all__ = [
     "Trainer",
     "YoloAttnError",
     "__version__",
+    "export_model",
     "get_module",
     "insert",
     "install",
     "installed",
     "list_modules",
+    "load",
     "load_plugin",
     "register",
     "remove",
@@ -52,7 +56,9 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from .bundle import load
     from .errors import YoloAttnError
+    from .export import export as export_model
     from .parser import install, installed, uninstall
     from .placement import insert, remove, set_start
     from .plugins import load_file as load_plugin

@@ -1,0 +1,125 @@
+"""A bundle gives the same detector back, without a pickle, anywhere; a changed one is refused."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import yolo_attn
+from yolo_attn.bundle import MANIFEST, MODEL, WEIGHTS, read_manifest
+from yolo_attn.errors import CheckpointError, YoloAttnError
+from yolo_attn.export import export
+from yolo_attn.loading import attention_used, open_source
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A checkpoint of size s with names of its own, and its bundle."""
+    folder = tmp_path_factory.mktemp("bundle")
+    torch.manual_seed(0)
+    source = open_source("yolov5s_se.yaml")
+    source.model.names = {i: f"thing{i}" for i in range(80)}
+    source.model.half()
+    source.handle.save(folder / "best.pt")
+    return folder / "best.pt", export(folder / "best.pt", format="bundle", log=lambda line: None).path
+
+
+def rewritten(bundle: Path, target: Path, **changes: bytes) -> Path:
+    """Copy a bundle with some of its files replaced."""
+    with zipfile.ZipFile(bundle) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, changes.get(name.split(".")[0], old.read(name)))
+    return target
+
+
+def test_the_same_detector_comes_back(made: tuple[Path, Path]) -> None:
+    checkpoint, bundle = made
+    want, got = open_source(checkpoint).model, yolo_attn.load(bundle)
+    assert bundle.stat().st_size < 1.1 * checkpoint.stat().st_size  # fp16 weights stay fp16 where that is exact
+    state = got.model.state_dict()
+    assert all(torch.equal(v, state[k]) for k, v in want.state_dict().items()) and len(state) == len(want.state_dict())
+    assert got.names == want.names and got.model.stride.tolist() == want.stride.tolist()
+    assert attention_used(got.model) == {"SEAttention": 4}
+    x = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        assert torch.equal(want(x)[0], got.model(x)[0])
+
+
+def test_what_it_holds(made: tuple[Path, Path]) -> None:
+    manifest, content = read_manifest(made[1])
+    assert set(content) == {WEIGHTS, MODEL} and manifest["versions"]["yolo_attn"] == yolo_attn.__version__
+    assert manifest["register"] == {"SEAttention": "yolo_attn.modules.se:SEAttention"}
+    assert b"scale:" not in content[MODEL] and b"scales:" in content[MODEL]
+
+
+def test_it_needs_no_pickle_and_no_other_file(made: tuple[Path, Path], python: Any, tmp_path: Path) -> None:
+    (tmp_path / "moved.bundle").write_bytes(made[1].read_bytes())
+    out = python(
+        """
+        import pickle, torch
+        def never(*args, **kwargs):
+            raise AssertionError("a pickle was read")
+        pickle.load = pickle.loads = torch.load = never
+        import numpy as np, yolo_attn
+        model = yolo_attn.load("moved.bundle")
+        found = model.predict(np.zeros((64, 64, 3), np.uint8), imgsz=64, verbose=False)
+        print(len(found), model.names[79], sum(p.numel() for p in model.model.parameters()))
+        """
+    ).ok()
+    assert out.split()[:2] == ["1", "thing79"] and int(out.split()[2]) > 9_000_000
+
+
+def test_it_exports_again_with_proof(made: tuple[Path, Path], tmp_path: Path) -> None:
+    result = export(made[1], imgsz=64, simplify=False, output=tmp_path / "a.onnx", log=lambda line: None)
+    assert result.report["proof"]["passed"] and result.report["names"][79] == "thing79"
+
+
+def test_a_changed_file_is_refused(made: tuple[Path, Path], tmp_path: Path) -> None:
+    manifest, content = read_manifest(made[1])
+    weights = bytearray(content[WEIGHTS])
+    weights[-1] ^= 1
+    model = content[MODEL].replace(b"SEAttention", b"ECA")
+    for changes, words in (
+        ({"weights": bytes(weights)}, "weights.safetensors was changed"),
+        ({"model": model}, "model.yaml was changed"),
+        ({"manifest": b"{}"}, "no bundle"),
+        ({"manifest": json.dumps({**manifest, "format": 99}).encode()}, "format 99"),
+    ):
+        with pytest.raises(CheckpointError, match=words):
+            yolo_attn.load(rewritten(made[1], tmp_path / "x.bundle", **changes))
+
+
+def test_a_bundle_runs_no_code(made: tuple[Path, Path], tmp_path: Path) -> None:
+    """Hashes that fit do not make a stranger's YAML trusted."""
+    import hashlib
+
+    manifest, content = read_manifest(made[1])
+    flag = tmp_path / "ran"
+    for text, words in (
+        (content[MODEL] + f"activation: open('{flag}', 'w')\n".encode(), "not evaluated"),
+        (content[MODEL].replace(b"SEAttention", b"torch_load"), "is no layer"),
+        (content[MODEL].replace(b"SEAttention", b"Stranger"), "Stranger"),
+    ):
+        manifest["sha256"][MODEL] = hashlib.sha256(text).hexdigest()
+        path = rewritten(made[1], tmp_path / "x.bundle", model=text, manifest=json.dumps(manifest).encode())
+        with pytest.raises(YoloAttnError, match=words):
+            yolo_attn.load(path)
+    assert not flag.exists()
+
+
+def test_files_that_are_no_bundle(made: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="not found"):
+        yolo_attn.load(tmp_path / "none.bundle")
+    with pytest.raises(CheckpointError, match="is no bundle"):
+        yolo_attn.load(made[0])  # a .pt is a zip too
+    (tmp_path / "text.bundle").write_text("text")
+    (tmp_path / "cut.bundle").write_bytes(made[1].read_bytes()[:-5000])
+    for name in ("text", "cut"):
+        with pytest.raises(CheckpointError, match="damaged"):
+            yolo_attn.load(tmp_path / f"{name}.bundle")
+    assert MANIFEST in zipfile.ZipFile(made[1]).namelist()

@@ -1,0 +1,222 @@
+"""A detector as one file without a pickle: weights, the model YAML, what its rows' names mean, versions, hashes.
+
+A `.bundle` is a zip of three files: ``weights.safetensors``, ``model.yaml`` and ``manifest.json``, which holds the
+SHA-256 of the other two. Reading one runs no code from it: names in rows are looked up among the host's and the
+registered classes, and nothing is imported by a name from the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ._version import __version__
+from .errors import CheckpointError, UsageError
+from .loading import Source, attention_used, quiet_host
+
+__all__ = ["load", "read_manifest", "save"]
+
+FORMAT = 1
+WEIGHTS, MODEL, MANIFEST = "weights.safetensors", "model.yaml", "manifest.json"
+
+# The wrapper class of the host builds from a file alone; its network is replaced.
+_PLACEHOLDER = {
+    "nc": 1,
+    "backbone": [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "Conv", [8, 3, 2]]],
+    "head": [[[1], 1, "Detect", ["nc"]]],
+}
+
+
+def save(source: Source, target: Path) -> None:
+    """Write a detector as a bundle.
+
+    Weights that fp16 holds exactly, as those of a host's checkpoint, are stored in fp16 and come back in fp32.
+
+    Raises:
+        UsageError: Not of the ultralytics host.
+    """
+    import torch
+    import ultralytics
+    from safetensors.torch import save as serialize
+
+    if source.host != "ultralytics":
+        raise UsageError(f"{source.path}: a bundle holds a detector of the ultralytics host, this is {source.host}'s")
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in source.model.state_dict().items()}
+    small = {k: v.half() for k, v in tensors.items() if v.dtype == torch.float32}
+    exact = all(torch.equal(v.float(), tensors[k]) for k, v in small.items())
+    weights = serialize({**tensors, **small} if exact else tensors)
+    model = yaml.safe_dump(_plain(_expanded(source.model.yaml)), sort_keys=False).encode()
+    manifest = {
+        "format": FORMAT,
+        "task": source.task,
+        "names": source.names,
+        "stride": source.stride,
+        "imgsz": list(source.imgsz),
+        "weights": "fp16, exact" if exact else "fp32",
+        "attention": attention_used(source.model),
+        "register": _register_map(source.model),
+        "versions": {
+            "yolo_attn": __version__,
+            "torch": torch.__version__,
+            "ultralytics": ultralytics.__version__,
+            "python": platform.python_version(),
+        },
+        "sha256": {WEIGHTS: hashlib.sha256(weights).hexdigest(), MODEL: hashlib.sha256(model).hexdigest()},
+    }
+    draft = target.with_name(f".{target.name}.part")
+    try:
+        with zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as file:
+            file.writestr(MANIFEST, json.dumps(manifest, indent=1))
+            file.writestr(MODEL, model)
+            file.writestr(WEIGHTS, weights)
+        os.replace(draft, target)
+    except OSError as exc:
+        raise UsageError(f"{target}: cannot be written: {exc.strerror or exc}") from exc
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def read_manifest(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Return a bundle's manifest and its files, after checking every hash.
+
+    Raises:
+        CheckpointError: No bundle, damaged, or changed.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            inside = file.namelist()
+            if sorted(inside) != sorted((WEIGHTS, MODEL, MANIFEST)):
+                raise CheckpointError(
+                    f"{path}: is no bundle: it should hold {WEIGHTS}, {MODEL} and {MANIFEST}, it holds "
+                    f"{', '.join(inside[:5]) or 'nothing'}."
+                )
+            content = {name: file.read(name) for name in inside}
+        manifest = json.loads(content.pop(MANIFEST))
+        hashes = manifest["sha256"]
+        version = manifest["format"]
+    except FileNotFoundError as exc:
+        raise CheckpointError(f"bundle not found: {path} (looked in {Path.cwd()})") from exc
+    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, OSError) as exc:
+        raise CheckpointError(f"{path}: is no bundle, or it is damaged: {exc}") from exc
+    if version != FORMAT:
+        raise CheckpointError(f"{path}: is a bundle of format {version}, this kit reads format {FORMAT}. Update it.")
+    for name, data in content.items():
+        found = hashlib.sha256(data).hexdigest()
+        if found != hashes.get(name):
+            raise CheckpointError(
+                f"{path}: {name} was changed: its SHA-256 is {found[:16]}..., the manifest says "
+                f"{str(hashes.get(name))[:16]}... Get the file again from where it was made."
+            )
+    return manifest, content
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Rebuild a detector from a bundle, without a pickle.
+
+    Args:
+        path: The file that ``yolo-attn export best.pt --format bundle`` wrote.
+
+    Returns:
+        An ``ultralytics.YOLO``, ready to predict, validate, export or train on.
+
+    Raises:
+        CheckpointError: No bundle, damaged, changed, or its weights do not fit its YAML.
+        YoloAttnError: A row names a module that is not here; plug-ins are given beforehand.
+    """
+    manifest, content = read_manifest(path)
+    from safetensors import SafetensorError
+    from safetensors.torch import load as deserialize
+    from ultralytics import YOLO
+
+    from . import config, dialect
+
+    try:
+        d = yaml.safe_load(content[MODEL])
+        state = deserialize(content[WEIGHTS])
+    except (yaml.YAMLError, SafetensorError) as exc:
+        raise CheckpointError(f"{path}: is damaged: {exc}") from exc
+    if not isinstance(d, dict):
+        raise CheckpointError(f"{path}: its {MODEL} is no model")
+    d["yaml_file"] = str(path)
+    config.validate({**d, "scale": ""}, str(path))
+    dialect.check_expressions(d, str(path))
+    _check_rows(d, str(path))
+    with quiet_host(), tempfile.TemporaryDirectory(prefix="yolo_attn") as folder:
+        placeholder = Path(folder) / "placeholder.yaml"
+        placeholder.write_text(yaml.safe_dump(_PLACEHOLDER), encoding="utf-8")
+        handle = YOLO(str(placeholder), task=str(manifest.get("task", "detect")))
+        model = handle._smart_load("model")(d, verbose=False)
+    wanted = model.state_dict()
+    bad = [k for k, v in wanted.items() if k not in state or state[k].shape != v.shape] + [
+        k for k in state if k not in wanted
+    ]
+    if bad:
+        raise CheckpointError(f"{path}: its weights do not fit its YAML, first at {bad[0]} ({len(bad)} tensors).")
+    model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    model.names = {int(k): str(v) for k, v in manifest.get("names", {}).items()}
+    model.task = handle.task
+    model.args = {**handle.model.args, "model": str(path), "imgsz": list(manifest.get("imgsz", (640, 640)))}
+    model.pt_path = None
+    handle.model = model.eval()
+    handle.model_name = str(path)
+    handle.overrides.update(model=str(path), imgsz=model.args["imgsz"])
+    return handle
+
+
+def _expanded(d: dict[str, Any]) -> dict[str, Any]:
+    """Return a model dictionary whose meaning does not depend on a file's name: the one scale that it was built with."""
+    d = {k: v for k, v in d.items() if k not in ("yaml_file",)}
+    scales, scale = d.get("scales"), d.pop("scale", "")
+    if scales:
+        d["scales"] = {scale or "n": scales[scale] if scale in scales else next(iter(scales.values()))}
+    return d
+
+
+def _register_map(model: Any) -> dict[str, str]:
+    """Return where the class of each attention name in the rows comes from, `module:Class`."""
+    from . import plugins, registry
+
+    out = {}
+    rows = (model.yaml.get("backbone") or []) + (model.yaml.get("head") or [])
+    for name in dict.fromkeys(str(row[2]) for row in rows):
+        entry = registry.find(name)
+        cls = entry.cls if entry else plugins.from_yaml(name, model.yaml, "bundle")
+        if cls is not None:
+            out[name] = f"{cls.__module__}:{cls.__qualname__}"
+    return out
+
+
+def _check_rows(d: dict[str, Any], path: str) -> None:
+    """Refuse a row whose name is anything but a layer: the host calls whatever its parser's module knows."""
+    import torch
+    from ultralytics.nn import tasks
+
+    from . import plugins, registry
+
+    for i, (_, _, name, _) in enumerate(d["backbone"] + d["head"]):
+        spot = f"{path}, row {i}"
+        if registry.find(name) or name.startswith("yolo_attn.") or plugins.from_yaml(name, d, spot):
+            continue
+        home, _, last = name.rpartition(".")
+        cls = getattr(torch.nn if home in ("nn", "torch.nn") else tasks, last, None)
+        if isinstance(cls, type) and issubclass(cls, torch.nn.Module):
+            continue
+        if cls is not None:
+            raise CheckpointError(f"{spot}: '{name}' is no layer, and is not called.")
+
+
+def _plain(value: Any) -> Any:
+    """Turn what a host put into a model dictionary into what YAML writes."""
+    if isinstance(value, dict):
+        return {str(k) if not isinstance(k, (str, int)) else k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value if isinstance(value, (str, int, float, bool)) or value is None else str(value)
