@@ -62,9 +62,15 @@ def configs(language: str = "en") -> str:
 
 
 def summary(path: Path) -> str:
-    """Return what a YAML's first comment says of it."""
-    first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ").strip()
-    return first.split(": ", 1)[-1] if first.startswith("yolo_attn") else first
+    """Return what a YAML's first comment says of it, up to how it was made."""
+    words: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        text = line.lstrip("# ").strip()
+        goes_on = not words or text[:1].islower() and ":" not in text
+        if not line.startswith("#") or not text or not goes_on:
+            break
+        words.append(text)
+    return " ".join(words).rstrip(".")
 
 
 def hosts(language: str = "en") -> str:

@@ -10,7 +10,8 @@ import torch
 
 from yolo_attn import registry
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that PyTorch can use")
+if not torch.cuda.is_available():
+    pytest.skip("no GPU that PyTorch can use", allow_module_level=True)
 
 NAMES = [n for n in registry.list_modules() if registry.get_entry(n).lists]
 
