@@ -196,6 +196,8 @@ for name in [n for n in sys.modules if n.partition(".")[0] == "yolo_attn"]:
 import yolo_attn as again
 assert again.installed() == ["ultralytics"]
 assert inspect.getsource(tasks.parse_model).count(".find(") == 1
+model, _ = tasks.parse_model({"nc": 2, "backbone": [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "SE", []]], "head": []}, 3, verbose=False)
+assert type(model[1]) is again.get_module("SE")  # the new import's class, by the new import's registry
 again.uninstall()
 assert tasks.parse_model.__code__ is originals[0]
 

@@ -148,6 +148,7 @@ def _hook_module(host: Any, name: str, *, strict: bool) -> None:
     if module is None or not host.recognise(module):
         return
     try:
+        _recover(host, module)
         for touch in host.touches:
             if touch.module == name and _reach(module, touch.function) is not None:
                 _hook_function(host, touch, module)
@@ -175,7 +176,6 @@ def _hook_function(host: Any, touch: Any, module: types.ModuleType) -> None:
         return
     if function is None:
         raise HostError(_refusal(host, module, f"{touch.function} is no plain Python function"))
-    _recover(function, module, touch.function)
     seams = module.__dict__.get(GLOBAL) or Seams()
     if touch.splice:
         extended, forget = _spliced_code(host, touch, module, function)
@@ -215,12 +215,19 @@ def _reach(module: types.ModuleType, path: str) -> Any:
     return found
 
 
-def _recover(function: types.FunctionType, module: types.ModuleType, name: str) -> None:
-    """Take back the code of an earlier import of this kit (`importlib.reload`, a test that re-imports)."""
+def _recover(host: Any, module: types.ModuleType) -> None:
+    """Take back what an earlier import of this kit extended (`importlib.reload`, a test that re-imports).
+
+    Its seams lead to the earlier import's registry, where this import's classes are unknown.
+    """
     earlier = module.__dict__.get(GLOBAL)
-    code = getattr(earlier, "originals", {}).get(name) if earlier is not None else None
-    if code is not None and function.__code__ is not code:
-        function.__code__ = code
+    if earlier is None or isinstance(earlier, Seams):
+        return
+    for name, code in getattr(earlier, "originals", {}).items():
+        function = _innermost(_reach(module, name), module, name)
+        if function is not None:
+            function.__code__ = code
+    del module.__dict__[GLOBAL]
 
 
 def _innermost(candidate: Any, module: types.ModuleType, function: str) -> types.FunctionType | None:
