@@ -241,14 +241,14 @@ def test_bare_parameters_are_called_weight_or_bias(name):
 # ---------------------------------------------------------------- export
 
 
-def export(m, x):
+def export(m, x, dynamic=True):
     file = io.BytesIO()
     axes = {0: "batch", 2: "height", 3: "width"}
     with warnings.catch_warnings():
         warnings.simplefilter("error", torch.jit.TracerWarning)  # a frozen size
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(m, (x,), file, opset_version=17, input_names=["x"], output_names=["y"],
-                          dynamic_axes={"x": axes, "y": axes}, dynamo=False)  # fmt: skip
+                          dynamic_axes={"x": axes, "y": axes} if dynamic else None, dynamo=False)  # fmt: skip
     return file.getvalue()
 
 
@@ -265,7 +265,7 @@ def test_onnx_with_dynamic_batch_height_and_width(name, start):
 
 # Nodes of the dynamic graph, constants left out: what the formula needs, so that a chain of shape operations shows.
 NODES = {
-    "SEAttention": 6, "ECA": 6, "SEVar1": 3, "SEVar2": 4, "SEVar3": 4, "eSE": 4, "CBAM": 16, "CoordAtt": 14, "LSKA": 6,
+    "SEAttention": 6, "ECA": 6, "SEVar1": 3, "SEVar2": 4, "SEVar3": 4, "eSE": 4, "CBAM": 17, "CoordAtt": 14, "LSKA": 6,
     "TripletAttention": 23, "GAM": 10, "BAM": 15, "GCT": 15, "ParNetAttention": 10,
 }  # fmt: skip
 
@@ -280,7 +280,7 @@ def test_the_exported_graph_is_small(name):
 
 # Those whose formula groups channels or flattens positions need sizes; what is there is the least that was found.
 SIZED = {
-    "NAM": 8, "SK": 18, "GC": 20, "ELA": 20, "SimAM": 22, "GE": 22, "DoubleAttention": 24, "SGE": 25, "EMAttention": 33,
+    "NAM": 8, "SK": 18, "GC": 21, "ELA": 20, "SimAM": 22, "GE": 22, "DoubleAttention": 24, "SGE": 25, "EMAttention": 33,
     "ParallelPolarizedSelfAttention": 30, "SequentialPolarizedSelfAttention": 30, "ShuffleAttention": 32, "NonLocal": 25,
     "DualAttention": 38, "S2Attention": 54, "CrissCross": 80,
 }  # fmt: skip
@@ -290,6 +290,26 @@ SIZED = {
 def test_the_exported_graph_of_grouping_modules_does_not_grow(name):
     graph = onnx.load_from_string(export(stir(build(name)).eval(), sample(2, 16, 8, 6))).graph
     assert sum(n.op_type != "Constant" for n in graph.node) <= SIZED[name]
+
+
+@kit
+@pytest.mark.parametrize("slim", [False, True], ids=["plain", "slim"])
+def test_opencv_runs_the_graph(name, slim):
+    """Between convolutions, as in a detector, where OpenCV fuses neighbours; also as the hosts simplify it."""
+    cv2 = pytest.importorskip("cv2")
+    if int(cv2.__version__.split(".")[0]) < 5:
+        pytest.skip("OpenCV 4 lacks operations that detectors need")
+    if name == "BAM":
+        pytest.skip("OpenCV 5.0 takes the sum of its two branches for a residual; said in the module's header")
+    conv = nn.Conv2d(3, 16, 3, 2, 1)
+    m = nn.Sequential(conv, nn.SiLU(), stir(build(name)), nn.Conv2d(16, 8, 3, 2, 1)).eval()
+    data, x = export(m, sample(1, 3, 32, 24), dynamic=False), sample(1, 3, 32, 24)
+    if slim:
+        onnxslim = pytest.importorskip("onnxslim")
+        data = onnxslim.slim(onnx.load_from_string(data)).SerializeToString()
+    net = cv2.dnn.readNetFromONNX(np.frombuffer(data, np.uint8))
+    net.setInput(x.numpy(), "x")
+    np.testing.assert_allclose(net.forward(), m(x).detach().numpy(), rtol=1e-3, atol=1e-3)
 
 
 # ---------------------------------------------------------------- identity start

@@ -201,6 +201,14 @@ class Gate(nn.Module):
         weight = score.sigmoid() if self.gate == "sigmoid" else nn.functional.hardsigmoid(score)
         return weight if self.scale == 1.0 else weight * self.scale
 
+    def of_map(self, score: Tensor) -> Tensor:
+        """Return the gate of a spatial map that comes from a convolution.
+
+        In a traced graph it is written 1 - gate(-score), the same number: OpenCV 5.0 fuses convolution, gate and
+        product, and loses the shape where the map has fewer channels than what it multiplies.
+        """
+        return self.scale - self(-score) if torch.jit.is_tracing() else self(score)
+
     def extra_repr(self) -> str:
         """Show the function."""
         return self.gate if self.scale == 1.0 else f"{self.scale:g} * {self.gate}"

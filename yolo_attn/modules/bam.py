@@ -5,6 +5,7 @@ means. Spatial branch (eq. 4): 1 x 1 reduction, two dilated 3 x 3 convolutions, 
 
 Equal to: the formula. The equations leave out the ReLU between the layers; it is here, as everywhere. The authors'
 code has a batch norm behind each hidden layer as well; here they stand where the equations have them.
+OpenCV 5.0 cannot run its exported graph (it takes the sum of the two branches for a residual); onnxruntime can.
 Under the identity start the residual and the gate, ``1 + sigmoid``, become ``2 * sigmoid``, which is 1 at score 0.
 """
 

@@ -23,6 +23,7 @@ from ._base import (
     check_kernel,
     hidden_channels,
     identity_start,
+    match,
     mean,
     spatial_max,
     spatial_mean,
@@ -87,9 +88,10 @@ class CBAM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the channels, then the positions of `x`."""
-        z = self.act(self.fc1(spatial_mean(x))) + self.act(self.fc1(spatial_max(x)))
+        z = self.act(self.fc1(torch.cat((spatial_mean(x), spatial_max(x)), 2))).sum(2, keepdim=True)
+        z = match(z, x)  # sums come back in fp32 under CUDA's autocast
         # the second layer is linear: once on the sum, where a bias counts twice
         score = self.fc2(z) if self.fc2.bias is None else self.fc2(z) + self.fc2.bias[:, None, None]
         x = x * self.gate(score)
         z = self.conv(torch.cat((mean(x, 1), x.amax(1, keepdim=True)), 1))
-        return x * self.gate(z if self.norm is None else self.norm(z))
+        return x * self.gate.of_map(z if self.norm is None else self.norm(z))

@@ -1,7 +1,7 @@
 """A^2-Nets: Double Attention Networks, Chen, Kalantidis, Li, Yan, Feng, https://arxiv.org/abs/1810.11579
 
-Gather (eq. 3, 4): ``G = A softmax(B)^T``, second-order pooling of the feature maps A by the attention maps B over the
-positions. Distribute (eq. 5, 6): ``Z = G softmax(V)``, each position mixing the gathered vectors by its own softmax
+Gather: ``G = A softmax(B)^T``, second-order pooling of the feature maps A by the attention maps B over the
+positions. Distribute: ``Z = G softmax(V)``, each position mixing the gathered vectors by its own softmax
 over them. A 1 x 1 convolution widens Z to C, and it is added to the input.
 
 Equal to: the formula. Public copies often drop the addition; ``residual=False`` does so.
@@ -25,7 +25,7 @@ __all__ = ["DoubleAttention"]
     paper="A^2-Nets: Double Attention Networks",
     arxiv="1810.11579",
     kind="both",
-    oracle="formula (eq. 3-6)",
+    oracle="formula (section 3)",
     use="global context at linear cost; one block deep in the backbone goes far",
 )
 class DoubleAttention(nn.Module):

@@ -1,7 +1,7 @@
 """ELA: Efficient Local Attention for Deep Convolutional Neural Networks, Xu, Wan, https://arxiv.org/abs/2403.01123
 
-The means along the width and along the height (eq. 4, 5) each pass a 1-D convolution, a group norm and a sigmoid
-(eq. 6, 7); the input is multiplied by both (eq. 8). Defaults are the paper's ELA-B: depthwise, k = 7, 16 groups.
+The means along the width and along the height each pass a 1-D convolution, a group norm and a sigmoid;
+the input is multiplied by both. Defaults are the paper's ELA-B: depthwise, k = 7, 16 groups.
 
 Equal to: ``timm.layers.coord_attn.EfficientLocalAttn`` with the identity as activation and this group norm. The
 convolutions run as 2-D ones of kernel (k, 1) and (1, k). Numbers of groups are lowered to the greatest common divisor.

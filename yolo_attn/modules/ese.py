@@ -1,6 +1,6 @@
 """CenterMask: Real-Time Anchor-Free Instance Segmentation, Lee, Park, https://arxiv.org/abs/1911.06667
 
-Effective squeeze-and-excitation (eq. 2): SE with one C x C layer in place of two, so nothing is lost to a bottleneck;
+Effective squeeze-and-excitation: SE with one C x C layer in place of two, so nothing is lost to a bottleneck;
 the gate is a hard sigmoid, as in the authors' code.
 
 Equal to: ``timm.layers.EffectiveSEModule``.

@@ -2,7 +2,7 @@
 https://arxiv.org/abs/1904.11492
 
 Context: the sum of all positions, weighed by a softmax over a 1 x 1 convolution. Transform: 1 x 1 convolution, layer
-norm, ReLU, 1 x 1 convolution. Fusion: added to every position (eq. 4), the last layer starting at zero; so the
+norm, ReLU, 1 x 1 convolution. Fusion: added to every position, the last layer starting at zero; so the
 paper's own start is the identity.
 
 Equal to: ``timm.layers.GlobalContext(c, fuse_add=True, fuse_scale=False)``; ``fuse="scale"`` to the other one, which
@@ -71,4 +71,8 @@ class GC(nn.Module):
         weight = match(self.attn(x).flatten(2).softmax(-1), x)  # (B, 1, HW)
         context = (x.flatten(2) @ weight.transpose(1, 2)).unsqueeze(-1)  # (B, C, 1, 1)
         z = self.fc2(self.act(self.norm(self.fc1(context))))
-        return x + z if self.fuse == "add" else x * self.gate(z)
+        if self.fuse == "scale":
+            return x * self.gate(z)
+        return x - (
+            -z
+        )  # a sum as a difference: OpenCV 5.0 takes conv + x for a residual and refuses the unequal shapes

@@ -1,7 +1,7 @@
 """Gated Channel Transformation for Visual Recognition, Yang, Zhu, Wu, Yang, https://arxiv.org/abs/1909.11519
 
-Embedding (eq. 3): ``s = alpha sqrt(sum x^2 + eps)`` over the positions. Normalisation (eq. 4): s divided by the root
-of its mean square over the channels. Gate (eq. 5): ``x (1 + tanh(gamma s + beta))``. With alpha 1 and gamma, beta 0
+Global context embedding: ``s = alpha sqrt(sum x^2 + eps)`` over the positions. Channel normalisation: s divided by the root
+of its mean square over the channels. Gating adaptation: ``x (1 + tanh(gamma s + beta))``. With alpha 1 and gamma, beta 0
 at the start, the paper's own start is the identity.
 
 Equal to: the formula. Sums of squares are kept in fp32: those of activations around 1e3 overflow fp16.
@@ -25,7 +25,7 @@ __all__ = ["GCT"]
     paper="Gated Channel Transformation for Visual Recognition",
     arxiv="1909.11519",
     kind="channel",
-    oracle="formula (eq. 3-5)",
+    oracle="formula (section 3)",
     use="3 C weights, starts as the identity by design; channels compete or help one another",
 )
 class GCT(nn.Module):
@@ -33,7 +33,7 @@ class GCT(nn.Module):
 
     Args:
         channels: C, the channels of the input; adds 3 C weights.
-        eps: epsilon of eq. 3 and 4.
+        eps: epsilon under both square roots.
         start: ``paper`` or ``identity``, which are the same here.
 
     Raises:

@@ -1,7 +1,7 @@
 """Gather-Excite: Exploiting Feature Context in Convolutional Neural Networks, Hu, Shen, Albanie, Sun, Vedaldi,
 https://arxiv.org/abs/1810.12348
 
-Gather over windows of extent e, excite by nearest-neighbour interpolation back and a sigmoid (eq. 1). Three forms:
+Gather over windows of extent e, excite by nearest-neighbour interpolation back and a sigmoid. Three forms:
 GE-theta- gathers by mean and has no parameters; GE-theta gathers by log2(e) depthwise 3 x 3 convolutions of stride 2
 with batch norm; GE-theta+ (here the default) passes the gathered map through SE's two layers as well.
 
@@ -27,7 +27,7 @@ __all__ = ["GE"]
     paper="Gather-Excite: Exploiting Feature Context in Convolutional Neural Networks",
     arxiv="1810.12348",
     kind="both",
-    oracle="timm GatherExcite, formula (eq. 1)",
+    oracle="timm GatherExcite, formula",
     use="SE with a window in place of the whole map: context that still knows where it is",
 )
 class GE(nn.Module):

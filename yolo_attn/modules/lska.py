@@ -1,7 +1,7 @@
 """Large Separable Kernel Attention: Rethinking the Large Kernel Attention Design in CNN, Lau, Po, Rehman,
 https://arxiv.org/abs/2309.01439
 
-A k x k depthwise kernel from four 1-D ones (eq. 4-7): 1 x (2d - 1) and (2d - 1) x 1, then 1 x floor(k / d) and
+A k x k depthwise kernel from four 1-D ones: 1 x (2d - 1) and (2d - 1) x 1, then 1 x floor(k / d) and
 floor(k / d) x 1 with dilation d, then a 1 x 1 convolution; the result multiplies the input, without a sigmoid.
 
 Equal to: the formula. It is quadratic in the input, without a gate that would bound it: in fp16 the product is formed in
@@ -26,7 +26,7 @@ __all__ = ["LSKA"]
     paper="Large Separable Kernel Attention: Rethinking the Large Kernel Attention Design in CNN",
     arxiv="2309.01439",
     kind="both",
-    oracle="formula (eq. 4-7)",
+    oracle="formula (section 3)",
     use="very wide context by cheap 1-D kernels; often behind SPPF",
 )
 class LSKA(nn.Module):

@@ -1,6 +1,6 @@
 """Non-local Neural Networks, Wang, Girshick, Gupta, He, https://arxiv.org/abs/1711.07971
 
-The embedded Gaussian form (eq. 4 in eq. 1): ``y = softmax(theta(x)^T phi(x)) g(x)`` over all positions, with half the
+The embedded Gaussian form (eq. 3): ``y = softmax(theta(x)^T phi(x)) g(x)`` over all positions, with half the
 channels; then ``z = W y + x`` (eq. 6), W followed by a batch norm whose scale starts at 0 (section 4.1): the
 paper's own start is the identity.
 

@@ -1,9 +1,9 @@
 """Polarized Self-Attention: Towards High-quality Pixel-wise Regression, Liu, Liu, Fan, Lin, https://arxiv.org/abs/2107.00782
 
-Channel-only branch (eq. 1): values of C / 2 channels, summed over the positions by a softmax over a one-channel query;
-1 x 1 convolution to C, layer norm, sigmoid. Spatial-only branch (eq. 2): the softmax over the C / 2 channels of the
-mean query weighs the value channels; sigmoid. Parallel layout (eq. 3): the sum of both products; sequential layout
-(eq. 4): channels first, then positions.
+Channel-only branch: values of C / 2 channels, summed over the positions by a softmax over a one-channel query;
+1 x 1 convolution to C, layer norm, sigmoid. Spatial-only branch: the softmax over the C / 2 channels of the
+mean query weighs the value channels; sigmoid. Parallel layout: the sum of both products. Sequential layout: channels
+first, then positions.
 
 Equal to: the formula. Both branches are linear in their values, so the pooling comes before the 1 x 1 convolution
 (weights that sum to 1 let its bias pass): the same result without two maps of C / 2 channels.
@@ -26,7 +26,7 @@ ARXIV = "2107.00782"
 
 
 class _ChannelWeight(nn.Module):
-    """A_ch of eq. 1 before the sigmoid, (B, C, H, W) -> (B, C, 1, 1)."""
+    """A_ch before the sigmoid, (B, C, H, W) -> (B, C, 1, 1)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class _ChannelWeight(nn.Module):
 
 
 class _SpatialWeight(nn.Module):
-    """A_sp of eq. 2 before the sigmoid, (B, C, H, W) -> (B, 1, H, W)."""
+    """A_sp before the sigmoid, (B, C, H, W) -> (B, 1, H, W)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class _Polarized(nn.Module):
     paper=PAPER,
     arxiv=ARXIV,
     kind="both",
-    oracle="formula (eq. 1-3)",
+    oracle="formula (section 3.1)",
     use="pixel-wise tasks such as keypoints and masks; both branches see the input",
 )
 class ParallelPolarizedSelfAttention(_Polarized):
@@ -106,7 +106,7 @@ class ParallelPolarizedSelfAttention(_Polarized):
     paper=PAPER,
     arxiv=ARXIV,
     kind="both",
-    oracle="formula (eq. 1, 2, 4)",
+    oracle="formula (section 3.1)",
     use="pixel-wise tasks such as keypoints and masks; channels first, then positions",
 )
 class SequentialPolarizedSelfAttention(_Polarized):

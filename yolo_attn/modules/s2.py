@@ -1,7 +1,7 @@
 """S^2-MLPv2: Improved Spatial-Shift MLP Architecture for Vision, Yu, Li, Cai, Sun, Li, https://arxiv.org/abs/2108.01072
 
-A layer widens C to 3 C (eq. 2). The first third is shifted by one position right, left, down, up, a quarter of its
-channels each; the second third down, up, right, left (eq. 3, 4); the third stays. Split attention (eq. 5-8): the sum
+A layer widens C to 3 C. The first third is shifted by one position right, left, down, up, a quarter of its
+channels each; the second third down, up, right, left; the third stays. Split attention: the sum
 of all thirds over the positions passes ``softmax(gelu(a W1) W2)`` over the thirds and weighs them. A last layer maps
 back to C.
 
@@ -28,7 +28,7 @@ __all__ = ["S2Attention"]
     paper="S^2-MLPv2: Improved Spatial-Shift MLP Architecture for Vision",
     arxiv="2108.01072",
     kind="both",
-    oracle="formula (eq. 2-8)",
+    oracle="formula (section 3)",
     use="mixes neighbours by shifts, no spatial kernel; an MLP block, dearer than a gate",
 )
 class S2Attention(nn.Module):

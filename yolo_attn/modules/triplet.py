@@ -1,8 +1,8 @@
 """Rotate to Attend: Convolutional Triplet Attention Module, Misra, Nalamada, Arasanipalai, Hou,
 https://arxiv.org/abs/2010.03045
 
-Three branches, for the pairs (C, W), (C, H), (H, W): the maximum and the mean over the third axis (Z-pool, eq. 1), a
-7 x 7 convolution to one channel, batch norm, sigmoid; the output is the mean of the three products (eq. 2, 3).
+Three branches, for the pairs (C, W), (C, H), (H, W): the maximum and the mean over the third axis (Z-pool), a
+7 x 7 convolution to one channel, batch norm, sigmoid; the output is the mean of the three products.
 
 Equal to: the formula. The axes are permuted on the pooled maps, not on the input, and the three gates are averaged
 before the one product with the input: the same sum, in one pass.
@@ -27,7 +27,7 @@ __all__ = ["TripletAttention"]
     paper="Rotate to Attend: Convolutional Triplet Attention Module",
     arxiv="2010.03045",
     kind="both",
-    oracle="formula (eq. 1-3)",
+    oracle="formula (section 3.2)",
     use="channel-position interaction for 300 weights, whatever the width",
 )
 class TripletAttention(nn.Module):
@@ -64,5 +64,5 @@ class TripletAttention(nn.Module):
 
 
 def z_pool(x: Tensor, dim: int) -> Tensor:
-    """Return maximum and mean over `dim`, which has length 2 afterwards (eq. 1)."""
+    """Return maximum and mean over `dim`, which has length 2 afterwards (Z-pool)."""
     return torch.cat((x.amax(dim, keepdim=True), mean(x, dim)), dim)
