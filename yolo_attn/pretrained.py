@@ -43,7 +43,7 @@ def intersect(original: Callable[..., Any], da: Any, db: Any, exclude: Any = ())
     target, source = _owners(da, db)
     report = _align(source if source is not None else da, target) if target is not None else None
     by_name = original(da, db, exclude)
-    if report is None or by_name.keys() == {t for t, s in report.mapping.items() if t == s}:
+    if report is None or (by_name.keys() <= report.mapping.keys() and all(t == s for t, s in report.mapping.items())):
         return by_name
     _tell(report)
     moved = {t: da[s] for t, s in report.mapping.items() if s in da}
