@@ -25,6 +25,8 @@ os.environ.update(
     YOLO_AUTOINSTALL="false",
 )
 (_home / "ultralytics").mkdir()
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many threads as workers would fight over the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("ULTRALYTICS_SAFE_LOAD", None)
 os.environ.pop("YOLO_ATTN_PLUGINS", None)
 
