@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -23,7 +24,8 @@ import yolo_attn
 from yolo_attn import config, proof, registry
 from yolo_attn.errors import CheckpointError, ExportError, UsageError
 from yolo_attn.export import export
-from yolo_attn.loading import open_source
+from yolo_attn.loading import CALM, open_source
+from yolo_attn.runtime.opencv import UNSUPPORTED, obstacles
 
 warnings.filterwarnings("ignore", category=DeprecationWarning)
 
@@ -54,6 +56,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of yolov5n_se whose detections are many: fresh weights, class biases raised."""
     torch.manual_seed(0)
     source = open_source("yolov5n_se.yaml")
+    for m in source.model.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            m.running_var /= CALM
     head = source.model.model[-1]
     for scores, boxes in zip(head.cv3, head.cv2):
         nn.init.normal_(scores[-1].bias, -1.5, 0.3)
@@ -233,6 +238,32 @@ def test_a_module_leaves_as_a_small_graph(name: str, dynamic: bool) -> None:
     allowed = NEEDED.get(name, "")
     found = sorted(BOOKKEEPING & ops.keys())
     assert bool(found) <= bool(allowed), f"{name} leaves {found} ({dict(ops)}): find a form without, or give the reason"
+
+
+@pytest.mark.skipif(int(cv2.__version__.split(".")[0]) < 5, reason="the table is of OpenCV 5")
+@pytest.mark.parametrize("name", ATTENTION)
+def test_opencv_runs_a_module_or_the_table_says_why_not(name: str) -> None:
+    graph, _ = graph_of(name, dynamic=False)
+    inputs = [
+        np.random.default_rng(i).standard_normal((1, 64, 16, 20)).astype("f") for i in range(len(graph.graph.input))
+    ]
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    (want,) = session.run(None, {f"x{i}": x for i, x in enumerate(inputs)})
+    try:
+        net = cv2.dnn.readNetFromONNX(np.frombuffer(graph.SerializeToString(), np.uint8))
+        for i, x in enumerate(inputs):
+            net.setInput(x, f"x{i}")
+        got = net.forward()
+        equal = got.shape == want.shape and np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
+    except cv2.error:
+        equal = False
+    assert equal != (name in UNSUPPORTED)
+
+
+def test_what_opencv_cannot_run_is_said_before_the_export(tmp_path: Path) -> None:
+    assert obstacles({"SEAttention": 4}) == []
+    lines = obstacles({"BAM": 2, "ECA": 1}, nms=True, half=True)
+    assert len(lines) == 3 and "OpenCV cannot run BAM" in lines[0]
 
 
 def test_reasons_are_given_for_modules_that_need_them() -> None:

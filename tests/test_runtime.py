@@ -15,7 +15,7 @@ from torch import nn
 
 from yolo_attn.errors import DataError, UsageError
 from yolo_attn.export import export
-from yolo_attn.loading import open_source
+from yolo_attn.loading import CALM, open_source
 from yolo_attn.proof import compare_detections, drawn_images, largest_difference
 from yolo_attn.runtime.bench import measure
 from yolo_attn.runtime.boxes import layout_of, nms, suppress
@@ -32,6 +32,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("runtime")
     torch.manual_seed(0)
     source = open_source("yolov5n_eca.yaml")
+    for m in source.model.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            m.running_var /= CALM
     head = source.model.model[-1]
     for scores, boxes in zip(head.cv3, head.cv2):
         nn.init.normal_(scores[-1].bias, -1.5, 0.3)

@@ -152,7 +152,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     with quiet_host(), tempfile.TemporaryDirectory(prefix="yolo_attn") as folder:
         placeholder = Path(folder) / "placeholder.yaml"
         placeholder.write_text(yaml.safe_dump(_PLACEHOLDER), encoding="utf-8")
-        handle = YOLO(str(placeholder), task=str(manifest.get("task", "detect")))
+        handle: Any = YOLO(str(placeholder), task=str(manifest.get("task", "detect")))
         model = handle._smart_load("model")(d, verbose=False)
     wanted = model.state_dict()
     bad = [k for k, v in wanted.items() if k not in state or state[k].shape != v.shape] + [

@@ -20,9 +20,10 @@ __all__ = ["compare", "compare_detections", "drawn_images", "largest_difference"
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MIN_IOU = 0.99
-# The scale of scores is never taken for less: a runtime's sigmoid is exact to some 1e-8 whatever it returns, and
+# The scale of scores is never taken for less: a runtime's sigmoid is exact to some 1e-7 whatever it returns, and
 # an untrained head returns 1e-5 everywhere.
-LEAST_SCORE_SCALE = 0.01
+LEAST_SCORE_SCALE = 0.1
+LEAST_CONFIDENCE = 0.01  # what is below is no detection
 AT_THE_LIMIT = 1e-3  # of IoU: an overlap this near to NMS's limit may fall on either side of it
 
 
@@ -135,10 +136,10 @@ def compare_detections(
     Returns:
         ``compared``, ``missing``, ``extra``, ``ties``, ``min_iou``, ``conf``.
     """
-    wide = suppress(reference, layout, conf=LEAST_SCORE_SCALE, iou=iou)
+    wide = suppress(reference, layout, conf=LEAST_CONFIDENCE, iou=iou)
     slack = tolerance * float(wide[:, 4].max(initial=LEAST_SCORE_SCALE))
     if not (wide[:, 4] > conf).any():
-        conf = max(float(wide[min(len(wide), 50) - 1, 4]) - 3 * slack, LEAST_SCORE_SCALE) if len(wide) else conf
+        conf = max(float(wide[min(len(wide), 50) - 1, 4]) - 3 * slack, LEAST_CONFIDENCE) if len(wide) else conf
     a = suppress(reference, layout, conf=conf - slack, iou=iou)
     b = suppress(output, layout, conf=conf - slack, iou=iou)
     missing, tied, ious = _unmatched(a, b, _candidates(reference, layout, conf - slack), conf + slack, slack, iou)

@@ -5,7 +5,10 @@ from __future__ import annotations
 __all__ = ["UNSUPPORTED", "obstacles"]
 
 # registered name -> what stands in the way
-UNSUPPORTED: dict[str, str] = {}
+UNSUPPORTED: dict[str, str] = {
+    "BAM": "it adds a channel gate and a spatial gate of different shapes behind a convolution, and OpenCV 5.0 fuses "
+    "that sum into the convolution without broadcasting",
+}
 
 
 def obstacles(modules: dict[str, int], *, nms: bool = False, half: bool = False) -> list[str]:

@@ -1,0 +1,77 @@
+"""TensorRT engines: built from the proved ONNX file where TensorRT is installed, else told how to build."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any, Callable
+
+from .errors import ExportError, UsageError
+
+__all__ = ["build", "command", "require"]
+
+
+def command(onnx: Path, size: tuple[int, int], dynamic: bool, half: bool) -> str:
+    """Return the trtexec line that builds an engine from an ONNX file of the kit."""
+    line = f"trtexec --onnx={onnx} --saveEngine={onnx.with_suffix('.engine')}"
+    if dynamic:
+        h, w = size
+        shapes = (("min", 1, min(h, 320), min(w, 320)), ("opt", 1, h, w), ("max", 8, max(h, 1280), max(w, 1280)))
+        line += "".join(f" --{name}Shapes=images:{b}x3x{y}x{x}" for name, b, y, x in shapes)
+    return line + (" --fp16" if half else "")
+
+
+def require(onnx: Path, size: tuple[int, int], dynamic: bool, half: bool) -> None:
+    """Make sure that an engine can be built here.
+
+    Raises:
+        UsageError: TensorRT or a CUDA device is missing; says what to do on the machine that has them.
+    """
+    import torch
+
+    missing = [] if importlib.util.find_spec("tensorrt") else ["TensorRT (pip install tensorrt)"]
+    missing += [] if torch.cuda.is_available() else ["a CUDA device"]
+    if missing:
+        raise UsageError(
+            f"--format engine needs {' and '.join(missing)}, which this machine lacks. Export to ONNX here (--format "
+            f"onnx), then on the machine that will run it: {command(onnx, size, dynamic, half)}"
+        )
+
+
+def build(
+    onnx: Path, target: Path, size: tuple[int, int], dynamic: bool, half: bool, log: Callable[[str], Any]
+) -> Path:
+    """Build an engine from an ONNX file and return its path.
+
+    Raises:
+        ExportError: TensorRT's parser or builder refuses the file; its own words are in the message.
+    """
+    import tensorrt as trt
+
+    logger = trt.Logger(trt.Logger.WARNING)
+    builder = trt.Builder(logger)
+    explicit = getattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH", None)
+    network = builder.create_network(1 << int(explicit) if explicit is not None else 0)
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(onnx)):
+        words = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
+        raise ExportError(f"{onnx}: TensorRT {trt.__version__} cannot read it: {words}")
+    config = builder.create_builder_config()
+    if half and hasattr(trt.BuilderFlag, "FP16"):  # gone where networks are always strongly typed
+        config.set_flag(trt.BuilderFlag.FP16)
+    if dynamic:
+        h, w = size
+        profile = builder.create_optimization_profile()
+        profile.set_shape(
+            network.get_input(0).name,
+            (1, 3, min(h, 320), min(w, 320)),
+            (1, 3, h, w),
+            (8, 3, max(h, 1280), max(w, 1280)),
+        )
+        config.add_optimization_profile(profile)
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        raise ExportError(f"{onnx}: TensorRT {trt.__version__} built no engine; what it printed above says why")
+    target.write_bytes(engine)
+    log(f"engine: {target} ({target.stat().st_size / 1e6:.1f} MB, TensorRT {trt.__version__})")
+    return target
