@@ -2,7 +2,7 @@
 
     python benchmarks/modules.py                          # every module, CPU, and the GPU where there is one
     python benchmarks/modules.py --modules SE ECA CBAM    # some of them
-    python benchmarks/modules.py --twins --repeats 50     # only those with a twin, more repeats
+    python benchmarks/modules.py --twins                  # only those with a twin
     python benchmarks/modules.py --json result.json
 
 Module and twin take turns within one run, so that a busy machine slows both alike. Times are medians in milliseconds;
@@ -107,8 +107,8 @@ def memory(m: nn.Module, x: Tensor, weight: Tensor) -> float:
     return sum(t.untyped_storage().nbytes() for t in kept.values()) / MIB
 
 
-def measure(name: str, shape: tuple[int, ...], device: str, repeats: int) -> dict[str, Any]:
-    """Return one row of the table."""
+def measure(name: str, shape: tuple[int, ...], device: str, repeats: int, seconds: float) -> dict[str, Any]:
+    """Return one row of the table, from `repeats` turns or as many as fit into `seconds`, but no fewer than 7."""
     options, other = twins().get(name, ({}, None))
     torch.manual_seed(0)
     pair = [build(name, shape[1], **options)] + ([other(shape[1])] if other else [])
@@ -119,11 +119,14 @@ def measure(name: str, shape: tuple[int, ...], device: str, repeats: int) -> dic
         for m in pair:
             step(m, x, weight)
     times: list[list[float]] = [[] for _ in pair]
+    begin = time.perf_counter()
     for r in range(repeats):
+        if r >= 7 and time.perf_counter() - begin > seconds:
+            break
         order = range(len(pair)) if r % 2 else reversed(range(len(pair)))
         for k in order:
             times[k].append(timed(pair[k], x, weight))
-    row: dict[str, Any] = {"module": name, "device": device, "shape": list(shape), "repeats": repeats}
+    row: dict[str, Any] = {"module": name, "device": device, "shape": list(shape), "repeats": len(times[0])}
     row["ms"] = statistics.median(times[0])
     row["mib"] = memory(pair[0], x, weight)
     if other:
@@ -148,7 +151,8 @@ def main() -> int:
     parser.add_argument("--twins", action="store_true", help="only modules that have a twin in timm")
     parser.add_argument("--shape", nargs=4, type=int, default=(8, 256, 40, 40), metavar=("B", "C", "H", "W"))
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=60, help="turns of each; fewer than 40 are noise on a busy CPU")
+    parser.add_argument("--seconds", type=float, default=30, help="longest time for one module")
     parser.add_argument("--threads", type=int, help="threads on the CPU; torch's choice when absent")
     parser.add_argument("--json", type=Path, help="write the rows to this file as well")
     args = parser.parse_args()
@@ -163,10 +167,10 @@ def main() -> int:
     for device in devices:
         where = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
         print(f"\n{device} ({where}), torch {torch.__version__}, Python {platform.python_version()}, "
-              f"(B, C, H, W) = {tuple(args.shape)}, {args.repeats} repeats")  # fmt: skip
+              f"(B, C, H, W) = {tuple(args.shape)}, up to {args.repeats} turns")  # fmt: skip
         print(f"{'':34}{'ms':>10}{'MiB':>10}{'timm ms':>10}{'MiB':>10}{'ratio':>8}")
         for name in names:
-            rows.append(measure(name, tuple(args.shape), device, args.repeats))
+            rows.append(measure(name, tuple(args.shape), device, args.repeats, args.seconds))
             print(show(rows[-1]), flush=True)
     slow = [r for r in rows if r.get("ratio", 0) > 1.05]
     print(f"\n{sum('ratio' in r for r in rows)} compared with timm, slower by more than 5 %: "
