@@ -16,8 +16,8 @@ WORDS = {
     },
     "zh": {
         "module": "模块", "aliases": "别名", "paper": "论文", "attends": "作用于", "weights": "参数量",
-        "flops": "MFLOPs", "identity": "恒等起步", "oracle": "对照", "use": "何时用",
-        "config": "配置", "where": "内容", "host": "宿主", "touched": "触及", "why": "原因", "tested": "已测版本",
+        "flops": "MFLOPs", "identity": "恒等起步", "oracle": "对照验证", "use": "适用场景",
+        "config": "配置", "where": "说明", "host": "宿主", "touched": "改动的函数", "why": "原因", "tested": "已测版本",
     },
 }  # fmt: skip
 
