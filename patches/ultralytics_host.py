@@ -5,6 +5,7 @@ Why each touch is there:
 - ``nn.tasks.parse_model`` looks module names up in its own globals and has no registry.
 - ``nn.tasks.yaml_model_load`` knows only the working folder and the host's own YAMLs; the kit's YAMLs, the
   classic dialect and ``register:`` are read here, wherever a model YAML enters: command line, trainer, DDP worker.
+- ``yolo.utils.checks.check_file`` does that work in the first 8.0 releases, whose parser knows no ``scales``.
 - ``nn.tasks.BaseModel.load`` copies weights by name, and an inserted row renames every layer behind it; where
   attention is involved they go by logical layer.
 - ``utils.dist.generate_ddp_file`` writes the script that each worker of a multi-GPU run starts with; before 8.4
@@ -44,6 +45,18 @@ def _load_yaml(original: Callable[..., dict[str, Any]], path: Any) -> dict[str, 
     config = importlib.import_module(f"{KIT}.config")
     found = config.locate(path)
     return original(path) if found is None else config.load_ultralytics(path, found)
+
+
+def _old_check_file(original: Callable[..., Any], file: Any, *rest: Any, **more: Any) -> Any:
+    """In the first 8.0 releases the host opens the file that this returns, and knows no `scales`."""
+    tasks = sys.modules.get("ultralytics.nn.tasks")
+    if tasks is None or hasattr(tasks, "yaml_model_load") or Path(str(file)).suffix not in (".yaml", ".yml"):
+        return original(file, *rest, **more)
+    config, dialect = (importlib.import_module(f"{KIT}.{n}") for n in ("config", "dialect"))
+    found = config.locate(file)
+    if found is None or b"backbone" not in found.read_bytes():
+        return original(file, *rest, **more)
+    return str(dialect.classic_file(str(file), found, anchors=False))
 
 
 def _load_weights(original: Callable[..., Any], self: Any, weights: Any, *rest: Any, **more: Any) -> Any:
@@ -88,6 +101,9 @@ HOST = Host(
         Touch("ultralytics.nn.tasks", "parse_model", "registered names in YAML rows"),
         Touch(
             "ultralytics.nn.tasks", "yaml_model_load", "the kit's YAMLs, the classic dialect, `register:`", _load_yaml
+        ),
+        Touch(
+            "ultralytics.yolo.utils.checks", "check_file", "in the first 8.0 releases: the kit's YAMLs", _old_check_file
         ),
         Touch(
             "ultralytics.utils.torch_utils",

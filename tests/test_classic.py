@@ -134,7 +134,7 @@ EVERY = """
 import json, sys, torch, yolo_attn
 from yolo_attn.errors import YoloAttnError
 {host}
-x = torch.zeros(1, 3, 64, 64)
+x = torch.zeros(2, 3, 128, 128)
 told = {}
 for name in sys.argv[1:]:
     try:

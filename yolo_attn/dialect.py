@@ -49,33 +49,36 @@ HEADS = ("Detect", "Segment")
 STRIDED = ("Conv", "DWConv", "GhostConv", "Focus", "CrossConv")
 
 
-def to_classic(d: dict[str, Any], scale: str, file: str = "model YAML") -> dict[str, Any]:
+def to_classic(d: dict[str, Any], scale: str, file: str = "model YAML", *, anchors: bool = True) -> dict[str, Any]:
     """Translate a model dictionary for the classic host; one that has anchors already comes back as it is.
 
     Args:
         d: The model, in either dialect; not changed.
         scale: The letter of ``scales`` to take; empty takes the first, as the ultralytics host does.
         file: Named in messages.
+        anchors: False keeps the anchor-free head: the dialect of the first ultralytics 8.0 releases.
 
     Raises:
         ConfigError: No such scale, or no detection head.
     """
-    if config.is_classic(d):
+    if anchors and config.is_classic(d):
         return d
     d = copy.deepcopy(d)
     depth, width, most = _multiples(d, scale, file)
-    levels = detection_levels(d, file)
+    levels = detection_levels(d, file) if anchors else ()
     for key in ("scales", "scale"):
         d.pop(key, None)
     d.update(depth_multiple=depth, width_multiple=width)
-    if levels in ANCHORS:
+    if not anchors:
+        d = config.to_ultralytics(d, file)
+    elif levels in ANCHORS:
         d["anchors"] = ANCHORS[levels]
     else:
         d["anchors"] = 3
         announce("%s: heads on P%s have no published anchors; AutoAnchor fits them", file, ", P".join(map(str, levels)))
     for part in ("backbone", "head"):
         for row in d[part]:
-            if row[2] in HEADS:
+            if anchors and row[2] in HEADS:
                 row[3] = [*row[3][:1], "anchors", *row[3][1:]]
             elif row[3] and type(row[3][0]) is int and row[3][0] > most:
                 row[3] = [most, *row[3][1:]]
@@ -171,7 +174,7 @@ def detection_levels(d: dict[str, Any], file: str = "model YAML") -> tuple[int, 
     raise AssertionError("unreachable")
 
 
-def load_classic(name: str | os.PathLike[str], path: Path) -> dict[str, Any]:
+def load_classic(name: str | os.PathLike[str], path: Path, *, anchors: bool = True) -> dict[str, Any]:
     """Return the model dictionary of a file as the classic host wants it, its plug-ins loaded.
 
     Args:
@@ -186,20 +189,21 @@ def load_classic(name: str | os.PathLike[str], path: Path) -> dict[str, Any]:
     scale = config.split_scale(Path(str(name)).stem)[1] or str(d.get("scale") or "")
     config.validate({**d, "scale": scale}, str(name))
     plugins.load_register(d, path.parent, str(name))
-    return to_classic(d, scale, str(name))
+    return to_classic(d, scale, str(name), anchors=anchors)
 
 
-def classic_file(name: str | os.PathLike[str], path: Path) -> Path:
+def classic_file(name: str | os.PathLike[str], path: Path, *, anchors: bool = True) -> Path:
     """Return a file that holds the model in the classic dialect: `path` itself, or a translation in the cache.
 
     The translation is called as the user called the model, in a folder named by its content: the same model is
     the same file, and two processes that write it at once write the same bytes.
     """
-    if config.is_classic(config.read(path)):
-        load_classic(name, path)  # for its errors and its plug-ins
+    read = config.read(path)
+    if config.is_classic(read) if anchors else "scales" not in read:
+        load_classic(name, path, anchors=anchors)  # for its errors and its plug-ins
         return path
     # The host keeps only the file's name; messages name the row's file by this entry.
-    d = {"yaml_file": str(name), **load_classic(name, path)}
+    d = {"yaml_file": str(name), **load_classic(name, path, anchors=anchors)}
     # The classic host opens model files as ASCII and drops what is not.
     text = f"# {path.name} for classic YOLOv5, made by yolo_attn\n" + yaml.safe_dump(d, sort_keys=False, width=120)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
