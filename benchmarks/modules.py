@@ -46,7 +46,7 @@ def twins() -> dict[str, tuple[dict[str, Any], Callable[[int], nn.Module]]]:
         "GC": ({}, lambda c: tl.GlobalContext(c, fuse_add=True, fuse_scale=False, rd_ratio=1 / 16)),
         "eSE": ({}, lambda c: tl.EffectiveSEModule(c)),
         "GE": ({"form": "theta-", "extent": 4}, lambda c: tl.GatherExcite(c, extent=4, use_mlp=False)),
-        "ELA": ({}, lambda c: EfficientLocalAttn(c, act_layer=nn.Identity, norm_layer=group_norm)),
+        "ELA": ({}, lambda c: EfficientLocalAttn(c, act_layer=nn.Identity, norm_layer=group_norm)),  # type: ignore[arg-type]
         "SK": (
             {"groups": 32},
             lambda c: tl.SelectiveKernel(
