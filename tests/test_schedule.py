@@ -1,0 +1,142 @@
+"""Freezing the base and the learning rate of attention, through real trainings of the host."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import nn
+from ultralytics import YOLO
+
+import yolo_attn
+from yolo_attn import config, data
+from yolo_attn.errors import ConfigError, UsageError
+from yolo_attn.schedule import Schedule, lengthen, plan
+
+ROWS = (3, 6, 9, 12)  # SE rows of the model below; row 28 is its head
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return data.make(tmp_path_factory.mktemp("shapes"), data.Recipe(train=8, val=2, size=64))
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> YOLO:
+    monkeypatch.chdir(tmp_path)
+    d = yaml.safe_load((config.configs_folder() / "yolov5_se.yaml").read_text(encoding="utf-8"))
+    d["nc"] = 3
+    d["scales"] = {"n": [0.33, 0.125, 1024]}
+    Path("yolov5n-small.yaml").write_text(yaml.safe_dump(d), encoding="utf-8")
+    return YOLO("yolov5n-small.yaml")
+
+
+def train(model: YOLO, shapes: Path, epochs: int, **more: Any) -> dict[int, dict[str, torch.Tensor]]:
+    """Train and return the tensors before each epoch and after the last, by epoch."""
+    seen: dict[int, dict[str, torch.Tensor]] = {}
+
+    def keep(trainer: Any, epoch: int | None = None) -> None:
+        state = {k: v.detach().clone() for k, v in trainer.model.state_dict().items()}
+        seen[trainer.epoch if epoch is None else epoch] = state
+        assert not any(p.requires_grad for n, p in trainer.model.named_parameters() if ".dfl" in n)
+
+    model.add_callback("on_train_epoch_start", keep)
+    model.add_callback("on_train_epoch_end", lambda t: keep(t, t.epoch + 1))
+    settings = {
+        "data": str(shapes), "epochs": epochs, "imgsz": 64, "batch": 4, "nbs": 4, "workers": 0, "device": "cpu",
+        "plots": False, "val": False, "optimizer": "AdamW", "lr0": 0.002, "warmup_epochs": 0, "mosaic": 0.0, "amp": False,
+        "project": str(Path.cwd()), "name": "run", "exist_ok": True, "verbose": False,
+    }  # fmt: skip
+    model.train(trainer=yolo_attn.Trainer, **({**settings, **more} if not more.get("resume") else more))
+    return seen
+
+
+def changed(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> set[int]:
+    """The rows in which any tensor differs, counters of batches included."""
+    return {int(k.split(".")[1]) for k in a if not torch.equal(a[k], b[k])}
+
+
+def test_the_base_waits_then_trains_and_a_resumed_run_remembers(model: YOLO, shapes: Path) -> None:
+    plan(model, freeze_base=2)
+    with_weights = {*range(29)} - {15, 16, 19, 20, 23, 26}  # Upsample and Concat have none
+
+    class Stop(Exception):
+        pass
+
+    def stop(trainer: Any) -> None:
+        if trainer.epoch == 0:
+            raise Stop
+
+    model.add_callback("on_fit_epoch_end", stop)
+    model.ckpt = {"model": model.model}  # as after .load(): the host trains this model, not the file anew
+    with pytest.raises(Stop):
+        train(model, shapes, 3)
+    last = Path("run/weights/last.pt")
+    assert last.is_file()
+    again = YOLO(str(last))
+    assert again.model.yaml["schedule"] == {"freeze_base": 2, "lr_new": 1.0}
+    seen = train(again, shapes, 3, resume=True)
+    assert sorted(seen) == [1, 2, 3]
+    assert changed(seen[1], seen[2]) == {*ROWS, 28}
+    assert changed(seen[2], seen[3]) == with_weights
+
+
+def test_a_second_training_of_one_object_is_not_haunted(model: YOLO, shapes: Path) -> None:
+    model.ckpt = {"model": model.model}
+    plan(model, freeze_base=1, lr_new=3.0)
+    seen = train(model, shapes, 1)
+    assert changed(seen[0], seen[1]) == {*ROWS, 28}
+    model.model.yaml.pop("schedule")
+    seen = train(model, shapes, 1)
+    assert changed(seen[0], seen[1]) > {0, *ROWS, 28}
+    mine = [c for v in model.callbacks.values() for c in v if isinstance(getattr(c, "__self__", None), Schedule)]
+    assert not mine
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop"])
+def test_longer_steps_are_a_higher_learning_rate(name: str) -> None:
+    def run(rates: tuple[float, float], factor: float) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+        groups = [{"params": net[0].parameters(), "lr": rates[0]}, {"params": net[2].parameters(), "lr": rates[1]}]
+        optimizer = getattr(torch.optim, name)(groups, weight_decay=0.01)
+        if factor != 1:
+            lengthen(optimizer, list(net[2].parameters()), factor)
+        x = torch.rand(8, 3)
+        for _ in range(3):
+            optimizer.zero_grad()
+            net(x).square().sum().backward()
+            optimizer.step()
+        return list(net.parameters())
+
+    for a, b in zip(run((0.01, 0.05), 1), run((0.01, 0.01), 5)):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_the_multiplier_reaches_attention_only(model: YOLO, shapes: Path) -> None:
+    steps = {}
+    start = {k: v.clone() for k, v in model.model.state_dict().items()}
+    for factor in (1.0, 4.0):
+        model = YOLO("yolov5n-small.yaml")
+        model.model.load_state_dict(start)
+        model.ckpt = {"model": model.model}
+        plan(model, lr_new=factor)
+        seen = train(model, shapes, 1, fraction=0.5)  # one step of four images
+        steps[factor] = {k: (seen[1][k] - seen[0][k]).double() for k in seen[0] if k.endswith("weight")}
+    for k, step in steps[1.0].items():
+        times = 4.0 if int(k.split(".")[1]) in ROWS else 1.0
+        assert torch.allclose(steps[4.0][k], times * step, rtol=1e-2, atol=2e-6), k
+
+
+def test_words_and_numbers_are_checked() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'freeze_base'"):
+        Schedule.of({"schedule": {"freeze_bas": 3}})
+    for bad in ({"freeze_base": -1}, {"freeze_base": 1.5}, {"lr_new": 0}, {"lr_new": "high"}):
+        with pytest.raises(UsageError):
+            Schedule(**bad)
+    assert Schedule.of({"nc": 80}) is None
+    assert pickle.loads(pickle.dumps(Schedule(2, 3.0))) == Schedule(2, 3.0)
