@@ -54,7 +54,7 @@ def test_commands_and_files_are_real(name: str) -> None:
         for script in re.findall(r"(?:benchmarks|tools)/\w+\.py", line):
             assert (ROOT / script).is_file(), line
     for yaml in re.findall(r"`((?:yolo|se|eca)[\w.-]*\.yaml)`", text(name)):
-        assert config.locate(yaml) is not None, yaml
+        assert "_mine" in yaml or config.locate(yaml) is not None, yaml  # the reader's own is not shipped
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", text(name)):
         assert (ROOT / link).exists(), link
 
