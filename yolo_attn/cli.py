@@ -27,6 +27,7 @@ COMMANDS = {
     "bench": "latency and size of detectors side by side",
     "yolo": "the ultralytics command line, hooked: yolo-attn yolo detect train model=yolov5s_se.yaml ...",
     "run": "run any Python script, hooked first: yolo-attn run train.py --cfg yolov5s_se.yaml ...",
+    "patch": "print the hook as a diff of a models/yolo.py, for those who may not hook at run time",
     "data": "draw the embedded data set",
 }
 # These pass all that follows to another command line, untouched.

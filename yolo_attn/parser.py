@@ -31,6 +31,8 @@ __all__ = ["Hook", "failures", "hooks", "install", "installed", "uninstall"]
 # The one global injected into a host's module. It carries the kit's own import name, so that two vendored copies
 # of the kit do not collide.
 GLOBAL = "_" + __name__.rpartition(".")[0].replace(".", "_") + "_seams"
+# The name of the same in a file that `yolo-attn patch` has put the seams into; there is nothing left to splice.
+ON_DISK = GLOBAL.replace("_seams", "_rows")
 
 _lock = threading.RLock()
 _wanted = False
@@ -176,6 +178,10 @@ def _hook_function(host: Any, touch: Any, module: types.ModuleType) -> None:
         return
     if function is None:
         raise HostError(_refusal(host, module, f"{touch.function} is no plain Python function"))
+    if touch.splice and ON_DISK in function.__code__.co_names:
+        code = function.__code__
+        _hooks[key] = Hook(host.name, module, function, code, code, lambda: None)
+        return
     seams = module.__dict__.get(GLOBAL) or Seams()
     if touch.splice:
         extended, forget = _spliced_code(host, touch, module, function)
