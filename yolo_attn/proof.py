@@ -124,11 +124,19 @@ def largest_difference(reference: np.ndarray, output: np.ndarray, layout: str) -
 
 
 def compare_detections(
-    reference: np.ndarray, output: np.ndarray, layout: str, *, tolerance: float, conf: float = 0.25, iou: float = 0.7
+    reference: np.ndarray,
+    output: np.ndarray,
+    layout: str,
+    *,
+    tolerance: float,
+    conf: float = 0.25,
+    iou: float = 0.7,
+    least_iou: float = MIN_IOU,
+    untrained: bool = True,
 ) -> dict[str, Any]:
     """Compare what is left after NMS, one image of each: every detection needs its equal, same class, IoU >= 0.99.
 
-    Where the reference finds nothing above `conf`, the 50 best candidates above 0.01 are compared.
+    Where the reference finds nothing above `conf`, the 50 best candidates above 0.01 are compared, if `untrained`.
     Two candidates of the same score within `tolerance` may suppress each other in either order: a detection counts
     as tied, not as missing, if the other side kept another candidate of this side, of its score, in its place, or a
     better one whose overlap with it is the limit `iou` itself, within rounding.
@@ -138,12 +146,14 @@ def compare_detections(
     """
     wide = suppress(reference, layout, conf=LEAST_CONFIDENCE, iou=iou)
     slack = tolerance * float(wide[:, 4].max(initial=LEAST_SCORE_SCALE))
-    if not (wide[:, 4] > conf).any():
+    if untrained and not (wide[:, 4] > conf).any():
         conf = max(float(wide[min(len(wide), 50) - 1, 4]) - 3 * slack, LEAST_CONFIDENCE) if len(wide) else conf
     a = suppress(reference, layout, conf=conf - slack, iou=iou)
     b = suppress(output, layout, conf=conf - slack, iou=iou)
-    missing, tied, ious = _unmatched(a, b, _candidates(reference, layout, conf - slack), conf + slack, slack, iou)
-    extra, tied_b, _ = _unmatched(b, a, _candidates(output, layout, conf - slack), conf + slack, slack, iou)
+    missing, tied, ious = _unmatched(
+        a, b, _candidates(reference, layout, conf - slack), conf + slack, slack, iou, least_iou
+    )
+    extra, tied_b, _ = _unmatched(b, a, _candidates(output, layout, conf - slack), conf + slack, slack, iou, least_iou)
     return {
         "compared": int((a[:, 4] > conf + slack).sum()),
         "missing": missing,
@@ -160,7 +170,7 @@ def _candidates(output: np.ndarray, layout: str, conf: float) -> np.ndarray:
 
 
 def _unmatched(
-    a: np.ndarray, b: np.ndarray, candidates: np.ndarray, conf: float, slack: float, iou: float
+    a: np.ndarray, b: np.ndarray, candidates: np.ndarray, conf: float, slack: float, iou: float, least_iou: float
 ) -> tuple[int, int, list[float]]:
     """Count the detections of `a` above `conf` that `b` lacks: truly, and by a tie; and the IoU of the others.
 
@@ -174,13 +184,13 @@ def _unmatched(
             continue
         same = b[:, 5] == found[5]
         best = float(overlap[i][same].max(initial=0.0))
-        if best >= MIN_IOU:
+        if best >= least_iou:
             ious.append(best)
             continue
         score = b[:, 4] - found[4]
         twin = (overlap[i] > iou) & (np.abs(score) <= 2 * slack)
         twins = b[same & (twin | (np.abs(overlap[i] - iou) <= AT_THE_LIMIT) & (score >= -2 * slack))]
-        known = iou_matrix(twins[:, :4], candidates[candidates[:, 5] == found[5], :4]) >= MIN_IOU
+        known = iou_matrix(twins[:, :4], candidates[candidates[:, 5] == found[5], :4]) >= least_iou
         if known.any():
             ties += 1
         else:

@@ -46,5 +46,6 @@ def run(args: argparse.Namespace) -> int:
         images=args.images,
         tolerance=args.tolerance,
         cfg=args.cfg,
+        int8=args.int8,
     )
     return 0
