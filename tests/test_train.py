@@ -56,6 +56,8 @@ def edited(shapes: Path, folder: Path, **keys: Any) -> str:
         (["lr=0.1"], "'lr' is no training argument of ultralytics.*Did you mean .*'lr0'"),
         (["stray"], "'stray' is neither an option nor key=value"),
         (["--freeze", "backbone"], "--freeze takes numbers"),
+        (["--freeze", "base"], "they need --weights"),
+        (["--start", "identity"], "--start says how attention begins beside pretrained weights"),
         (["--plugin", "nowhere.py"], "plug-in file not found: nowhere.py"),
         (["--plugin", "broken.py"], "broken.py fails on import: line 2: RuntimeError: on purpose"),
         (["--project", "a_file"], "cannot write to .*a_file is a file"),

@@ -32,6 +32,9 @@ EMBEDDED = {
 # YOLOv5's defaults, where the host's differ or the user would look for them.
 YOLOV5 = {"imgsz": 640, "batch": 16, "epochs": 100, "optimizer": "SGD", "patience": 100, "workers": 8}
 
+# Epochs of `--freeze base`: gates find their range in a few, and the rest is left for all layers together.
+FREEZE_BASE = 3
+
 # Gains and thresholds of the anchor-based loss: the same words mean other numbers on an anchor-free host.
 ANCHOR_LOSS = frozenset(
     ["box", "cls", "cls_pw", "obj", "obj_pw", "iou_t", "anchor_t", "anchors", "fl_gamma", "label_smoothing"]
@@ -82,7 +85,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--optimizer", metavar="NAME", help="SGD, Adam, AdamW, auto, ...")
     add("--cos-lr", action="store_true", help="cosine learning-rate schedule")
     add("--patience", type=int, metavar="N", help="epochs without improvement before stopping")
-    add("--freeze", nargs="+", metavar="N", help="freeze the first N rows, or the listed rows")
+    add(
+        "--freeze",
+        nargs="+",
+        metavar="N",
+        help="the first N rows, or the listed ones; base[:K]: all but attention and head, for K epochs",
+    )
+    add("--lr-new", type=float, metavar="F", help="learning rate of attention relative to the rest, with --weights")
     add("--seed", type=int, default=0, metavar="N")
     add(
         "--cache",
@@ -138,8 +147,15 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
             raise UsageError(f"--{name.replace('_', '-')} must not be negative, got {value}")
     if options.epochs == 0 or options.imgsz == 0 or options.batch == 0:
         raise UsageError("--epochs, --imgsz and --batch must not be 0")
+    options.freeze_base = 0
     if options.freeze is not None:
-        options.freeze = _freeze(options.freeze)
+        base, _, count = options.freeze[0].partition(":")
+        if base == "base" and len(options.freeze) == 1 and (not count or count.isdigit()):
+            options.freeze, options.freeze_base = None, int(count or FREEZE_BASE)
+        else:
+            options.freeze = _freeze(options.freeze)
+    if (options.freeze_base or options.lr_new is not None) and not options.weights:
+        raise UsageError("--freeze base and --lr-new set attention apart from pretrained layers: they need --weights")
     return options
 
 
@@ -172,7 +188,7 @@ def _freeze(words: list[str]) -> int | list[int]:
     try:
         numbers = [int(w) for part in words for w in part.replace(",", " ").split()]
     except ValueError:
-        raise UsageError(f"--freeze takes numbers of rows, got {' '.join(words)}") from None
+        raise UsageError(f"--freeze takes numbers of rows, or base, or base:K, got {' '.join(words)}") from None
     return numbers[0] if len(numbers) == 1 else numbers
 
 

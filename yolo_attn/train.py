@@ -78,9 +78,16 @@ def _pretrained(options: argparse.Namespace, host: Any, weights: str, folder: Pa
     """The detector to start from: the checkpoint's own, or with --cfg that model with the checkpoint's weights."""
     from . import initial
 
+    from .schedule import plan
+
+    def planned(model: Any) -> Any:
+        if options.freeze_base or options.lr_new is not None:
+            plan(model, freeze_base=options.freeze_base, lr_new=options.lr_new or 1.0)
+        return model
+
     file = _fetch(weights)
     if not options.chosen_cfg and file.suffix == ".pt":
-        return host.YOLO(str(file))
+        return planned(host.YOLO(str(file)))
     start = options.start or "identity"
     model, report = initial.build(file, options.cfg, start=start)
     announce("%s", report.table().splitlines()[-1])
@@ -92,7 +99,7 @@ def _pretrained(options: argparse.Namespace, host: Any, weights: str, folder: Pa
         )
         announce("new attention begins %s (--start)", told)
     target = folder / f"{Path(options.cfg).stem}_from_{file.stem}.pt"
-    initial.save(model, target)
+    initial.save(planned(model), target)
     return host.YOLO(str(target))
 
 
