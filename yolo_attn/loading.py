@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
@@ -142,6 +141,10 @@ def _checkpoint(file: Path) -> Source:
         raise CheckpointError(
             f"{file}: is cut off: the index at its end is missing ({file.stat().st_size:,} bytes are there). Copy it again."
         )
+    from .export_classic import is_classic, open_classic
+
+    if is_classic(file):
+        return open_classic(file)
     from ultralytics import YOLO
 
     try:
@@ -152,28 +155,20 @@ def _checkpoint(file: Path) -> Source:
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except Exception as exc:  # the host raises whatever unpickling raised
-        return _explain(file, exc, torch)
+        raise _explain(file, exc, torch) from exc
     if not isinstance(handle.model, torch.nn.Module):
         raise CheckpointError(f"{file}: holds no network.")
     return _of_ultralytics(file, handle)
 
 
-def _explain(file: Path, exc: Exception, torch: Any) -> Source:
-    """Tell what a file is that the ultralytics host cannot load, or open it as YOLOv5's."""
-    foreign = "appears to be an Ultralytics YOLOv5 model" in str(exc) or getattr(exc.__cause__, "name", "") in {
-        "models",
-        "models.yolo",
-    }
-    if foreign or "models.yolo" in sys.modules:
-        from .export_classic import open_classic
-
-        return open_classic(file)
+def _explain(file: Path, exc: Exception, torch: Any) -> CheckpointError:
+    """Tell what a file is that the ultralytics host cannot load."""
     if isinstance(exc.__cause__ or exc, ModuleNotFoundError):
         name = getattr(exc.__cause__ or exc, "name", None) or "?"
-        raise CheckpointError(
+        return CheckpointError(
             f"{file}: was saved with classes of the module '{name}', which is not installed. If that is attention of "
             f"your own, name its file with --plugin FILE."
-        ) from exc
+        )
     kind = None
     with contextlib.suppress(Exception):
         loaded = torch.load(file, map_location="cpu", weights_only=True)
@@ -185,9 +180,9 @@ def _explain(file: Path, exc: Exception, torch: Any) -> Source:
         else:
             kind = f"is no YOLO checkpoint: it is a {type(loaded).__name__}"
     if kind:
-        raise CheckpointError(f"{file}: {kind}.") from exc
+        return CheckpointError(f"{file}: {kind}.")
     line = (str(exc).strip().splitlines() or [""])[0]
-    raise CheckpointError(f"{file}: cannot be loaded: {type(exc).__name__}: {line[:300]}") from exc
+    return CheckpointError(f"{file}: cannot be loaded: {type(exc).__name__}: {line[:300]}")
 
 
 def _of_ultralytics(file: Path, handle: Any) -> Source:

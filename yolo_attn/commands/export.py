@@ -25,6 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cfg", metavar="YAML", help="build this model YAML and put the checkpoint's weights into it")
     parser.add_argument("--images", nargs="+", metavar="PATH", help="pictures for the proof (default: drawn ones)")
     parser.add_argument("--tolerance", type=float, metavar="X", help="largest relative difference (default 1e-4)")
+    parser.add_argument("--host", metavar="DIR", help="the YOLOv5 checkout that a classic checkpoint was trained with")
     parser.add_argument("--output", metavar="FILE", help="the file to write (default: beside the checkpoint)")
 
 
@@ -33,6 +34,10 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("YOLO_OFFLINE", "1")  # an export needs nothing from the network
     from ..export import export
 
+    if args.host and args.host != "ultralytics":
+        from ..export_classic import use_host
+
+        use_host(args.host)
     export(
         args.weights,
         format=args.format,
