@@ -416,7 +416,7 @@ def written(d: dict[str, Any], style: str, comments: list[int]) -> str:
     return "\n".join(lines) + "\n"
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(data=st.data())
 def test_random_graphs_keep_their_wiring_and_come_back(data: Any) -> None:
     d = data.draw(models())
@@ -436,7 +436,7 @@ def test_random_graphs_keep_their_wiring_and_come_back(data: Any) -> None:
     assert yolo_attn.remove(yolo_attn.insert(d, "SGE", after=after)) == d
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(data=st.data())
 def test_random_graphs_build_and_keep_their_weights(data: Any) -> None:
     import torch

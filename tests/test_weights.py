@@ -104,8 +104,11 @@ def image() -> torch.Tensor:
 # -- every module, every place -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("module", ATTENTION)
+@pytest.mark.parametrize(
+    ("module", "place"),
+    [(m, p) for m in ATTENTION for p in PLACES if p != "everywhere"]
+    + [(m, "everywhere") for m in ("SEAttention", "ECA")],
+)
 def test_every_tensor_reaches_its_layer_and_identity_starts_as_the_base(
     base: DetectionModel, image: torch.Tensor, module: str, place: str
 ) -> None:
@@ -371,6 +374,19 @@ def test_the_hosts_load_goes_by_layer(folder: Path) -> None:
     assert all(torch.equal(mine[k], v.float()) for k, v in logical(plain.model).items() if "cv3" not in k)
     back = YOLO("yolov5n-small.yaml").load(model.model)
     assert same(logical(back.model), logical(model.model))
+
+
+def test_the_load_says_what_came_and_how_attention_begins(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plain = DetectionModel("yolov5n-small.yaml", verbose=False)
+    DetectionModel("yolov5n-small-se.yaml", verbose=False).load(plain)
+    assert "427 of 427 tensors" in caplog.text and "8 of attention are new" in caplog.text
+    assert "{start: identity}" in caplog.text
+    caplog.clear()
+    build(attended("SEAttention", start="identity")).load(plain)
+    assert "427 of 427 tensors" in caplog.text and "{start: identity}" not in caplog.text
+    caplog.clear()
+    DetectionModel("yolov5n-small.yaml", verbose=False).load(plain)
+    assert "yolo_attn" not in [r.name for r in caplog.records]
 
 
 def test_uninstalled_the_host_loads_as_ever(folder: Path) -> None:

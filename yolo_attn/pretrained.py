@@ -31,6 +31,11 @@ def load(original: Callable[..., Any], self: Any, given: Any, *rest: Any, **more
     if after is not None and more.get("verbose", rest[0] if rest else True):
         after.source = str(getattr(source, "pt_path", None) or "the checkpoint")
         _tell(after)
+        if after.new_attention and "identity" not in str(getattr(self, "yaml", "")):
+            announce(
+                "new attention begins as its paper says and weakens the pretrained features; "
+                "{start: identity} in its rows, or 'yolo-attn transfer', lets the detector begin as it was"
+            )
     weights.take_names(self, checkpoint.of(source).names, report)
     return result
 
