@@ -171,6 +171,46 @@ def test_the_checkpoint_is_left_as_it_was(checkpoint: Path, tmp_path: Path) -> N
     assert checkpoint.read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["a.onnx"]
 
 
+def test_means_become_pooling_where_they_are_the_same() -> None:
+    from onnx import TensorProto, helper, numpy_helper
+
+    from yolo_attn.slim import pool_means
+
+    def build(axes: list[int], rank: int, keepdims: int = 1) -> onnx.ModelProto:
+        shape = [2, 3, 4, 5, 6][:rank]
+        node = helper.make_node("ReduceMean", ["x", "axes"], ["y"], keepdims=keepdims)
+        graph = helper.make_graph(
+            [node], "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, list("abcde"[: rank if keepdims else rank - len(axes)]))],
+            [numpy_helper.from_array(np.array(axes), "axes")],
+        )  # fmt: skip
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+    for axes, rank, keepdims, pooled in (
+        ([2, 3], 4, 1, 1), ([-1, -2], 4, 1, 1), ([2, 3], 4, 0, 0), ([2, 3], 5, 1, 0), ([1], 4, 1, 0), ([3], 4, 1, 0),
+    ):  # fmt: skip
+        model = build(axes, rank, keepdims)
+        x = np.random.default_rng(0).random([2, 3, 4, 5, 6][:rank], dtype=np.float32)
+
+        def run(model: onnx.ModelProto, x: np.ndarray = x) -> Any:
+            session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+            return session.run(None, {"x": x})[0]
+
+        before = run(model)
+        assert pool_means(model) == pooled
+        onnx.checker.check_model(model)
+        np.testing.assert_allclose(run(model), before, rtol=1e-6)
+
+
+def test_int8_says_how_near_it_comes(checkpoint: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    pictures = proof.drawn_images(4)
+    result = export(checkpoint, imgsz=64, output=tmp_path / "a.onnx", int8=pictures, log=lines.append)
+    found = json.loads(result.report_path.read_text())["int8"]
+    assert (tmp_path / "a_int8.onnx").stat().st_size < 0.5 * result.path.stat().st_size
+    assert 0 < found["same_iou_0.9"] <= found["same_iou_0.5"] <= found["found"] and "mAP" in lines[-1]
+
+
 # --- every module ---------------------------------------------------------------------------------------------------
 
 # Operators that a shape's bookkeeping leaves behind.
@@ -340,6 +380,8 @@ def test_options_that_contradict(checkpoint: Path, tmp_path: Path) -> None:
     for options, words in (
         ({"format": "tflite"}, "no export format"),
         ({"opset": 9}, "too old"),
+        ({"opset": 99}, "newer than"),
+        ({"int8": "pictures", "half": True}, "int8 goes with"),
         ({"imgsz": [64, 64, 64]}, "height and width"),
         ({"imgsz": 0}, "height and width"),
         ({"output": tmp_path / "a.pt"}, "ends in .onnx"),

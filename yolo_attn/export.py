@@ -30,6 +30,7 @@ FORMATS = ("onnx", "engine", "bundle")
 TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2}
 
 MIN_OPSET = 11  # Resize with half-pixel coordinates, which every YOLO neck needs
+MAX_OPSET = 20  # the last that torch's TorchScript exporter knows; later ones are not read by OpenCV either
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,8 @@ def export(
         raise UsageError("int8 goes with neither --half, --nms nor --format bundle")
     if opset is not None and opset < MIN_OPSET:
         raise UsageError(f"opset {opset} is too old for a YOLO detector: it needs {MIN_OPSET} or later")
+    if opset is not None and opset > MAX_OPSET:
+        raise UsageError(f"opset {opset} is newer than torch's exporter writes: {MAX_OPSET} at most")
     source = open_source(weights, cfg)
     for note in source.notes:
         log(f"note: {note}")

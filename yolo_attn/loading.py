@@ -70,7 +70,7 @@ def quiet_host() -> Iterator[None]:
     from ultralytics.utils import LOGGER, checks
 
     level, install = LOGGER.level, getattr(checks, "AUTOINSTALL", None)
-    LOGGER.setLevel("ERROR")
+    LOGGER.setLevel("CRITICAL")  # what goes wrong is raised, and told once
     if install is not None:
         checks.AUTOINSTALL = False
     try:
