@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from classic_host import Classic, classic  # noqa: F401 # a fixture
+from classic_host import Classic, base, classic  # noqa: F401 # fixtures
 from torch import nn
 from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
@@ -41,9 +41,9 @@ PLACES: dict[str, Any] = {
 }
 
 
-def small(base: str = "yolov5", width: float = 0.125) -> dict[str, Any]:
+def small(name: str = "yolov5", width: float = 0.125) -> dict[str, Any]:
     """A narrow detector: the layers and names of the real one, an eighth of its channels."""
-    d = yaml.safe_load((config.configs_folder() / f"{base}.yaml").read_text(encoding="utf-8"))
+    d = yaml.safe_load((config.configs_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
     return {**d, "nc": 4, "scales": {"n": [0.33, width, 1024]}, "scale": "n"}
 
 
@@ -90,7 +90,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.fixture(scope="module")
-def base() -> DetectionModel:
+def plain_detector() -> DetectionModel:
     model = plant(build(small()))
     model.names = dict(enumerate(["cat", "dog", "cow", "hen"]))
     return model
@@ -110,22 +110,22 @@ def image() -> torch.Tensor:
     + [(m, "everywhere") for m in ("SEAttention", "ECA")],
 )
 def test_every_tensor_reaches_its_layer_and_identity_starts_as_the_base(
-    base: DetectionModel, image: torch.Tensor, module: str, place: str
+    plain_detector: DetectionModel, image: torch.Tensor, module: str, place: str
 ) -> None:
     d = yolo_attn.insert(small(), module, where=PLACES[place], start="identity")
     model = build(d)
     fresh = {k: v.clone() for k, v in model.state_dict().items()}
-    report = yolo_attn.transfer(base, model)
-    mine, theirs = logical(model), logical(base)
+    report = yolo_attn.transfer(plain_detector, model)
+    mine, theirs = logical(model), logical(plain_detector)
     assert same(mine, theirs)
     assert report.matched == report.base == len(theirs) and not report.unused and not report.mismatch
     assert set(report.new) == set(report.new_attention) == model.state_dict().keys() - report.mapping.keys()
     assert all(torch.equal(model.state_dict()[k], fresh[k]) for k in report.new)
     assert not report.rewired
     with torch.no_grad():
-        a, b = base(image)[0], model(image)[0]
+        a, b = plain_detector(image)[0], model(image)[0]
     assert torch.equal(a, b), f"largest difference {(a - b).abs().max()}"
-    assert model.names == base.names
+    assert model.names == plain_detector.names
 
 
 @pytest.mark.parametrize("name", ["yolov5-p6", "yolov8", "yolo11"])
@@ -201,45 +201,45 @@ def test_inside_and_behind_exchange_the_detector() -> None:
 # -- classes, sizes, architectures ---------------------------------------------------------------------------------
 
 
-def test_another_number_of_classes(base: DetectionModel) -> None:
+def test_another_number_of_classes(plain_detector: DetectionModel) -> None:
     model = build(attended("ECA"), nc=7)
-    report = yolo_attn.transfer(base, model)
+    report = yolo_attn.transfer(plain_detector, model)
     assert report.classes == (4, 7)
     assert report.mismatch and all(k.startswith("model.28.cv3") for k, _, _ in report.mismatch)
     assert "4 classes there, 7 here" in report.summary()
-    mine, theirs = logical(model), logical(base)
+    mine, theirs = logical(model), logical(plain_detector)
     assert all(torch.equal(mine[k], theirs[k]) for k in theirs if not k.startswith("24.cv3"))
 
 
-def test_another_architecture_is_refused_unless_forced(base: DetectionModel) -> None:
+def test_another_architecture_is_refused_unless_forced(plain_detector: DetectionModel) -> None:
     for other in (small("yolov8"), small(width=0.25)):
         model = build(other)
         before = {k: v.clone() for k, v in model.state_dict().items()}
         with pytest.raises(CheckpointError, match=r"another architecture: \d+ of \d+ tensors"):
-            yolo_attn.transfer(base, model)
+            yolo_attn.transfer(plain_detector, model)
         assert same(dict(model.state_dict()), before)
-        report = yolo_attn.transfer(base, model, force=True)
+        report = yolo_attn.transfer(plain_detector, model, force=True)
         assert 0 < report.fraction < 0.5
 
 
-def test_missing_attention_at_inference_is_an_error(base: DetectionModel) -> None:
+def test_missing_attention_at_inference_is_an_error(plain_detector: DetectionModel) -> None:
     model = build(attended("SEAttention"))
     with pytest.raises(CheckpointError, match="8 of them of attention, first model.3.fc1.weight"):
-        yolo_attn.transfer(base.state_dict(), model, inference=True)
+        yolo_attn.transfer(plain_detector.state_dict(), model, inference=True)
     whole = plant(build(attended("SEAttention")))
     yolo_attn.transfer(whole.state_dict(), model, inference=True)
     assert same(dict(model.state_dict()), dict(whole.state_dict()))
 
 
-def test_fused_weights_are_named_as_such(base: DetectionModel) -> None:
+def test_fused_weights_are_named_as_such(plain_detector: DetectionModel) -> None:
     import copy
 
     with pytest.raises(CheckpointError, match="fused"):
-        yolo_attn.transfer(copy.deepcopy(base).fuse(verbose=False), build(attended("ECA")))
+        yolo_attn.transfer(copy.deepcopy(plain_detector).fuse(verbose=False), build(attended("ECA")))
 
 
-def test_report_as_table_and_json(base: DetectionModel) -> None:
-    report = yolo_attn.transfer(base, build(attended("SEAttention"), nc=7))
+def test_report_as_table_and_json(plain_detector: DetectionModel) -> None:
+    report = yolo_attn.transfer(plain_detector, build(attended("SEAttention"), nc=7))
     told = json.loads(report.to_json())
     by_row = {x["row"]: x for x in told["layers"]}
     assert by_row[3]["attention"] and len(by_row[3]["new"]) == 2 and by_row[3]["source_row"] is None
@@ -255,7 +255,7 @@ def test_report_as_table_and_json(base: DetectionModel) -> None:
 # -- files ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_classic_checkpoint_needs_no_checkout(tmp_path: Path, base: DetectionModel) -> None:
+def test_a_classic_checkpoint_needs_no_checkout(tmp_path: Path, plain_detector: DetectionModel) -> None:
     """Classes that exist nowhere any more, as in a file of somebody's fork."""
     home = types.ModuleType("models_of_a_fork")
     sys.modules["models_of_a_fork"] = home
@@ -285,8 +285,8 @@ def test_a_classic_checkpoint_needs_no_checkout(tmp_path: Path, base: DetectionM
 
 
 @pytest.mark.parametrize("kind", ["plain", "nested", "wrapped"])
-def test_state_dicts(tmp_path: Path, base: DetectionModel, kind: str) -> None:
-    state = dict(base.state_dict())
+def test_state_dicts(tmp_path: Path, plain_detector: DetectionModel, kind: str) -> None:
+    state = dict(plain_detector.state_dict())
     content = {
         "plain": state,
         "nested": {"state_dict": state, "epoch": 3},
@@ -295,7 +295,7 @@ def test_state_dicts(tmp_path: Path, base: DetectionModel, kind: str) -> None:
     torch.save(content, tmp_path / "state.pt")
     model = build(attended("ECA"))
     yolo_attn.transfer(tmp_path / "state.pt", model)
-    assert same(logical(model), logical(base))
+    assert same(logical(model), logical(plain_detector))
 
 
 def test_a_hostile_file_runs_nothing(tmp_path: Path) -> None:
@@ -325,7 +325,7 @@ def test_files_that_are_no_checkpoint(tmp_path: Path, content: bytes) -> None:
         yolo_attn.transfer(tmp_path / "none.pt", build(small()))
 
 
-def test_safetensors_say_what_is_missing(tmp_path: Path, base: DetectionModel) -> None:
+def test_safetensors_say_what_is_missing(tmp_path: Path, plain_detector: DetectionModel) -> None:
     if not checkpoint_has_safetensors():
         (tmp_path / "x.safetensors").write_bytes(b"")
         with pytest.raises(CheckpointError, match="pip install safetensors"):
@@ -333,10 +333,10 @@ def test_safetensors_say_what_is_missing(tmp_path: Path, base: DetectionModel) -
         return
     from safetensors.torch import save_file
 
-    save_file({k: v.contiguous() for k, v in base.state_dict().items()}, str(tmp_path / "x.safetensors"))
+    save_file({k: v.contiguous() for k, v in plain_detector.state_dict().items()}, str(tmp_path / "x.safetensors"))
     model = build(attended("ECA"))
     yolo_attn.transfer(tmp_path / "x.safetensors", model)
-    assert same(logical(model), logical(base))
+    assert same(logical(model), logical(plain_detector))
 
 
 def checkpoint_has_safetensors() -> bool:
