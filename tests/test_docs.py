@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from conftest import ROOT
+
 from yolo_attn import cli, config, options
 
 READMES = ["README.md", "README.zh-CN.md"]

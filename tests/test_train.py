@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-
 from conftest import ROOT, Run, run_python
+
 from yolo_attn import cli, data, options
 from yolo_attn.errors import DataError, UsageError
 

@@ -66,7 +66,7 @@ def summary(path: Path) -> str:
     words: list[str] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         text = line.lstrip("# ").strip()
-        goes_on = not words or text[:1].islower() and ":" not in text
+        goes_on = not words or (text[:1].islower() and ":" not in text)
         if not line.startswith("#") or not text or not goes_on:
             break
         words.append(text)
