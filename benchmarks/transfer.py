@@ -27,6 +27,8 @@ RECIPE = {
     "imgsz": 96, "batch": 8, "nbs": 8, "optimizer": "AdamW", "lr0": 0.002, "warmup_epochs": 1, "mosaic": 0.0,
     "close_mosaic": 0, "workers": 0, "plots": False, "verbose": False, "exist_ok": True, "amp": False,
 }  # fmt: skip
+# Training on: a quarter of the rate, and no warm-up of the biases at the host's 0.1, which would undo any weights.
+ONWARDS = {"lr0": 0.0005, "warmup_bias_lr": 0.0}
 MAP50 = "metrics/mAP50(B)"
 
 
@@ -64,7 +66,7 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             model = load(way, best, options.cfg, folder, seed)
             curve = [validate(model, settings)]
             model.add_callback("on_fit_epoch_end", lambda t, c=curve: c.append(float(t.metrics.get(MAP50, 0.0))))
-            model.train(epochs=options.epochs, seed=seed, name=f"{way}{seed}", **settings)
+            model.train(epochs=options.epochs, seed=seed, name=f"{way}{seed}", **{**settings, **ONWARDS})
             curve = curve[: options.epochs + 1]  # the host validates best.pt once more at the end
             results[way].append(curve)
             print(f"seed {seed}  {way:<8}  " + " ".join(f"{x:.3f}" for x in curve), flush=True)
