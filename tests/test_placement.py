@@ -335,19 +335,19 @@ def test_text_that_is_no_model(text: str) -> None:
 
 def test_command_writes_removes_and_keeps_the_scale(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    command = "insert yolov5s.yaml --module SEAttention --after C3 --where backbone -o my.yaml".split()  # noqa: SIM905
+    command = "insert yolov5s.yaml --module SEAttention --after C3 --where backbone -o my.yaml".split()
     assert main(command) == 0
     assert main(command) == 1 and "my.yaml exists" in capsys.readouterr().err
     assert main([*command, "--force"]) == 0
     d = config.load_ultralytics("my.yaml", Path("my.yaml"))
     assert d["scale"] == "s" and len(d["backbone"]) == 14
-    assert main("insert my.yaml --remove -o back.yaml".split()) == 0  # noqa: SIM905
+    assert main("insert my.yaml --remove -o back.yaml".split()) == 0
     assert Path("back.yaml").read_bytes() == (config.configs_folder() / "yolov5.yaml").read_bytes()
 
 
 def test_dry_run_shows_the_difference_and_writes_nothing(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main("insert yolov5s.yaml --module ECA --where neck-P5 --dry-run -o my.yaml".split()) == 0  # noqa: SIM905
+    assert main("insert yolov5s.yaml --module ECA --where neck-P5 --dry-run -o my.yaml".split()) == 0
     shown = capsys.readouterr().out
     assert "+  - [-1, 1, ECA, []] # + attention" in shown and "-  - [[17, 20, 23], 1, Detect, [nc]]" in shown
     assert not list(tmp_path.iterdir())

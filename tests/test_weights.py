@@ -429,7 +429,7 @@ def test_command(folder: Path, capsys: Any, image: torch.Tensor) -> None:
     plain = YOLO("yolov5n-small.yaml")
     plant(plain.model).eval()
     torch.save({"model": plain.model}, "plain.pt")
-    assert main("transfer plain.pt yolov5n-small-se.yaml -o init.pt --json report.json".split()) == 0  # noqa: SIM905
+    assert main("transfer plain.pt yolov5n-small-se.yaml -o init.pt --json report.json".split()) == 0
     shown = capsys.readouterr().out
     assert "427 of 427 tensors of the detector received weights of plain.pt, 8 of attention are new" in shown
     assert "begins as the identity" in shown
@@ -438,9 +438,9 @@ def test_command(folder: Path, capsys: Any, image: torch.Tensor) -> None:
     assert [r[3] for r in model.model.yaml["backbone"] if r[2] == "SEAttention"] == [[{"start": "identity"}]] * 4
     with torch.no_grad():
         assert torch.equal(model.model.eval()(image)[0], plain.model(image)[0])
-    assert main("transfer plain.pt yolov5n-small-se.yaml -o init.pt".split()) == 1  # noqa: SIM905
+    assert main("transfer plain.pt yolov5n-small-se.yaml -o init.pt".split()) == 1
     assert "init.pt exists" in capsys.readouterr().err
-    assert main("transfer plain.pt yolov8n_se.yaml".split()) == 1  # noqa: SIM905
+    assert main("transfer plain.pt yolov8n_se.yaml".split()) == 1
     assert "another architecture" in capsys.readouterr().err
 
 
