@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,19 +88,31 @@ def _config_folder() -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def _package() -> Classic | str:
-    """The `yolov5` package, or why there is none."""
-    target = Path(tempfile.mkdtemp(prefix="yolo_attn_classic_"))
-    atexit.register(shutil.rmtree, target, ignore_errors=True)
+def _package(base: Path) -> Classic | str:
+    """The `yolov5` package, or why there is none; installed once, whichever of the workers comes first."""
+    target, done = base / "yolov5-package", base / "yolov5-package.done"
+    try:
+        target.mkdir()
+    except FileExistsError:
+        since = time.monotonic()
+        while not done.is_file() and time.monotonic() - since < 240:
+            time.sleep(0.2)
+    else:
+        done.with_suffix(".part").write_text(_install(target), encoding="utf-8")
+        done.with_suffix(".part").rename(done)
+    trouble = done.read_text(encoding="utf-8") if done.is_file() else "another worker did not finish installing it"
+    return trouble or Classic("package", target / "yolov5", "yolov5.", (str(target),))
+
+
+def _install(target: Path) -> str:
+    """Install, and return what went wrong."""
     missing = [r for n, r in NEEDS.items() if not _importable(n)]
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-compile", "--target", str(target)]
     try:
         done = subprocess.run([*command, *PACKAGE, *missing], capture_output=True, text=True, timeout=180)
     except subprocess.TimeoutExpired:
         return f"pip took more than 180 s to fetch {PACKAGE[0]}"
-    if done.returncode:
-        return f"pip cannot fetch {PACKAGE[0]}: {done.stderr.strip().splitlines()[-1:]}"
-    return Classic("package", target / "yolov5", "yolov5.", (str(target),))
+    return f"pip cannot fetch {PACKAGE[0]}: {done.stderr.strip().splitlines()[-1:]}" if done.returncode else ""
 
 
 def _importable(name: str) -> bool:
@@ -114,10 +127,10 @@ def names() -> list[str]:
     return ["package", *filter(None, os.environ.get("YOLO_ATTN_YOLOV5", "").split(os.pathsep))]
 
 
-def get(name: str) -> Classic:
+def get(name: str, base: Path) -> Classic:
     """Return a host by name; skip the test, with the reason, where there is none."""
     if name == "package":
-        found = _package()
+        found = _package(base)
         if isinstance(found, str):
             pytest.skip(found)
         return found
@@ -127,7 +140,14 @@ def get(name: str) -> Classic:
     return Classic(root.name, root, "", ())
 
 
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of a session share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own
+
+
 @pytest.fixture(params=names(), ids=lambda n: Path(n).name, scope="session")
-def classic(request: pytest.FixtureRequest) -> Classic:
+def classic(request: pytest.FixtureRequest, base: Path) -> Classic:
     """Each classic host in turn."""
-    return get(request.param)
+    return get(request.param, base)

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from classic_host import Classic, classic, get
+from classic_host import Classic, base, classic, get
 from conftest import ROOT, run_python
 
 from yolo_attn import config, data, dialect
 from yolo_attn.errors import ConfigError
 
-__all__ = ["classic"]
+__all__ = ["base", "classic"]
 
 # The tutorial's YAML in the classic dialect: one SE behind the last C3 of the backbone, nominal width and all.
 TUTORIAL = """
@@ -432,8 +432,8 @@ def test_train_resume_val_detect_export(classic: Classic, shapes: Path, tmp_path
 
 
 @pytest.mark.slow
-def test_train_detect_on_the_package(shapes: Path, tmp_path: Path) -> None:
-    host = get("package")
+def test_train_detect_on_the_package(shapes: Path, base: Path, tmp_path: Path) -> None:
+    host = get("package", base)
     run = run_python(
         str(ROOT / "train_detect.py"), "--host", "yolov5", "--cfg", "yolov5n_se.yaml", "--data", str(shapes), "--img", "64",
         "--batch", "4", "--epochs", "1", "--workers", "0", "--device", "cpu", "--project", str(tmp_path / "runs"), "--export",

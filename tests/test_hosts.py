@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from classic_host import Classic, classic
+from classic_host import Classic, base, classic
 from conftest import ROOT, run_python
 
-__all__ = ["classic"]
+__all__ = ["base", "classic"]
 
 # One process walks the orders: hosts are taken out of sys.modules between them, so that each import is a first one.
 ORDERS = """
@@ -140,9 +140,39 @@ def test_somebody_elses_models_package(text: str, tmp_path: Path) -> None:
     assert run.ok() == "" and run.err == ""
 
 
-def test_matrix_tool_names_its_hosts() -> None:
-    """The tool's list is what the README's table and the hosts' own range are made from."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "host_matrix.py"), "--list"], capture_output=True, text=True, check=True
+@pytest.mark.slow
+def test_the_oldest_ultralytics(tmp_path: Path) -> None:
+    """A slice of the matrix that `python tools/host_matrix.py` prints; the newest is what all other tests run on."""
+    tool = str(ROOT / "tools" / "host_matrix.py")
+    hosts = run_python(tool, "--list").ok().split()
+    assert {"ultralytics==8.0.0", "yolov5==7.0.14"} <= set(hosts)
+    asked = ["--hosts", "ultralytics==8.0.0", "--configs", "yolov5_se.yaml", "yolo11_se.yaml", "--sizes", "n", "s"]
+    run = run_python(tool, *asked, "--into", str(tmp_path))
+    if "CalledProcessError" in run.err:
+        pytest.skip(f"pip cannot fetch ultralytics==8.0.0: {run.err.strip().splitlines()[-1]}")
+    rows = [[c.strip() for c in line.split("|")[2:-1]] for line in run.ok().splitlines()[2:]]
+    assert rows == [
+        ["yolov5_se.yaml", "3,118,304", "11,007,104"],
+        ["yolo11_se.yaml", *["refused: no module is called 'C3k2'"] * 2],
+    ]
+
+
+def test_patch_gives_a_diff_that_applies(classic: Classic, tmp_path: Path) -> None:
+    copy = tmp_path / (classic.root.name if classic.prefix else "copy")
+    shutil.copytree(classic.root, copy, ignore=shutil.ignore_patterns(".git", "__pycache__", "runs", "*.jpg", "*.pt"))
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    file = copy / "models" / "yolo.py"
+    diff = run_python("-m", "yolo_attn", "patch", "--diff", str(file), cwd=tmp_path).ok()
+    changes = [line for line in diff.splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+    assert [c[0] for c in changes] == list("+-+-+")
+    subprocess.run(["git", "apply", "-"], input=diff, text=True, cwd=tmp_path, check=True)
+    patched = Classic(classic.name, copy, classic.prefix, (str(tmp_path), *classic.path))
+    code = (
+        "import hashlib, torch, yolo_attn\n{host}\ntorch.manual_seed(0)\nmodel = yolo.Model('yolov5n_se.yaml')\n"
+        "assert yolo_attn.installed() and not yolo_attn.parser.failures()\n"
+        "print('HASH', hashlib.sha256(b''.join(v.numpy().tobytes() for v in model.state_dict().values())).hexdigest())\n"
     )
-    assert "ultralytics==8.0.0" in done.stdout and "yolov5==7.0.14" in done.stdout
+    hashes = {h.python(code, cwd=tmp_path).ok().rpartition("HASH")[2] for h in (classic, patched)}
+    assert len(hashes) == 1
+    again = run_python("-m", "yolo_attn", "patch", "--diff", str(file), cwd=tmp_path).mistake()
+    assert "carries the seams already" in again
