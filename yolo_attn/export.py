@@ -287,7 +287,7 @@ def _size(source: Source, imgsz: int | Sequence[int] | None, log: Callable[[str]
             raise UsageError(f"the image size is one side or height and width, in pixels, got {wanted}")
         wanted = wanted * 2 if len(wanted) == 1 else wanted
     s = source.stride
-    rounded = [max(-(-v // s) * s, 2 * s) for v in wanted]
+    rounded = [-(-v // s) * s for v in wanted]
     if rounded != wanted:
         log(f"image size {wanted[0]}x{wanted[1]} rounded up to {rounded[0]}x{rounded[1]}: multiples of the stride {s}")
     return rounded[0], rounded[1]
