@@ -19,6 +19,8 @@ Why each touch is there:
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -39,6 +41,16 @@ def _recognise(module: ModuleType) -> bool:
 
 def _version(module: ModuleType) -> str:
     return str(getattr(sys.modules.get("ultralytics"), "__version__", "of unknown version"))
+
+
+def _range() -> str:
+    """The versions that the kit's own requirement names: pyproject.toml is the one place where they stand."""
+    try:
+        wanted = importlib.metadata.requires(KIT.replace("_", "-")) or []
+    except importlib.metadata.PackageNotFoundError:  # a bare checkout
+        text = (Path(__file__).resolve().parent.parent / "pyproject.toml").read_text(encoding="utf-8")
+        wanted = re.findall(r'"(ultralytics[^"]*)"', text)
+    return next((w.partition(";")[0].strip() for w in wanted if w.startswith("ultralytics>")), "ultralytics")
 
 
 def _load_yaml(original: Callable[..., dict[str, Any]], path: Any) -> dict[str, Any]:
@@ -121,5 +133,5 @@ HOST = Host(
     recognise=_recognise,
     version=_version,
     prepare=_prepare,
-    supported="ultralytics 8.0.0 and later",
+    supported=f"{_range()}; its parser from 8.0.0 on",
 )

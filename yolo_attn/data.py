@@ -142,7 +142,9 @@ def scene(rng: Any, size: int) -> tuple[Any, list[tuple[int, float, float, float
             radius = size * float(rng.uniform(0.09, 0.21))
             cx, cy = (float(v) for v in rng.uniform(radius + 1, size - radius - 1, 2))
             kind = int(rng.integers(len(NAMES)))
-            outline = _outline(kind, cx, cy, radius, float(rng.uniform(-0.35, 0.35)) + (np.pi / 4 if kind == 1 else -np.pi / 2))
+            outline = _outline(
+                kind, cx, cy, radius, float(rng.uniform(-0.35, 0.35)) + (np.pi / 4 if kind == 1 else -np.pi / 2)
+            )
             x1, y1 = outline.min(0)
             x2, y2 = outline.max(0)
             if all(x2 < a or x1 > c or y2 < b or y1 > d for a, b, c, d in boxes):

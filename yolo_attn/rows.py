@@ -115,8 +115,16 @@ def place(
 class Builder:
     """Stands for the class from the seam to the end of the row: builds it, and prints as it in the table."""
 
+    cls: type
+    call: Call
+    spot: str
+
     def __init__(self, cls: type, call: Call, spot: str) -> None:
-        self.cls, self.call, self.spot = cls, call, spot
+        vars(self).update(cls=cls, call=call, spot=spot)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """What a host notes on the class of a row, as ultralytics did with `np` before 8.3, it finds there again."""
+        setattr(self.cls, name, value)
 
     def __call__(self, *_: Any) -> Any:
         try:

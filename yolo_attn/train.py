@@ -56,6 +56,9 @@ def _train(options: argparse.Namespace) -> int:
     args["data"] = str(data.make()) if options.embedded else str(options.extra.get("data", options.data))
     may_fetch = dataset.check(args["data"])
     weights = _weights(options.weights)
+    if weights is not None and "Adam" in str(args.get("optimizer")):
+        # The host warms biases up from 0.1, fifty times an adaptive optimizer's rate: that undoes what they had learned.
+        args.setdefault("warmup_bias_lr", 0.0)
     _offline(may_fetch or (weights is not None and not Path(weights).is_file()))
     _writable(Path(args["project"]))
     host = _host(args)

@@ -11,7 +11,9 @@ from typing import Any
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("cfg", help="model YAML, by name or path, e.g. yolov5s_se.yaml")
-    parser.add_argument("--imgsz", "--img", type=int, default=640, metavar="N", help="side for the GFLOPs (default 640)")
+    parser.add_argument(
+        "--imgsz", "--img", type=int, default=640, metavar="N", help="side for the GFLOPs (default 640)"
+    )
     parser.add_argument("--nc", type=int, metavar="N", help="number of classes (default: the YAML's)")
 
 

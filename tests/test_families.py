@@ -1,0 +1,154 @@
+"""Other families and tasks of the ultralytics host, its versions, and the start of a multi-GPU worker."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, run_python
+from test_configs import tensors
+from ultralytics.nn import tasks
+
+import yolo_attn
+from yolo_attn import data
+
+MODELS = {
+    "yolov8n.yaml": "DetectionModel",
+    "yolov8n-seg.yaml": "SegmentationModel",
+    "yolov8n-pose.yaml": "PoseModel",
+    "yolov8n-obb.yaml": "OBBModel",
+    "yolo11n.yaml": "DetectionModel",
+    "yolo11n-seg.yaml": "SegmentationModel",
+    "yolo26n.yaml": "DetectionModel",
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_attention_in_other_families(name: str) -> None:
+    """Inserted behind the backbone's blocks: builds, runs forward and backward, with a gradient in every gate."""
+    try:
+        d = tasks.yaml_model_load(name)
+    except FileNotFoundError:
+        pytest.skip(f"this ultralytics has no {name}")
+    new = yolo_attn.insert(d, "SEAttention", where="backbone")
+    torch.manual_seed(0)
+    model = getattr(tasks, MODELS[name])(copy.deepcopy(new), verbose=False).train()
+    gates = [m for m in model.model if type(m).__name__ == "SEAttention"]
+    assert len(gates) == len(new["backbone"]) - len(d["backbone"]) > 0
+    sum(t.float().square().mean() for t in tensors(model(torch.rand(2, 3, 64, 64))) if t.is_floating_point()).backward()
+    grads = [p.grad for m in gates for p in m.parameters()]
+    assert all(g is not None and torch.isfinite(g).all() for g in grads)
+    assert any(g.abs().sum() > 0 for g in grads if g is not None)
+
+
+GATE = """
+from torch import nn
+import torch
+class Gate(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, channels, 1, 1))
+    def forward(self, x):
+        return x * (1 + self.weight)
+"""
+
+# What the parent of a run on several GPUs does before it launches the workers, for each of the two ways to start.
+PARENT = """
+import sys
+import yolo_attn
+from pathlib import Path
+from ultralytics import YOLO
+from ultralytics.utils.dist import generate_ddp_file
+from ultralytics.models.yolo.detect import DetectionTrainer
+trainer_class = {"kit": lambda: yolo_attn.Trainer, "host": lambda: DetectionTrainer}[sys.argv[1]]()
+model = YOLO("yolov5n_mine.yaml")
+overrides = {"model": "yolov5n_mine.yaml", "data": sys.argv[2], "epochs": 1, "imgsz": 64, "batch": 4, "plots": False,
+             "device": "cpu", "project": sys.argv[3], "name": sys.argv[1], "exist_ok": True, "task": "detect"}
+trainer = trainer_class(overrides=overrides)
+print("SCRIPT" + generate_ddp_file(trainer))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("who", ["kit", "host"])
+def test_a_worker_of_several_gpus(tmp_path: Path, who: str) -> None:
+    """The script that each worker starts with, run for real: a module from `register:` is there, and it trains."""
+    (tmp_path / "gate.py").write_text(GATE, encoding="utf-8")
+    text = (ROOT / "model_cfgs" / "yolov5_se.yaml").read_text(encoding="utf-8")
+    text = "register:\n  Gate: gate.py:Gate\n" + text.replace("SEAttention, []", "Gate, []")
+    (tmp_path / "yolov5n_mine.yaml").write_text(text, encoding="utf-8")
+    shapes = data.make(tmp_path / "shapes", data.Recipe(train=8, val=4, size=64))
+    env = {"YOLO_ATTN_CONFIG_DIR": str(tmp_path / "config")}
+    parent = run_python("-c", PARENT, who, str(shapes), str(tmp_path / "runs"), cwd=tmp_path, env=env)
+    script = parent.ok().rpartition("SCRIPT")[2].strip()
+    worker = run_python(script, cwd=tmp_path, env=env)
+    worker.ok()
+    assert (tmp_path / "runs" / who / "weights" / "last.pt").is_file()
+
+
+OLD = """
+import json, sys, hashlib
+import torch
+{first}
+import ultralytics
+from ultralytics.nn import tasks
+model = None
+torch.manual_seed(0)
+model = tasks.DetectionModel(sys.argv[1], verbose=False)
+digest = hashlib.sha256()
+for key, value in model.state_dict().items():
+    digest.update(key.encode() + value.numpy().tobytes())
+rows = [[m.i, m.f, m.type, m.np] for m in model.model]
+print("TOLD" + json.dumps([ultralytics.__version__, digest.hexdigest(), rows, model.save]))
+"""
+
+
+def lowest() -> str:
+    """The lowest ultralytics that pyproject.toml allows."""
+    for line in (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines():
+        if line.strip().startswith('"ultralytics>='):
+            return line.split(">=")[1].split('"')[0].split(",")[0]
+    raise AssertionError("pyproject.toml names no ultralytics")
+
+
+@pytest.mark.slow
+def test_the_lowest_supported_version(tmp_path: Path) -> None:
+    """Equal to a hand-edited copy there too; the newest is what the other tests run on."""
+    target = tmp_path / "site"
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--target",
+        str(target),
+        f"ultralytics=={lowest()}",
+    ]
+    done = subprocess.run(pip, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"ultralytics {lowest()} cannot be installed here: {done.stderr.strip().splitlines()[-1:]}")
+    cfg = tmp_path / "yolov5n_gate.yaml"
+    cfg.write_text((ROOT / "model_cfgs" / "yolov5_se.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    env = {"PYTHONPATH": f"{target}:{ROOT}"}
+    by_hook = run_python("-c", textwrap.dedent(OLD).format(first="import yolo_attn"), str(cfg), env=env)
+    file = target / "ultralytics" / "nn" / "tasks.py"
+    text = file.read_text(encoding="utf-8")
+    default = "        else:\n            c2 = ch[f]\n"
+    assert text.count(default) == 1
+    branch = "        elif m is SEAttention:\n            c2 = ch[f]\n            args = [c2, *args[1:]]\n"
+    text = text.replace(default, branch + default)
+    text = text.replace("\nimport torch\n", "\nimport torch\nfrom yolo_attn.modules.se import SEAttention\n", 1)
+    file.write_text(text, encoding="utf-8")
+    first = "import yolo_attn; yolo_attn.uninstall()"
+    by_hand = run_python("-c", textwrap.dedent(OLD).format(first=first), str(cfg), env=env)
+    hook, hand = (json.loads(run.ok().rpartition("TOLD")[2]) for run in (by_hook, by_hand))
+    assert hook[0] == lowest()
+    assert hook == hand
