@@ -48,7 +48,8 @@ def _range() -> str:
     try:
         wanted = importlib.metadata.requires(KIT.replace("_", "-")) or []
     except importlib.metadata.PackageNotFoundError:  # a bare checkout
-        text = (Path(__file__).resolve().parent.parent / "pyproject.toml").read_text(encoding="utf-8")
+        project = Path(__file__).resolve().parent.parent / "pyproject.toml"
+        text = project.read_text(encoding="utf-8") if project.is_file() else ""
         wanted = re.findall(r'"(ultralytics[^"]*)"', text)
     return next((w.partition(";")[0].strip() for w in wanted if w.startswith("ultralytics>")), "ultralytics")
 
