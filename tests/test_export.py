@@ -216,7 +216,7 @@ def test_int8_says_how_near_it_comes(checkpoint: Path, tmp_path: Path) -> None:
 # Operators that a shape's bookkeeping leaves behind.
 BOOKKEEPING = {"Shape", "Gather", "Expand", "Unsqueeze", "ConstantOfShape", "Range", "Where"}
 # The most nodes of the papers' smallest; others are held to what the table says.
-MOST = {"SEAttention": 6, "ECA": 7, "SEVar1": 3, "SEVar2": 4, "SEVar3": 4, "eSE": 4, "CBAM": 16, "CoordAtt": 12}
+MOST = {"SEAttention": 6, "ECA": 7, "SEVar1": 3, "SEVar2": 4, "SEVar3": 4, "eSE": 4, "CBAM": 17, "CoordAtt": 12}
 NEEDED = {
     "CrissCross": "batched matrix products over rows and columns: two constant Unsqueeze for the masked diagonal",
     "DoubleAttention": "flattens H x W for its matrix products; height and width come back from the input's shape",
