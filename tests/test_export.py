@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import json
 import os
 import warnings
@@ -25,6 +24,7 @@ from yolo_attn import config, proof, registry
 from yolo_attn.errors import CheckpointError, ExportError, UsageError
 from yolo_attn.export import export
 from yolo_attn.loading import CALM, open_source
+from yolo_attn.module_graph import export_module, make_module
 from yolo_attn.runtime.opencv import UNSUPPORTED, obstacles
 
 warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -239,25 +239,12 @@ ATTENTION = [
 
 def graph_of(name: str, dynamic: bool) -> tuple[onnx.ModelProto, float]:
     """Export one module alone; return its graph and the largest difference from PyTorch, at another shape if dynamic."""
-    import onnxslim
-
     torch.manual_seed(0)
-    entry = registry.get_entry(name)
-    inputs = 2 if entry.kind == "fusion" else 1
-    takes = tuple(entry.binding.takes)
-    module = entry.cls([64] * 2) if inputs == 2 else entry.cls(*[64] * (1 + ("c2" in takes)) if takes else ())
+    module, inputs = make_module(name, 64)
     for p in module.parameters():
         p.data += 0.05 * torch.randn_like(p)
-    module.eval()
     names = [f"x{i}" for i in range(inputs)]
-    axes = {n: {0: "batch", 2: "height", 3: "width"} for n in [*names, "y"]} if dynamic else None
-    x = [torch.randn(1, 64, 16, 20) for _ in names]
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(module, (x,) if inputs > 1 else (x[0],), buffer, dynamo=False, opset_version=18,
-                          input_names=names, output_names=["y"], dynamic_axes=axes)  # fmt: skip
-    graph = onnxslim.slim(onnx.load_from_string(buffer.getvalue()))
+    graph = export_module(module, [torch.randn(1, 64, 16, 20) for _ in names], dynamic=dynamic)
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     x = [torch.randn(2, 64, 24, 12) if dynamic else torch.randn(1, 64, 16, 20) for _ in names]
     with torch.no_grad():

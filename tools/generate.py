@@ -27,6 +27,7 @@ def catalog() -> list[dict[str, Any]]:
     from torch.utils.flop_counter import FlopCounterMode
 
     from yolo_attn import registry
+    from yolo_attn.module_graph import export_module, make_module
 
     rows = []
     for name in registry.list_modules():
@@ -34,12 +35,11 @@ def catalog() -> list[dict[str, Any]]:
         if not entry.lists or not entry.cls.__module__.startswith("yolo_attn.modules."):
             continue
         torch.manual_seed(0)
-        sides = {"fusion": [CHANNELS, CHANNELS]}.get(entry.kind, CHANNELS)
-        call = entry.binding.bind([CHANNELS] if entry.binding.is_block else [], sides, 1, lambda c: c)
-        module = entry.cls(*call.args, **call.kwargs).eval()
-        one = torch.randn(1, CHANNELS, SIDE, SIDE)
+        module, inputs = make_module(name, CHANNELS)
+        x = [torch.randn(1, CHANNELS, SIDE, SIDE) for _ in range(inputs)]
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            module([one, one] if entry.kind == "fusion" else one)
+            module(x if inputs > 1 else x[0])
+        graph = export_module(module, x, dynamic=True).graph
         rows.append(
             {
                 "name": name,
@@ -54,8 +54,27 @@ def catalog() -> list[dict[str, Any]]:
                 "options": _options(entry),
                 "params": sum(p.numel() for p in module.parameters()),
                 "mflops": round(counter.get_total_flops() / 1e6, 3),
+                "nodes": {"count": len(graph.node), "torch": torch_version()},
             }
         )
+    return rows
+
+
+def torch_version() -> str:
+    """Return torch's version as far as it decides what an export looks like."""
+    import torch
+
+    return ".".join(torch.__version__.split(".")[:2])
+
+
+def keep_counts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """With another torch than the recorded one, take the recorded node counts: the exporter differs, not the module."""
+    if CATALOG.is_file():
+        old = {r["name"]: r.get("nodes") for r in json.loads(CATALOG.read_text(encoding="utf-8"))}
+        for row in rows:
+            recorded = old.get(row["name"])
+            if recorded and recorded["torch"] != torch_version():
+                row["nodes"] = recorded
     return rows
 
 
@@ -86,7 +105,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
-    wanted = {CATALOG: json.dumps(catalog(), indent=1, ensure_ascii=False) + "\n"}
+    rows = keep_counts(catalog()) if check else catalog()
+    wanted = {CATALOG: json.dumps(rows, indent=1, ensure_ascii=False) + "\n"}
     if not check:
         CATALOG.write_text(wanted[CATALOG], encoding="utf-8")
     for name, language in (("README.md", "en"), ("README.zh-CN.md", "zh")):

@@ -11,12 +11,12 @@ __all__ = ["catalog", "configs", "grid", "hosts", "modules"]
 WORDS = {
     "en": {
         "module": "module", "aliases": "also", "paper": "paper", "attends": "attends to", "weights": "weights",
-        "flops": "MFLOPs", "identity": "identity start", "oracle": "tested against", "use": "when",
+        "flops": "MFLOPs", "nodes": "ONNX nodes", "identity": "identity start", "oracle": "tested against", "use": "when",
         "config": "config", "where": "what", "host": "host", "touched": "touched", "why": "why", "tested": "tested",
     },
     "zh": {
         "module": "模块", "aliases": "别名", "paper": "论文", "attends": "作用于", "weights": "参数量",
-        "flops": "MFLOPs", "identity": "恒等起步", "oracle": "对照验证", "use": "适用场景",
+        "flops": "MFLOPs", "nodes": "ONNX 节点", "identity": "恒等起步", "oracle": "对照验证", "use": "适用场景",
         "config": "配置", "where": "说明", "host": "宿主", "touched": "改动的函数", "why": "原因", "tested": "已测版本",
     },
 }  # fmt: skip
@@ -37,7 +37,10 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
 def modules(rows: list[dict[str, Any]], language: str = "en") -> str:
     """Return the table of modules; weights and FLOPs at 256 channels, 20 x 20."""
     w = WORDS[language]
-    head = [w[k] for k in ("module", "aliases", "paper", "attends", "weights", "flops", "identity", "oracle", "use")]
+    head = [
+        w[k]
+        for k in ("module", "aliases", "paper", "attends", "weights", "flops", "nodes", "identity", "oracle", "use")
+    ]
     body = []
     for r in rows:
         paper = (
@@ -45,7 +48,7 @@ def modules(rows: list[dict[str, Any]], language: str = "en") -> str:
         )
         aliases = ", ".join(f"`{a}`" for a in r["aliases"])
         body.append(
-            [f"`{r['name']}`", aliases, paper, r["kind"], f"{r['params']:,}", f"{r['mflops']:g}", r["identity"] or "-",
+            [f"`{r['name']}`", aliases, paper, r["kind"], f"{r['params']:,}", f"{r['mflops']:g}", str(r["nodes"]["count"]), r["identity"] or "-",
              r["oracle"], r["use"]]
         )  # fmt: skip
     return markdown(head, body)
