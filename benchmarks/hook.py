@@ -1,15 +1,16 @@
 """What the hook costs: building and running a detector, hooked against the plain host, interleaved in one process.
 
-    python benchmarks/hook.py [--rounds 40] [--cfg yolov5n]
+    python benchmarks/hook.py [--rounds 100] [--cfg yolov5n]
 
 Prints medians of the ratios hooked / plain; 1.00 is no cost. Pairs are interleaved and their order alternates, so that
-a machine that gets slower or faster meets both sides alike.
+a machine that gets slower or faster meets both sides alike; time is the process's own.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import gc
 import os
 import statistics
 import time
@@ -31,9 +32,12 @@ def paired(rounds: int, plain: Callable[[], Any], hooked: Callable[[], Any]) -> 
         for side in ("plain", "hooked") if k % 2 else ("hooked", "plain"):
             (yolo_attn.install if side == "hooked" else yolo_attn.uninstall)()
             run = plain if side == "plain" else hooked
-            started = time.perf_counter()
+            gc.collect()
+            gc.disable()  # a collection within one side's run would count against that side
+            started = time.process_time()
             run()
-            took[side] = time.perf_counter() - started
+            took[side] = time.process_time() - started
+            gc.enable()
         ratios.append(took["hooked"] / took["plain"])
     return ratios[2:]  # the first two warm caches
 
@@ -47,7 +51,7 @@ def told(name: str, ratios: list[float]) -> None:
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--cfg", default="yolov5n")
     args = parser.parse_args()
     torch.set_num_threads(1)
