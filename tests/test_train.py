@@ -15,7 +15,7 @@ from typing import Any, Callable
 import pytest
 from conftest import ROOT, Run, run_python
 
-from yolo_attn import cli, data, options
+from yolo_attn import cli, data, dataset, options
 from yolo_attn.errors import DataError, UsageError
 
 
@@ -94,6 +94,11 @@ def test_data_sets_are_checked_first(
 ) -> None:
     assert cli.main(["train", "--data", edited(shapes, here, **keys)]) == 1
     assert re.search(told, capfd.readouterr().err)
+
+
+def test_class_names_beyond_ascii_may_need_a_font(shapes: Path, tmp_path: Path) -> None:
+    assert dataset.check(edited(shapes, tmp_path, names=["圆", "方", "三角"])) is True
+    assert dataset.check(str(shapes)) is False
 
 
 def test_a_data_set_without_labels(here: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -40,8 +40,8 @@ def check(name: str) -> bool:
         name: The YAML's path.
 
     Returns:
-        Whether the host may have to fetch it: a name that only the host knows, an address, or a `download:` entry
-        whose images are not here yet.
+        Whether the host may have to fetch something: a name that only the host knows, an address, a `download:` entry
+        whose images are not here yet, or a font for class names beyond ASCII.
 
     Raises:
         DataError: Names file, key and path.
@@ -79,7 +79,8 @@ def check(name: str) -> bool:
                 f"{path}: '{key}:' has {len(images)} images and no labels: looked for {label_file(images[0])} and so on. "
                 f"A label file has one line an object: class, centre x, centre y, width, height, in parts of the image."
             )
-    return False
+    words = names.values() if isinstance(names, dict) else names or ()
+    return not all(str(w).isascii() for w in words)  # 类别: the host fetches a font that has these characters
 
 
 def image_files(place: Path) -> list[Path]:
