@@ -49,7 +49,7 @@ class Host:
         touches: The functions touched; the first is the parser.
         recognise: Whether a module of that import path is this host's (``models.yolo`` may be anybody's).
         version: The version of the host that a module belongs to.
-        supported: The versions it was tested with, in words.
+        supported: Gives the versions it was tested with, in words; asked only where they are printed.
         prepare: Called with each of its modules once hooked; what it returns is called at uninstall.
         watches: Further modules that `prepare` is called with.
         explain: Says of a parser that cannot be hooked how it differs from the released ones, or nothing.
@@ -59,7 +59,7 @@ class Host:
     touches: tuple[Touch, ...]
     recognise: Callable[[ModuleType], bool]
     version: Callable[[ModuleType], str]
-    supported: str
+    supported: Callable[[], str]
     prepare: Callable[[ModuleType], Callable[[], None] | None] | None = None
     explain: Callable[[ModuleType], str] | None = None
     watches: tuple[str, ...] = ()

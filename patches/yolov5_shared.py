@@ -82,7 +82,7 @@ def make(
         watches=tuple(f"{prefix}{n}" for n in WATCHED),
         recognise=lambda module: is_yolov5(module) and belongs(module),
         version=version,
-        supported=SUPPORTED,
+        supported=lambda: SUPPORTED,
         prepare=_prepare,
         explain=lambda module: _explain(module),
     )

@@ -21,6 +21,15 @@ __all__ = ["build", "save"]
 
 STARTS = ("identity", "paper", "yaml")
 
+# The ultralytics host's model class for each task.
+MODELS = {
+    "detect": "DetectionModel",
+    "segment": "SegmentationModel",
+    "pose": "PoseModel",
+    "obb": "OBBModel",
+    "classify": "ClassificationModel",
+}
+
 
 def build(
     source: str | os.PathLike[str],
@@ -73,17 +82,10 @@ def _ultralytics(d: dict[str, Any], nc: int | None, cfg: str) -> Any:
     except ImportError as exc:
         raise HostError(f"the ultralytics package cannot be imported: {exc}. 'pip install ultralytics'") from exc
     d = config.to_ultralytics(d, cfg)
-    kinds = {
-        "detect": "DetectionModel",
-        "segment": "SegmentationModel",
-        "pose": "PoseModel",
-        "obb": "OBBModel",
-        "classify": "ClassificationModel",
-    }
     task = tasks.guess_model_task(d)
-    if task not in kinds:
+    if task not in MODELS:
         raise ConfigError(f"{cfg}: its last row, {d['head'][-1][2]}, is no head that this command knows")
-    model = getattr(tasks, kinds[task])(d, nc=nc, verbose=False)
+    model = getattr(tasks, MODELS[task])(d, nc=nc, verbose=False)
     model.task = task
     return model
 

@@ -351,5 +351,5 @@ def _refusal(host: Any, module: types.ModuleType, why: str) -> str:
     why = f"{why}. {told}" if told else why
     return (
         f"cannot hook {host.name} {host.version(module)} ({getattr(module, '__file__', module.__name__)}): {why}. "
-        f"Supported: {host.supported}. Rows naming registered modules will not build with this host."
+        f"Supported: {host.supported()}. Rows naming registered modules will not build with this host."
     )

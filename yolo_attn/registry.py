@@ -260,32 +260,20 @@ def load_all() -> None:
         except BaseException:
             _loaded = False
             raise
-        _declare_parts(package.__name__)
         _load_entry_points()
 
 
-def _declare_parts(package: str) -> None:
-    """Declare the classes that the kit's modules are made of, gates and convolutions, safe to load as well."""
-    import sys
+def entry_points() -> list[Any]:
+    """Return the installed entry points of the group ``yolo_attn.modules``, not loaded."""
+    from importlib import metadata
 
-    import torch
-    from torch import nn
-
-    if not hasattr(torch.serialization, "add_safe_globals"):
-        return
-    homes = [m for name, m in sys.modules.items() if name.startswith(f"{package}.")]
-    parts = {c for m in homes for c in vars(m).values() if isinstance(c, type) and issubclass(c, nn.Module)}
-    torch.serialization.add_safe_globals([c for c in parts if c.__module__.startswith(f"{package}.")])
+    points = metadata.entry_points()
+    select = getattr(points, "select", None)  # a plain dictionary before Python 3.10
+    return list(select(group=ENTRY_POINT_GROUP) if select else points.get(ENTRY_POINT_GROUP, ()))  # type: ignore[attr-defined]
 
 
 def _load_entry_points() -> None:
-    from importlib.metadata import entry_points
-
-    points = entry_points()
-    selected = (
-        points.select(group=ENTRY_POINT_GROUP) if hasattr(points, "select") else points.get(ENTRY_POINT_GROUP, ())
-    )
-    for point in selected:
+    for point in entry_points():
         try:
             loaded = point.load()
             if isinstance(loaded, type) and point.name not in _names:  # unless the class registered itself

@@ -85,7 +85,7 @@ def hosts(language: str = "en") -> str:
     body = []
     for h in HOSTS:
         for k, t in enumerate(h.touches):
-            body.append([h.name if not k else "", f"`{t.module}.{t.function}`", t.why, h.supported if not k else ""])
+            body.append([h.name if not k else "", f"`{t.module}.{t.function}`", t.why, h.supported() if not k else ""])
     return markdown(head, body)
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from yolo_attn import registry
+from yolo_attn.module_graph import make_module
 
 if not torch.cuda.is_available():
     pytest.skip("no GPU that PyTorch can use", allow_module_level=True)
@@ -17,11 +18,10 @@ NAMES = [n for n in registry.list_modules() if registry.get_entry(n).lists]
 
 
 def make(name: str, channels: int) -> tuple[torch.nn.Module, Any]:
-    entry = registry.get_entry(name)
-    sides: Any = [channels, channels] if entry.kind == "fusion" else channels
-    call = entry.binding.bind([channels] if entry.binding.is_block else [], sides, 1, lambda c: c)
+    """A module in training mode, and how it is given its input."""
     torch.manual_seed(0)
-    return entry.cls(*call.args, **call.kwargs), (lambda x: [x, x.flip(-1)]) if entry.kind == "fusion" else (lambda x: x)
+    module, inputs = make_module(name, channels)
+    return module.train(), (lambda x: [x, x.flip(-1)]) if inputs > 1 else (lambda x: x)
 
 
 @pytest.fixture(autouse=True)

@@ -67,18 +67,10 @@ def _one(name: str, rows: list[dict[str, Any]]) -> int:
 
 def _own(args: argparse.Namespace) -> list[list[str]]:
     """Modules of plug-ins given on the command line, and installed ones; only then is torch needed."""
-    from importlib.metadata import entry_points
-
-    from ..registry import ENTRY_POINT_GROUP
-
-    points = entry_points()
-    selected = (
-        points.select(group=ENTRY_POINT_GROUP) if hasattr(points, "select") else points.get(ENTRY_POINT_GROUP, ())
-    )
-    if not args.plugin and not list(selected):
-        return []
     from .. import registry
 
+    if not args.plugin and not registry.entry_points():
+        return []
     entries = [registry.get_entry(n) for n in registry.list_modules(kind=args.kind)]
     own = [e for e in entries if not e.cls.__module__.startswith(f"{__package__.partition('.')[0]}.modules.")]
     return [[e.name, e.kind or "-", e.arxiv or "-", "-", "-", e.paper or e.owner] for e in own]

@@ -23,7 +23,7 @@ def run(argv: list[str]) -> int:
         UsageError: No script, or none that exists.
         PluginError: A plug-in cannot be loaded.
     """
-    plugins, argv = _plugins(argv)
+    plugins, argv = leading_plugins(argv, USAGE)
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if argv else 2
@@ -61,12 +61,17 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def _plugins(argv: list[str]) -> tuple[list[str], list[str]]:
+def leading_plugins(argv: list[str], usage: str) -> tuple[list[str], list[str]]:
+    """Take the `--plugin FILE` words off the front of a command line that is handed on; return them and the rest.
+
+    Raises:
+        UsageError: The last one names no file.
+    """
     found = []
     while argv and argv[0].partition("=")[0] == "--plugin":
         _, equals, file = argv[0].partition("=")
         if not equals and len(argv) < 2:
-            raise UsageError(f"--plugin needs a file. {USAGE}")
+            raise UsageError(f"--plugin needs a file. {usage}")
         found.append(file if equals else argv[1])
         argv = argv[1 if equals else 2 :]
     return found, argv

@@ -47,9 +47,9 @@ def _build(tasks: Any, d: dict[str, Any], *, verbose: bool) -> Any:
     """Build with the model class of the head's task, as the host would."""
     from copy import deepcopy
 
-    task = tasks.guess_model_task(d)
-    names = {"segment": "SegmentationModel", "pose": "PoseModel", "obb": "OBBModel", "classify": "ClassificationModel"}
-    cls = getattr(tasks, names.get(task, "DetectionModel"))
+    from ..initial import MODELS
+
+    cls = getattr(tasks, MODELS.get(tasks.guess_model_task(d), MODELS["detect"]))
     return cls(deepcopy(d), verbose=verbose)
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import sys
 
 from ..errors import HostError
+from .run import leading_plugins
+
+USAGE = "usage: yolo-attn yolo [--plugin FILE ...] arguments of ultralytics' yolo command ..."
 
 
 def run(argv: list[str]) -> int:
     """Hand the arguments over to the host's own entry point."""
     from ..parser import install
 
-    plugins = []
-    while len(argv) >= 2 and argv[0] == "--plugin":
-        plugins.append(argv[1])
-        argv = argv[2:]
+    plugins, argv = leading_plugins(argv, USAGE)
     if plugins:
         from ..plugins import load_file
 

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry import check_class, register
 from ._base import spatial_mean
 from ._conv import check_widths, fold_batch_norm
 from .residual import SEBasicBlock, SEBottleneck, _conv
@@ -330,3 +330,6 @@ def rows_state_dict(state: Mapping[str, Tensor], prefix: str = "model.") -> dict
         elif head == "fc":
             renamed[f"{prefix}5.linear.{rest}"] = value
     return renamed
+
+
+check_class(AttentionResNet)  # no row names it, but a checkpoint may hold one
