@@ -12,6 +12,10 @@ Why each touch is there:
   that script imports nothing of the caller's, and a registered module is a KeyError in every worker.
 - ``nn.tasks.BaseModel.fuse`` folds batch normalization in the host's own convolution class only, before it predicts,
   validates or exports; the kit's blocks fold theirs after it.
+- ``utils.torch_utils.get_flops`` counts on one stride's image and multiplies: wrong for a gate's layers, which see one
+  pixel at any size.
+- ``engine.trainer.BaseTrainer.run_callbacks`` announces each batch in every process of a run; a model's ``schedule``
+  (freezing, learning rate of attention) is followed there, whatever trainer class is at work.
 - ``utils.checks.check_font`` asks the network for a font, seconds a try, also where there is none; offline, the
   font that matplotlib brings serves.
 """
@@ -93,6 +97,18 @@ def _fuse(original: Callable[..., Any], self: Any, *rest: Any, **more: Any) -> A
     return result
 
 
+def _flops(original: Callable[..., float], model: Any, imgsz: Any = 640, *rest: Any, **more: Any) -> float:
+    """Count at the real size; as the host does where that fails."""
+    twin = importlib.import_module(f"{KIT}.flops").at_full_size(model, imgsz)
+    return (twin is not None and original(twin, imgsz, *rest, **more)) or original(model, imgsz, *rest, **more)
+
+
+def _run_callbacks(original: Callable[..., Any], self: Any, event: str, *rest: Any, **more: Any) -> Any:
+    if event == "on_train_batch_start":
+        importlib.import_module(f"{KIT}.schedule").before_batch(self)
+    return original(self, event, *rest, **more)
+
+
 def _font(original: Callable[..., Any], font: str = "Arial.ttf") -> Any:
     """Without a network, take a font that is here instead of waiting for one that is not."""
     utils = sys.modules["ultralytics.utils"]
@@ -131,6 +147,15 @@ HOST = Host(
             "ultralytics.utils.dist", "generate_ddp_file", "the kit in every worker of a multi-GPU run", _worker_script
         ),
         Touch("ultralytics.nn.tasks", "BaseModel.fuse", "batch normalization folded in the kit's blocks too", _fuse),
+        Touch(
+            "ultralytics.utils.torch_utils", "get_flops", "`model.info()`: a gate's operations at the real size", _flops
+        ),
+        Touch(
+            "ultralytics.engine.trainer",
+            "BaseTrainer.run_callbacks",
+            "freezing and learning rate: `schedule`",
+            _run_callbacks,
+        ),
         Touch("ultralytics.utils.checks", "check_font", "no wait for a font without a network", _font),
     ),
     recognise=_recognise,

@@ -14,6 +14,10 @@ Why each touch is there:
 
 - ``intersect_dicts`` (of ``utils.general``, in v6.0 of ``utils.torch_utils``, lately of ultralytics) copies weights by
   name, and an inserted row renames every layer behind it; where attention is involved they go by logical layer.
+- ``utils.torch_utils.model_info`` counts operations on one stride's image and multiplies: wrong for a gate's layers,
+  which see one pixel at any size.
+- ``utils.loss.ComputeLoss.__init__`` is called by every version's training loop, in every process, when model, optimizer
+  and first epoch stand: a model's ``schedule`` (freezing, learning rate of attention) begins there.
 - ``utils.plots.check_pil_font`` and a module's own ``np``: names dropped by NumPy and Pillow since
   (:mod:`.yolov5_dated`).
 
@@ -75,6 +79,17 @@ def make(
             Touch(general, "user_config_dir", "no network, v6.0: the same", _user_config_dir),
             Touch(general, "intersect_dicts", by_layer, intersect_dicts, defined=False),
             Touch(f"{prefix}utils.torch_utils", "intersect_dicts", f"v6.0: {by_layer}", intersect_dicts, defined=False),
+            Touch(
+                f"{prefix}utils.torch_utils",
+                "model_info",
+                "`info()`: a gate's operations at the real size",
+                _model_info,
+                defined=False,
+            ),
+            *(
+                Touch(f"{prefix}{module}", "ComputeLoss.__init__", "freezing and learning rate: `schedule`", _loss)
+                for module in ("utils.loss", "utils.segment.loss")
+            ),
             Touch(general, "check_online", "`YOLO_OFFLINE`", _check_online),
             Touch(plots, "check_pil_font", "names dropped by Pillow", font_with_size),
             Touch(plots, "check_font", "v6.0: the same", font_with_size),
@@ -133,9 +148,20 @@ def _fuse(original: Callable[..., Any], self: Any, *rest: Any, **more: Any) -> A
     return result
 
 
+def _model_info(original: Callable[..., Any], model: Any, verbose: bool = False, imgsz: Any = 640) -> Any:
+    """Have the host count at the real size; its list of weights, with `verbose`, needs them."""
+    twin = importlib.import_module(f"{KIT}.flops").at_full_size(model, imgsz, weights=bool(verbose))
+    return original(model if twin is None else twin, verbose, imgsz)
+
+
 def intersect_dicts(original: Callable[..., Any], da: Any, db: Any, exclude: Any = ()) -> Any:
     """Let `da` reach the layers of `db` that it belongs to."""
     return importlib.import_module(f"{KIT}.pretrained").intersect(original, da, db, exclude)
+
+
+def _loss(original: Callable[..., None], self: Any, model: Any, *rest: Any, **more: Any) -> None:
+    original(self, model, *rest, **more)
+    importlib.import_module(f"{KIT}.schedule").before_loop(model)
 
 
 def _check_file(original: Callable[..., Any], file: Any, *rest: Any, **more: Any) -> Any:

@@ -357,6 +357,21 @@ with torch.no_grad():
     assert torch.allclose(fused(x)[0], want, rtol=1e-3, atol=1e-2), (fused(x)[0] - want).abs().max()
 other = yolo.Model(model.yaml, nc=3)
 assert other.model[-1].nc == 3
+
+# The line that the host prints: at a side of 6400 SE's share shows in its one decimal, and is next to nothing.
+import contextlib, io, logging, re
+def gflops(model):
+    out = io.StringIO()
+    handler = logging.StreamHandler(out)
+    logging.getLogger(torch_utils.__name__).addHandler(handler)
+    for logger in (torch_utils.LOGGER, logging.getLogger()):
+        logger.addHandler(handler); logger.setLevel(logging.INFO)
+    with contextlib.redirect_stdout(out):
+        model.info(img_size=6400)
+    return [float(n) for n in re.findall(r"([\\d.]+) GFLOPs", out.getvalue())][:1]
+plain = yolo.Model(yolo_attn.remove({**model.yaml, "nc": 80}))
+assert not gflops(plain) or 0 <= gflops(model)[0] - gflops(plain)[0] <= 0.2, (gflops(model), gflops(plain))
+print("GFLOPS", gflops(model), gflops(plain))
 print("WANT", float(want.sum()))
 """
 # A fresh process, which never says yolo_attn itself.
@@ -377,7 +392,8 @@ print("WANT")
 
 
 def test_life_of_a_model(classic: Classic, tmp_path: Path) -> None:
-    assert "WANT" in classic.python(LIFE, cwd=tmp_path).ok()
+    out = classic.python(LIFE, cwd=tmp_path).ok()
+    assert "WANT" in out and "GFLOPS" in out
     assert "WANT" in classic.python(FRESH, cwd=tmp_path).ok()
 
 

@@ -17,6 +17,7 @@ from ultralytics.nn import tasks
 
 import yolo_attn
 from yolo_attn import data
+from yolo_attn.flops import at_full_size
 
 MODELS = {
     "yolov8n.yaml": "DetectionModel",
@@ -45,6 +46,26 @@ def test_attention_in_other_families(name: str) -> None:
     grads = [p.grad for m in gates for p in m.parameters()]
     assert all(g is not None and torch.isfinite(g).all() for g in grads)
     assert any(g.abs().sum() > 0 for g in grads if g is not None)
+
+
+@pytest.mark.parametrize("name", ["yolov5n_se.yaml", "yolov5n_cbam.yaml", "yolov5n_c3se.yaml", "yolo11n_se.yaml"])
+def test_gflops_of_the_summary(name: str) -> None:
+    """As the host's own counter has them at the real size; the model is left as it was."""
+    import thop
+
+    d = tasks.yaml_model_load(name)
+    model = tasks.DetectionModel(copy.deepcopy(d), verbose=False)
+    before = copy.deepcopy(model.state_dict())
+    want = thop.profile(copy.deepcopy(model), inputs=[torch.zeros(1, 3, 256, 256)], verbose=False)[0] / 1e9 * 2
+    assert model.info(imgsz=256)[3] == pytest.approx(want, rel=1e-9)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert model.stride.tolist() == [8, 16, 32]
+    plain = tasks.DetectionModel(f"{name.partition('_')[0]}.yaml", verbose=False)
+    assert at_full_size(plain, 256) is None
+    uncopied = tasks.DetectionModel(copy.deepcopy(d), verbose=False)
+    uncopied.criterion = next(uncopied.parameters()) * 2  # a tensor with a history refuses to be copied
+    assert at_full_size(uncopied, 256) is None
+    assert uncopied.info(imgsz=256)[3] >= want  # the host's way
 
 
 GATE = """
