@@ -166,6 +166,11 @@ def build(d: dict[str, Any]) -> Any:
         ([32, {"module": "WeightedConcat"}], RowError, ["mine.yaml, row 1", "WeightedConcat is a block"]),
         ([32, {"module": "SE", "ratio": 4}], RowError, ["mine.yaml, row 1", "ratio", "reduction=16"]),
         ([32, {"place": "behind"}], RowError, ["mine.yaml, row 1", "'inside'", "'after'", "'behind'"]),
+        ([32, {"module": 3}], RowError, ["mine.yaml, row 1", "module must be", "got 3"]),
+        ([32, {"reduction": "much"}], RowError, ["mine.yaml, row 1", "reduction", "'much'"]),
+        ([32, True, 1, 0.01], RowError, ["mine.yaml, row 1", "e=0.01 of 32 channels"]),
+        ([32, True, 3], RowError, ["mine.yaml, row 1", "g=3 does not divide the 16"]),
+        ([32, {"shortcut": "no"}], RowError, ["mine.yaml, row 1", "shortcut", "'no'"]),
         ([32, {"module": None, "reduction": 4}], RowError, ["mine.yaml, row 1", "reduction"]),
         ([], RowError, ["mine.yaml, row 1", "output channels is missing"]),
     ],
@@ -183,6 +188,18 @@ def test_widths_that_make_no_sense_are_refused(name: str) -> None:
         cls(8, 0)
     with pytest.raises(TypeError, match="one input"):
         cls([8, 8], 8)
+
+
+@pytest.mark.parametrize("name", ["SEConv", "SEInception"])
+def test_an_activation_by_name_is_refused(name: str) -> None:
+    """It would mean none at all."""
+    with pytest.raises(ValueError, match=f"{name}: act must be True.*got 'relu'"):
+        registry.get_module(name)(8, 8, act="relu")
+
+
+def test_a_bottleneck_without_hidden_channels_is_refused() -> None:
+    with pytest.raises(ValueError, match="SEBottleneck: e=-1 of 8 channels"):
+        registry.get_module("SEBottleneck")(8, 8, e=-1)
 
 
 def test_module_may_name_what_the_yaml_registers(tmp_path: Path, home: Path) -> None:

@@ -579,7 +579,7 @@ def test_se_costs_2c2_over_r(channels, reduction):
 @pytest.mark.parametrize(
     ("name", "channels", "count"),
     [
-        ("TripletAttention", 256, 300),  # 3 (2 * 49 + 2), section 4 of the paper
+        ("TripletAttention", 256, 300),  # 3 (2 k^2 + 2): convolution and batch norm
         ("ShuffleAttention", 512, 3 * 512 // 64),  # 3 C / G
         ("GCT", 256, 3 * 256),
         ("SGE", 256, 2 * 64),

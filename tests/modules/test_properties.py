@@ -16,6 +16,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 
 import yolo_attn.modules
 from yolo_attn import get_module, list_modules
@@ -142,11 +143,15 @@ def test_a_module_of_half_precision_overflows_nowhere(name, dtype):
 
 
 @each
-def test_compiles_as_one_graph(name):
+def test_compiles_as_one_graph_for_every_size(name):
     m = stir(build(name, 8)).eval()
-    x = sample(2, 8, 5, 4)
     torch._dynamo.reset()
-    torch.testing.assert_close(torch.compile(m, backend="eager", fullgraph=True)(x), m(x))
+    counter = CompileCounter()
+    compiled = torch.compile(m, backend=counter, fullgraph=True, dynamic=True)
+    for shape in ((2, 8, 20, 18), (3, 8, 12, 26)):
+        x = sample(*shape)
+        torch.testing.assert_close(compiled(x), m(x))
+    assert counter.frame_count == 1
 
 
 @each
@@ -401,17 +406,41 @@ def test_metadata_is_complete(name):
     assert entry.cls.__doc__ and "(B, C, H, W)" in entry.cls.__doc__
 
 
+# The one vocabulary of options, and for each what it must refuse, by name.
+WRONG = {
+    "reduction": (0, -1, 0.5, "much", None, True),
+    **dict.fromkeys(("min_channels", "groups", "norm_groups", "dilation", "recurrence"), (0, -1, 2.5, "8", True)),
+    "extent": (-2, 3, "8", True),
+    "kernel_size": (0, 2, -3, "7", True),
+    "kernel_sizes": ([3], [2, 4], 5, "35"),
+    **dict.fromkeys(("bias", "norm", "residual"), ("no", 1, None)),
+    **dict.fromkeys(("eps", "e_lambda", "gamma"), (0, -1, "small", True)),
+    "b": ("one", True),
+    **dict.fromkeys(("gate", "start", "squeeze", "fuse", "form"), ("zero", None, 1)),
+}
+
+
+@kit
+def test_a_wrong_option_is_refused_by_name(name):
+    for option in inspect.signature(get_module(name)).parameters:
+        for value in WRONG.get(option, ()):
+            with pytest.raises(ValueError, match=option):
+                build(name, **{option: value})
+
+
+def test_numbers_that_yaml_takes_for_text():
+    """`eps: 1e-5` is text to YAML 1.1, which wants 1.0e-5."""
+    for name, option in (("GCT", "eps"), ("SGE", "eps"), ("SimAM", "e_lambda")):
+        assert getattr(build(name, **{option: "1e-5"}), option) == 1e-5
+
+
 @kit
 def test_one_vocabulary_channels_first_the_rest_by_name_start_last(name):
-    words = {
-        "reduction", "kernel_size", "kernel_sizes", "groups", "norm_groups", "gate", "bias", "norm", "start", "min_channels",
-        "squeeze", "gamma", "b", "e_lambda", "dilation", "fuse", "eps", "extent", "form", "residual", "recurrence",
-    }  # fmt: skip
     parameters = list(inspect.signature(get_module(name)).parameters.values())
     if get_entry(name).binding.takes:
         assert parameters.pop(0).name == "channels"
     assert {p.kind for p in parameters} == {inspect.Parameter.KEYWORD_ONLY}
-    assert {p.name for p in parameters} <= words and parameters[-1].name == "start"
+    assert {p.name for p in parameters} <= WRONG.keys() and parameters[-1].name == "start"
     documented = get_module(name).__doc__
     assert all(f"{p.name}: " in documented for p in parameters)
 

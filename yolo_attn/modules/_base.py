@@ -34,7 +34,10 @@ __all__ = [
     "Residual",
     "attend",
     "check_channels",
+    "check_flag",
+    "check_integer",
     "check_kernel",
+    "check_number",
     "fit_groups",
     "full_precision",
     "hidden_channels",
@@ -68,11 +71,55 @@ def check_channels(channels: object, module: str) -> int:
     return channels
 
 
+def check_integer(value: object, name: str, least: int = 1) -> int:
+    """Return `value` if it is an integer of at least `least`.
+
+    Raises:
+        ValueError: Anything else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+    return value
+
+
+def check_number(value: object, name: str, least: float = -math.inf, *, above: bool = False) -> float:
+    """Return `value` as a number of at least `least`; text such as ``1e-5``, which YAML does not take for one, too.
+
+    Args:
+        value: What was given.
+        name: Of the option, for the message.
+        least: The lower bound.
+        above: Whether the bound itself is refused.
+
+    Raises:
+        ValueError: No finite number, or below the bound.
+    """
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number) or number < least or (above and number == least):
+        bound = "" if least == -math.inf else f" {'above' if above else 'of at least'} {least:g}"
+        raise ValueError(f"{name} must be a number{bound}, got {value!r}")
+    return number
+
+
+def check_flag(value: object, name: str) -> bool:
+    """Return `value` if it is True or False.
+
+    Raises:
+        ValueError: Anything else: the text ``no`` would count as true.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
 def check_kernel(kernel_size: int, name: str = "kernel_size") -> int:
     """Return `kernel_size` if it is odd and positive, which keeps the size of the map.
 
     Raises:
-        ValueError: Even or below 1.
+        ValueError: Even, below 1 or no integer.
     """
     if isinstance(kernel_size, bool) or not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(f"{name} must be odd and positive, got {kernel_size!r}")
@@ -83,22 +130,19 @@ def hidden_channels(channels: int, reduction: float, minimum: int = 1) -> int:
     """Return the width of a bottleneck, channels / reduction rounded down, never below `minimum`.
 
     Raises:
-        ValueError: `reduction` or `minimum` below 1.
+        ValueError: `reduction` or `minimum` below 1 or no number.
     """
-    if reduction < 1 or minimum < 1:
-        raise ValueError(f"reduction and the least width must be at least 1, got {reduction} and {minimum}")
-    return max(int(channels // reduction), minimum)
+    least = check_integer(minimum, "min_channels")
+    return max(int(channels // check_number(reduction, "reduction", 1)), least)
 
 
-def fit_groups(channels: int, groups: int) -> int:
+def fit_groups(channels: int, groups: int, name: str = "groups") -> int:
     """Return the greatest number of groups that divides both `channels` and `groups`.
 
     Raises:
-        ValueError: `groups` below 1.
+        ValueError: `groups` below 1 or no integer.
     """
-    if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
-        raise ValueError(f"groups must be a positive integer, got {groups!r}")
-    return math.gcd(channels, groups)
+    return math.gcd(channels, check_integer(groups, name))
 
 
 def identity_start(start: str) -> bool:
@@ -149,7 +193,7 @@ def mean(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
 
 
 def spatial_mean(x: Tensor) -> Tensor:
-    """Mean over height and width, (B, C, H, W) -> (B, C, 1, 1), summed in fp32 so that half precision cannot overflow."""
+    """Mean over height and width, (B, C, H, W) -> (B, C, 1, 1), summed in fp32: half precision cannot overflow."""
     return mean(x, (2, 3))
 
 

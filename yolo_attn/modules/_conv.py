@@ -15,8 +15,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .. import registry
 from ..binding import Binding
+from ._base import check_number
 
-__all__ = ["Conv", "attention_of", "check_widths", "fold_batch_norm", "fuse"]
+__all__ = ["Conv", "attention_of", "check_act", "check_widths", "fold_batch_norm", "fuse", "hidden_width"]
 
 PREFIX = "yolo_attn."  # how a YAML says that it means the kit's module and not the host's
 # Where the hosts keep the activation that a YAML's `activation:` asked for, while that YAML is being built.
@@ -35,6 +36,9 @@ class Conv(nn.Module):
         g: Groups.
         d: Dilation.
         act: True for the default (SiLU, or the `activation:` of the YAML being built), False for none, or a module.
+
+    Raises:
+        ValueError: Another `act`.
     """
 
     default_act = nn.SiLU()
@@ -51,6 +55,7 @@ class Conv(nn.Module):
         act: bool | nn.Module = True,
     ) -> None:
         super().__init__()
+        check_act(type(self).__name__, act)
         padding = d * (k - 1) // 2 if p is None else p
         self.conv = nn.Conv2d(c1, c2, k, s, padding, groups=g, dilation=d, bias=False)
         self.bn: nn.Module = nn.BatchNorm2d(c2)
@@ -113,12 +118,14 @@ def attention_of(module: str | type | None, channels: int, owner: str, options: 
     Raises:
         UnknownModuleError: No module of that name, with the nearest known ones.
         ValueError: The module does not keep channels and size.
-        TypeError: An option that the module does not take.
+        TypeError: An option that the module does not take, or a `module` that is none of these.
     """
     if module is None:
         if options:
             raise TypeError(f"{owner} without attention (module: null) takes no {', '.join(options)}")
         return nn.Identity()
+    if not isinstance(module, (str, type)):
+        raise TypeError(f"{owner}: module must be a registered name such as SE, a class, or null, got {module!r}")
     if isinstance(module, str):
         entry = registry.get_entry(module.removeprefix(PREFIX))
         cls, binding, name, kind = entry.cls, entry.binding, entry.name, entry.kind
@@ -153,6 +160,33 @@ def check_widths(owner: str, **widths: object) -> None:
             raise TypeError(f"{owner} needs an integer for {name}, got {value!r}")
         if value < 1:
             raise ValueError(f"{owner} needs at least 1 for {name}, got {value}")
+
+
+def check_act(owner: str, act: object) -> None:
+    """Check that `act` is True, False, None or a module.
+
+    Raises:
+        ValueError: Anything else: a name such as ``relu`` would silently mean no activation.
+    """
+    if not (act is None or isinstance(act, (bool, nn.Module))):
+        raise ValueError(
+            f"{owner}: act must be True (the YAML's 'activation', SiLU without one), False for none, or a module, "
+            f"got {act!r}"
+        )
+
+
+def hidden_width(owner: str, c2: int, e: object, groups: int = 1) -> int:
+    """Return the hidden channels of a block, the fraction `e` of `c2` rounded down.
+
+    Raises:
+        ValueError: `e` is no number, leaves no channel, or leaves a number that `groups` does not divide.
+    """
+    c = int(c2 * check_number(e, f"{owner}: e"))
+    if c < 1:
+        raise ValueError(f"{owner}: e={e!r} of {c2} channels leaves {c}")
+    if c % groups:
+        raise ValueError(f"{owner}: g={groups} does not divide the {c} hidden channels")
+    return c
 
 
 registry.check_class(Conv)  # loads under weights_only=True inside the registered blocks

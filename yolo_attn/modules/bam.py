@@ -4,7 +4,8 @@
 means. Spatial branch (eq. 4): 1 x 1 reduction, two dilated 3 x 3 convolutions, 1 x 1 to one channel, batch norm.
 
 Equal to: the formula. The equations leave out the ReLU between the layers; it is here, as everywhere. The authors'
-code has a batch norm behind each hidden layer as well; here they stand where the equations have them.
+code has its batch norms behind the hidden layers instead of the last ones and multiplies the two branches where eq. 2
+adds them; here norms and sum are the equations'.
 OpenCV 5.0 cannot run its exported graph (it takes the sum of the two branches for a residual); onnxruntime can.
 Under the identity start the residual and the gate, ``1 + sigmoid``, become ``2 * sigmoid``, which is 1 at score 0.
 """
@@ -16,7 +17,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ..registry import register
-from ._base import BatchNorm, Gate, check_channels, hidden_channels, identity_start, spatial_mean, zero_
+from ._base import BatchNorm, Gate, check_channels, check_integer, hidden_channels, identity_start, spatial_mean, zero_
 
 __all__ = ["BAM"]
 
@@ -52,8 +53,7 @@ class BAM(nn.Module):
     ) -> None:
         super().__init__()
         check_channels(channels, "BAM")
-        if dilation < 1:
-            raise ValueError(f"dilation must be at least 1, got {dilation}")
+        check_integer(dilation, "dilation")
         hidden = hidden_channels(channels, reduction)
         self.channel = nn.Sequential(
             nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, channels, 1), BatchNorm(channels)

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from ..registry import check_class, register
-from ._conv import Conv, attention_of, check_widths
+from ._base import check_flag
+from ._conv import Conv, attention_of, check_widths, hidden_width
 
 __all__ = ["C3CA", "C3CBAM", "C3ECA", "C3SE", "C2fAttention", "C3Attention", "SEConv"]
 
@@ -118,7 +119,8 @@ class C3Attention(nn.Module):
 
     Raises:
         UnknownModuleError: No module of that name.
-        ValueError: An unknown `place`, a number below 1, or a `module` that does not keep the shape.
+        ValueError: An unknown `place`, a number below 1, an `e` that leaves no channel or one that `g` does not divide,
+            or a `module` that does not keep the shape.
     """
 
     def __init__(
@@ -136,8 +138,7 @@ class C3Attention(nn.Module):
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        _check(name, c1, c2, n, place)
-        c = int(c2 * e)  # hidden channels
+        c = _check(name, c1, c2, n, shortcut, g, e, place)
         self.cv1 = Conv(c1, c)
         self.cv2 = Conv(c1, c)
         self.cv3 = Conv(2 * c, c2)
@@ -155,10 +156,13 @@ def _inside(place: str, module: str | type | None, c: int, name: str, options: d
     return attention_of(module, c, name, options) if place == "inside" else None
 
 
-def _check(name: str, c1: int, c2: int, n: int, place: str) -> None:
-    check_widths(name, c1=c1, c2=c2, n=n)
+def _check(name: str, c1: int, c2: int, n: int, shortcut: bool, g: int, e: float, place: str) -> int:
+    """Check the arguments of a block and return its hidden channels."""
+    check_widths(name, c1=c1, c2=c2, n=n, g=g)
+    check_flag(shortcut, f"{name}: shortcut")
     if place not in PLACES:
         raise ValueError(f"{name}: place must be 'inside' (each bottleneck) or 'after' (the block), got {place!r}")
+    return hidden_width(name, c2, e, g)
 
 
 @register(
@@ -243,7 +247,9 @@ class C3CA(C3Attention):
     use="in place of a C2f row (YOLOv8): attention in each bottleneck; C2f's weights load by name",
 )
 class C2fAttention(nn.Module):
-    """C2f with attention, (B, c1, H, W) -> (B, c2, H, W). In a row: ``[-1, 3, C2fAttention, [128, True, {module: SE}]]``.
+    """C2f with attention, (B, c1, H, W) -> (B, c2, H, W).
+
+    In a row: ``[-1, 3, C2fAttention, [128, True, {module: SE}]]``.
 
     Args:
         c1: Input channels.
@@ -258,7 +264,8 @@ class C2fAttention(nn.Module):
 
     Raises:
         UnknownModuleError: No module of that name.
-        ValueError: An unknown `place`, a number below 1, or a `module` that does not keep the shape.
+        ValueError: An unknown `place`, a number below 1, an `e` that leaves no channel or one that `g` does not divide,
+            or a `module` that does not keep the shape.
     """
 
     def __init__(
@@ -276,8 +283,7 @@ class C2fAttention(nn.Module):
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        _check(name, c1, c2, n, place)
-        c = int(c2 * e)  # hidden channels
+        c = _check(name, c1, c2, n, shortcut, g, e, place)
         self.cv1 = Conv(c1, 2 * c)
         self.cv2 = Conv((2 + n) * c, c2)
         self.m = nn.ModuleList(

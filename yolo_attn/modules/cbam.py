@@ -20,6 +20,7 @@ from ._base import (
     BatchNorm,
     Gate,
     check_channels,
+    check_flag,
     check_kernel,
     hidden_channels,
     identity_start,
@@ -76,12 +77,13 @@ class CBAM(nn.Module):
     ) -> None:
         super().__init__()
         check_channels(channels, "CBAM")
+        check_flag(bias, "bias")
         hidden = hidden_channels(channels, reduction, min_channels)
         self.fc1 = nn.Conv2d(channels, hidden, 1, bias=bias)
         self.act = nn.ReLU()
         self.fc2 = nn.Conv2d(hidden, channels, 1, bias=bias)
         self.conv = nn.Conv2d(2, 1, check_kernel(kernel_size), padding=kernel_size // 2, bias=False)
-        self.norm = BatchNorm(1) if norm else None
+        self.norm = BatchNorm(1) if check_flag(norm, "norm") else None
         self.gate = Gate(gate, start)
         if identity_start(start):
             zero_(self.fc2, self.norm or self.conv)

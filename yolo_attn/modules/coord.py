@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..registry import register
-from ._base import BatchNorm, Gate, check_channels, hidden_channels, identity_start, mean, zero_
+from ._base import BatchNorm, Gate, check_channels, check_flag, hidden_channels, identity_start, mean, zero_
 
 __all__ = ["CoordAtt"]
 
@@ -61,6 +61,7 @@ class CoordAtt(nn.Module):
     ) -> None:
         super().__init__()
         check_channels(channels, "CoordAtt")
+        check_flag(bias, "bias")
         hidden = hidden_channels(channels, reduction, min_channels)
         self.conv1 = nn.Conv2d(channels, hidden, 1, bias=bias)
         self.bn1 = BatchNorm(hidden)

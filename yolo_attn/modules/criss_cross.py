@@ -1,9 +1,9 @@
 """CCNet: Criss-Cross Attention for Semantic Segmentation, Huang, Wang, Wei, Huang, Shi, Liu, Huang,
 https://arxiv.org/abs/1811.11721
 
-Each position attends to its row and its column (eq. 1, 2), softmax over the H + W - 1 of them; added to the input with
-a learned weight that starts at 0, so the paper's own start is the identity. Applied twice with the same weights
-(recurrence R = 2), every position has seen every other.
+Each position attends to its row and its column (eq. 1, 2), softmax over the H + W - 1 of them; added to the input, as
+in the authors' code with a learned weight that starts at 0, so their start is the identity. Applied twice with the
+same weights (recurrence R = 2), every position has seen every other.
 
 Equal to: the formula. Row and column both contain the position itself; the sums count it once by taking its own term
 away again, where public code writes infinities into a diagonal built for the size at hand. Scores are kept in fp32.
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..registry import register
-from ._base import Residual, check_channels, full_precision, hidden_channels, identity_start, match, wide
+from ._base import Residual, check_channels, check_integer, full_precision, hidden_channels, identity_start, match, wide
 
 __all__ = ["CrissCross"]
 
@@ -45,15 +45,13 @@ class CrissCross(nn.Module):
         ValueError: A number below 1, or an unknown `start`.
     """
 
-    identity: ClassVar[str] = "the paper's start: residual weight 0"
+    identity: ClassVar[str] = "the authors' start: residual weight 0"
 
     def __init__(self, channels: int, *, reduction: int = 8, recurrence: int = 2, start: str = "paper") -> None:
         super().__init__()
         hidden = hidden_channels(check_channels(channels, "CrissCross"), reduction)
-        if recurrence < 1:
-            raise ValueError(f"recurrence must be at least 1, got {recurrence}")
         identity_start(start)
-        self.recurrence = recurrence
+        self.recurrence = check_integer(recurrence, "recurrence")
         self.query = nn.Conv2d(channels, hidden, 1)
         self.key = nn.Conv2d(channels, hidden, 1)
         self.value = nn.Conv2d(channels, channels, 1)

@@ -4,8 +4,9 @@ Position attention (eq. 1, 2): a softmax over all positions of query-key product
 alpha that starts at 0. Channel attention (eq. 3, 4): a softmax over the channels of ``x x^T``, added with a weight
 beta that starts at 0. Both results are summed, which gives 2 x at the start; the identity start counts x once.
 
-Equal to: the formula. The 3 x 3 convolutions around the two modules belong to the segmentation head: give them rows of
-their own. Scores are kept in fp32.
+Equal to: the formula. The authors' code takes the channel softmax of the largest score minus each, which favours the
+least alike channels; eq. 3 has the scores themselves. The 3 x 3 convolutions around the two modules belong to the
+segmentation head: give them rows of their own. Scores are kept in fp32.
 """
 
 from __future__ import annotations

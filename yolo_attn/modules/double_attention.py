@@ -14,7 +14,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ..registry import register
-from ._base import Blend, check_channels, hidden_channels, identity_start, match, zero_
+from ._base import Blend, check_channels, check_flag, hidden_channels, identity_start, match, zero_
 
 __all__ = ["DoubleAttention"]
 
@@ -47,7 +47,7 @@ class DoubleAttention(nn.Module):
     def __init__(self, channels: int, *, reduction: int = 4, residual: bool = True, start: str = "paper") -> None:
         super().__init__()
         hidden = hidden_channels(check_channels(channels, "DoubleAttention"), reduction)
-        self.residual = residual
+        self.residual = check_flag(residual, "residual")
         self.a = nn.Conv2d(channels, hidden, 1)
         self.b = nn.Conv2d(channels, hidden, 1)
         self.v = nn.Conv2d(channels, hidden, 1)

@@ -1,8 +1,9 @@
 """ECA-Net: Efficient Channel Attention, Wang, Wu, Zhu, Li, Zuo, Hu, https://arxiv.org/abs/1910.03151
 
-A 1-D convolution without bias slides over the vector of channel means (eq. 7), its width k chosen from the
+A 1-D convolution without bias slides over the vector of channel means (eq. 9), its width k chosen from the
 number of channels (eq. 12): k = |log2(C)/gamma + b/gamma| rounded to the nearest odd number.
-SE-Var1, SE-Var2 and SE-Var3 are the variants of table 1 that show why: none reduces dimension.
+SE-Var1, SE-Var2 and SE-Var3 are the variants of table 2 that show why: none reduces dimension. Numbers of equations and
+tables are those of the CVPR paper.
 
 Equal to: ``timm.layers.EcaModule(c)``; SE-Var1-3 to the formula. The convolution runs as a 2-D one of kernel
 (k, 1) over (B, 1, C, 1), which keeps the exported graph at six nodes.
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..registry import register
-from ._base import Blend, Gate, check_channels, check_kernel, identity_start, match, spatial_mean, zero_
+from ._base import Blend, Gate, check_channels, check_kernel, check_number, identity_start, match, spatial_mean, zero_
 
 __all__ = ["ECA", "SEVar1", "SEVar2", "SEVar3", "eca_kernel_size"]
 
@@ -27,7 +28,7 @@ ARXIV = "1910.03151"
 
 def eca_kernel_size(channels: int, gamma: float = 2, b: float = 1) -> int:
     """Return k of eq. 12: 3, 5, 5, 5, 5 at 64, 128, 256, 512, 1024 channels."""
-    t = int(abs((math.log2(channels) + b) / gamma))
+    t = int(abs((math.log2(channels) + check_number(b, "b")) / check_number(gamma, "gamma", 0, above=True)))
     return max(t if t % 2 else t + 1, 3)
 
 
@@ -53,7 +54,7 @@ class ECA(nn.Module):
 
     Raises:
         TypeError: `channels` is a list or no integer.
-        ValueError: `kernel_size` is even or below 1, or an unknown `gate` or `start`.
+        ValueError: `kernel_size` is even or below 1, `gamma` not positive, or an unknown `gate` or `start`.
     """
 
     identity: ClassVar[str] = "convolution 0, gate 2 * sigmoid"
@@ -88,11 +89,11 @@ class ECA(nn.Module):
     paper=PAPER,
     arxiv=ARXIV,
     kind="channel",
-    oracle="formula (table 1)",
+    oracle="formula (table 2)",
     use="a baseline: channel gates without a single weight",
 )
 class SEVar1(nn.Module):
-    """SE-Var1 of table 1, gate = sigmoid(mean); no parameters, (B, C, H, W) -> (B, C, H, W).
+    """SE-Var1 of table 2, gate = sigmoid(mean); no parameters, (B, C, H, W) -> (B, C, H, W).
 
     Args:
         start: ``paper`` or ``identity``; the latter adds one learned number.
@@ -119,11 +120,11 @@ class SEVar1(nn.Module):
     paper=PAPER,
     arxiv=ARXIV,
     kind="channel",
-    oracle="formula (table 1)",
+    oracle="formula (table 2)",
     use="a baseline: one weight a channel, no interaction between channels",
 )
 class SEVar2(nn.Module):
-    """SE-Var2 of table 1, gate = sigmoid(w * mean) with one weight a channel, (B, C, H, W) -> (B, C, H, W).
+    """SE-Var2 of table 2, gate = sigmoid(w * mean) with one weight a channel, (B, C, H, W) -> (B, C, H, W).
 
     Args:
         channels: C, the channels of the input; adds C weights.
@@ -157,11 +158,11 @@ class SEVar2(nn.Module):
     paper=PAPER,
     arxiv=ARXIV,
     kind="channel",
-    oracle="formula (table 1)",
+    oracle="formula (table 2)",
     use="a baseline: one full C x C layer, all channels interact without reduction",
 )
 class SEVar3(nn.Module):
-    """SE-Var3 of table 1, gate = sigmoid(W mean) with one full C x C layer, (B, C, H, W) -> (B, C, H, W).
+    """SE-Var3 of table 2, gate = sigmoid(W mean) with one full C x C layer, (B, C, H, W) -> (B, C, H, W).
 
     Args:
         channels: C, the channels of the input; adds C^2 weights.

@@ -60,7 +60,7 @@ class ELA(nn.Module):
         check_channels(channels, "ELA")
         k, pad = check_kernel(kernel_size), kernel_size // 2
         g = channels if groups is None else fit_groups(channels, groups)
-        ng = fit_groups(channels, norm_groups)
+        ng = fit_groups(channels, norm_groups, "norm_groups")
         self.conv_h = nn.Conv2d(channels, channels, (k, 1), padding=(pad, 0), groups=g, bias=False)
         self.conv_w = nn.Conv2d(channels, channels, (1, k), padding=(0, pad), groups=g, bias=False)
         self.norm_h, self.norm_w = GroupNorm(ng, channels), GroupNorm(ng, channels)

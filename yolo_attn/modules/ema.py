@@ -29,7 +29,7 @@ __all__ = ["EMAttention"]
     paper="Efficient Multi-Scale Attention Module with Cross-Spatial Learning",
     arxiv="2305.13563",
     kind="both",
-    oracle="formula (figure 3b)",
+    oracle="formula",
     use="positions from two scales, few weights; its authors place it behind the last backbone C3 blocks",
 )
 class EMAttention(nn.Module):

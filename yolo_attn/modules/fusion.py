@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..registry import register
+from ._base import check_number
 
 __all__ = ["WeightedConcat", "WeightedFusion"]
 
@@ -31,9 +32,9 @@ class _Normalized(nn.Module):
         name = type(self).__name__
         if isinstance(channels, int) or not channels:
             raise TypeError(f"{name} fuses several inputs: its row's 'from' must be a list such as [-1, 6]")
-        if isinstance(eps, bool) or not 0 < eps < 0.1:
+        self.eps = check_number(eps, f"{name}: eps", 0, above=True)
+        if self.eps >= 0.1:
             raise ValueError(f"{name}: eps must lie between 0 and 0.1, got {eps!r}; widths come from the graph")
-        self.eps = eps
         self.weight = nn.Parameter(torch.ones(len(channels)))
 
     def normalized(self) -> tuple[Tensor, ...]:

@@ -1,10 +1,11 @@
 """Gated Channel Transformation for Visual Recognition, Yang, Zhu, Wu, Yang, https://arxiv.org/abs/1909.11519
 
-Global context embedding: ``s = alpha sqrt(sum x^2 + eps)`` over the positions. Channel normalisation: s divided by the root
-of its mean square over the channels. Gating adaptation: ``x (1 + tanh(gamma s + beta))``. With alpha 1 and gamma, beta 0
-at the start, the paper's own start is the identity.
+Global context embedding: ``s = alpha sqrt(sum x^2 + eps)`` over the positions. Channel normalisation: s divided by the
+root of its mean square over the channels. Gating adaptation: ``x (1 + tanh(gamma s + beta))``. With alpha 1 and gamma,
+beta 0 at the start, the paper's own start is the identity.
 
-Equal to: the formula. Sums of squares are kept in fp32: those of activations around 1e3 overflow fp16.
+Equal to: the formula, with epsilon beside the mean of the squares, as in the authors' code, where the paper's has it
+beside their sum. Sums of squares are kept in fp32: those of activations around 1e3 overflow fp16.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ..registry import register
-from ._base import Affine, check_channels, identity_start, match, wide
+from ._base import Affine, check_channels, check_number, identity_start, match, wide
 
 __all__ = ["GCT"]
 
@@ -38,7 +39,7 @@ class GCT(nn.Module):
 
     Raises:
         TypeError: `channels` is a list or no integer.
-        ValueError: An unknown `start`.
+        ValueError: `eps` is not positive, or an unknown `start`.
     """
 
     identity: ClassVar[str] = "the paper's start: 1 + tanh(0)"
@@ -47,7 +48,7 @@ class GCT(nn.Module):
         super().__init__()
         check_channels(channels, "GCT")
         identity_start(start)
-        self.eps = eps
+        self.eps = check_number(eps, "eps", 0, above=True)
         self.embed = Affine(channels, weight=1.0, bias=None)
         self.tune = Affine(channels, weight=0.0, bias=0.0)
 

@@ -16,7 +16,18 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ..registry import register
-from ._base import BatchNorm, Blend, Gate, check_channels, hidden_channels, identity_start, match, spatial_mean, zero_
+from ._base import (
+    BatchNorm,
+    Blend,
+    Gate,
+    check_channels,
+    check_integer,
+    hidden_channels,
+    identity_start,
+    match,
+    spatial_mean,
+    zero_,
+)
 
 __all__ = ["GE"]
 
@@ -62,7 +73,7 @@ class GE(nn.Module):
         check_channels(channels, "GE")
         if form not in ("theta+", "theta", "theta-"):
             raise ValueError(f"form must be 'theta+', 'theta' or 'theta-', got {form!r}")
-        if extent < 0 or extent % 2:
+        if check_integer(extent, "extent", 0) % 2:
             raise ValueError(f"extent must be even, or 0 for the whole map, got {extent}")
         learned = form != "theta-"
         if learned and (extent < 2 or extent & (extent - 1)):

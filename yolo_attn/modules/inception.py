@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..registry import register
-from ._conv import Conv, attention_of, check_widths
+from ._conv import Conv, attention_of, check_act, check_widths
 
 __all__ = ["SEInception"]
 
@@ -43,7 +43,7 @@ class SEInception(nn.Module):
         options: Passed on to the attention module, e.g. ``reduction``.
 
     Raises:
-        ValueError: `c2` below 8, or an even `large`.
+        ValueError: `c2` below 8, an even `large`, or an `act` that is neither a flag nor a module.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class SEInception(nn.Module):
     ) -> None:
         super().__init__()
         check_widths("SEInception", c1=c1, c2=c2, large=large)
+        check_act("SEInception", act)
         if c2 < 8 or large % 2 == 0:
             raise ValueError(f"SEInception needs c2 of at least 8 and an odd kernel, got {c2} and {large}")
         third = pooled = c2 // 8

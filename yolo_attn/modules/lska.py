@@ -4,8 +4,8 @@ https://arxiv.org/abs/2309.01439
 A k x k depthwise kernel from four 1-D ones: 1 x (2d - 1) and (2d - 1) x 1, then 1 x floor(k / d) and
 floor(k / d) x 1 with dilation d, then a 1 x 1 convolution; the result multiplies the input, without a sigmoid.
 
-Equal to: the formula. It is quadratic in the input, without a gate that would bound it: in fp16 the product is formed in
-fp32 and ends at the largest number of fp16.
+Equal to: the formula. It is quadratic in the input, without a gate that would bound it: in fp16 the product is formed
+in fp32 and ends at the largest number of fp16.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ..registry import register
-from ._base import check_channels, check_kernel, identity_start, product, zero_
+from ._base import check_channels, check_integer, check_kernel, identity_start, product, zero_
 
 __all__ = ["LSKA"]
 
@@ -40,7 +40,7 @@ class LSKA(nn.Module):
 
     Raises:
         TypeError: `channels` is a list or no integer.
-        ValueError: A kernel that is even or whose k / d, rounded down, is, or an unknown `start`.
+        ValueError: A kernel that is even or whose k / d, rounded down, is, a dilation below 1, or an unknown `start`.
     """
 
     identity: ClassVar[str] = "last layer 0, its bias 1"
@@ -51,7 +51,7 @@ class LSKA(nn.Module):
         super().__init__()
         c, k = check_channels(channels, "LSKA"), check_kernel(kernel_size)
         d = (2 if k <= 11 else 3) if dilation is None else dilation
-        if d < 1 or (k // d) % 2 == 0:
+        if (k // check_integer(d, "dilation")) % 2 == 0:
             raise ValueError(f"kernel_size // dilation must be odd, got {k} // {d}")
         near, far = 2 * d - 1, k // d
         reach = d * (far // 2)

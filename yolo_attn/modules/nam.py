@@ -1,11 +1,12 @@
 """NAM: Normalization-based Attention Module, Liu, Shao, Teng, Hoffmann, https://arxiv.org/abs/2111.12419
 
-A batch norm's scale tells how much its channel varies. ``M = sigmoid(W BN(x))`` with ``W_i = |gamma_i| / sum |gamma|``
+A batch norm's scale tells how much its channel varies. ``M = sigmoid(W BN(x))`` with ``W_i = gamma_i / sum gamma``
 (eq. 2, channel part); the output is ``x * M``.
 
-Equal to: the formula. Public code takes the scales out of the graph when it forms W; the formula does not, so here
-gradients reach gamma through W too. The paper's spatial part has one gamma for each pixel, which fixes the size of the
-map; it is left out, as in the authors' code.
+Equal to: the formula, with |gamma| for gamma in W, as in the authors' code: a sum of both signs may be 0. Public code
+takes the scales out of the graph when it forms W; the formula does not, so here gradients reach gamma through W too.
+The paper's spatial part has one gamma for each pixel, which fixes the size of the map; it is left out, as in the
+authors' code.
 """
 
 from __future__ import annotations

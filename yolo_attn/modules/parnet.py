@@ -1,6 +1,6 @@
 """Non-deep Networks, Goyal, Bochkovskiy, Deng, Koltun, https://arxiv.org/abs/2110.07641
 
-The RepVGG-SSE block of ParNet (figure 2a): a 1 x 1 and a 3 x 3 convolution, batch norm behind each, and the
+The RepVGG-SSE block of ParNet (section 3.1): a 1 x 1 and a 3 x 3 convolution, batch norm behind each, and the
 skip-squeeze-excitation ``x * sigmoid(fc(mean(x)))``, summed, then SiLU.
 
 Equal to: the formula. There is no residual around the SiLU: the block replaces a convolution.
@@ -13,7 +13,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ..registry import register
-from ._base import BatchNorm, Blend, Gate, check_channels, spatial_mean
+from ._base import BatchNorm, Blend, Gate, check_channels, check_flag, spatial_mean
 
 __all__ = ["ParNetAttention"]
 
@@ -24,7 +24,7 @@ __all__ = ["ParNetAttention"]
     paper="Non-deep Networks",
     arxiv="2110.07641",
     kind="channel",
-    oracle="formula (figure 2a)",
+    oracle="formula (section 3.1)",
     use="a convolution block with a gate beside it; 10 C^2 weights",
 )
 class ParNetAttention(nn.Module):
@@ -46,6 +46,7 @@ class ParNetAttention(nn.Module):
     def __init__(self, channels: int, *, bias: bool = False, gate: str = "sigmoid", start: str = "paper") -> None:
         super().__init__()
         check_channels(channels, "ParNetAttention")
+        check_flag(bias, "bias")
         self.fc = nn.Conv2d(channels, channels, 1)
         self.conv1x1 = nn.Sequential(nn.Conv2d(channels, channels, 1, bias=bias), BatchNorm(channels))
         self.conv3x3 = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, bias=bias), BatchNorm(channels))

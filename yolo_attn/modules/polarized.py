@@ -1,12 +1,15 @@
-"""Polarized Self-Attention: Towards High-quality Pixel-wise Regression, Liu, Liu, Fan, Lin, https://arxiv.org/abs/2107.00782
+"""Polarized Self-Attention: Towards High-quality Pixel-wise Regression, Liu, Liu, Fan, Lin,
+https://arxiv.org/abs/2107.00782
 
 Channel-only branch: values of C / 2 channels, summed over the positions by a softmax over a one-channel query;
 1 x 1 convolution to C, layer norm, sigmoid. Spatial-only branch: the softmax over the C / 2 channels of the
 mean query weighs the value channels; sigmoid. Parallel layout: the sum of both products. Sequential layout: channels
 first, then positions.
 
-Equal to: the formula. Both branches are linear in their values, so the pooling comes before the 1 x 1 convolution
-(weights that sum to 1 let its bias pass): the same result without two maps of C / 2 channels.
+Equal to: the formula. The authors' code departs from it: it takes the spatial softmax over the positions, and has no
+layer norm in the parallel form and a bottleneck before it in the sequential one. Both branches are linear in their
+values, so the pooling comes before the 1 x 1 convolution (weights that sum to 1 let its bias pass): the same result
+without two maps of C / 2 channels.
 The name PSA alone belongs to a block of the host.
 """
 

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..registry import register
-from ._conv import attention_of, check_widths, fold_batch_norm
+from ._conv import attention_of, check_widths, fold_batch_norm, hidden_width
 
 __all__ = ["SEBasicBlock", "SEBottleneck"]
 
@@ -124,6 +124,6 @@ class SEBottleneck(_Residual):
         **options: Any,
     ) -> None:
         check_widths(type(self).__name__, c1=c1, c2=c2, stride=stride)
-        c = max(int(c2 * e), 1)
+        c = hidden_width(type(self).__name__, c2, e)
         branch = [_conv(c1, c, 1), _conv(c, c, 3, stride), _conv(c, c2, 1)]
         super().__init__(c1, c2, stride, module, branch, options)

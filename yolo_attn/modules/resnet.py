@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from ..registry import check_class, register
-from ._base import spatial_mean
+from ._base import check_flag, spatial_mean
 from ._conv import check_widths, fold_batch_norm
 from .residual import SEBasicBlock, SEBottleneck, _conv
 
@@ -80,6 +80,7 @@ class ResNetStem(nn.Module):
     def __init__(self, c1: int, c2: int, k: int = 7, s: int = 2, pool: bool = True) -> None:
         super().__init__()
         check_widths("ResNetStem", c1=c1, c2=c2, k=k, s=s)
+        check_flag(pool, "ResNetStem: pool")
         self.conv1 = _conv(c1, c2, k, s)
         self.bn1 = nn.BatchNorm2d(c2)
         self.relu = nn.ReLU(inplace=True)

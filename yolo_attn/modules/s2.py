@@ -5,8 +5,8 @@ channels each; the second third down, up, right, left; the third stays. Split at
 of all thirds over the positions passes ``softmax(gelu(a W1) W2)`` over the thirds and weighs them. A last layer maps
 back to C.
 
-Equal to: the formula. Layers are 1 x 1 convolutions. What is shifted in at the border is the border itself. The sum over
-the positions, and the two layers on it, stay in fp32: 160 x 160 activations of 1e3 sum to 2.6e7.
+Equal to: the formula. Layers are 1 x 1 convolutions. What is shifted in at the border is the border itself. The sum
+over the positions, and the two layers on it, stay in fp32: 160 x 160 activations of 1e3 sum to 2.6e7.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ..registry import register
-from ._base import Gate, check_channels, hidden_channels, identity_start, spatial_max, spatial_mean, zero_
+from ._base import Gate, check_channels, check_flag, hidden_channels, identity_start, spatial_max, spatial_mean, zero_
 
 __all__ = ["SEAttention"]
 
@@ -61,6 +61,7 @@ class SEAttention(nn.Module):
     ) -> None:
         super().__init__()
         check_channels(channels, "SEAttention")
+        check_flag(bias, "bias")
         if squeeze not in ("avg", "max"):
             raise ValueError(f"squeeze must be 'avg' or 'max', got {squeeze!r}")
         hidden = hidden_channels(channels, reduction, min_channels)

@@ -17,7 +17,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ..registry import register
-from ._base import Affine, Gate, check_channels, fit_groups, identity_start, match, wide, zero_
+from ._base import Affine, Gate, check_channels, check_number, fit_groups, identity_start, match, wide, zero_
 
 __all__ = ["SGE"]
 
@@ -43,7 +43,7 @@ class SGE(nn.Module):
 
     Raises:
         TypeError: `channels` is a list or no integer.
-        ValueError: `groups` below 1, or an unknown `gate` or `start`.
+        ValueError: `groups` below 1, `eps` not positive, or an unknown `gate` or `start`.
     """
 
     identity: ClassVar[str] = "scale and shift 0, gate 2 * sigmoid"
@@ -54,7 +54,7 @@ class SGE(nn.Module):
         super().__init__()
         self.groups = fit_groups(check_channels(channels, "SGE"), groups)
         self.width = channels // self.groups
-        self.eps = eps
+        self.eps = check_number(eps, "eps", 0, above=True)
         self.affine = Affine(self.groups, weight=0.0, bias=1.0)
         self.gate = Gate(gate, start)
         if identity_start(start):

@@ -15,7 +15,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ..registry import register
-from ._base import Blend, match, wide
+from ._base import Blend, check_number, match, wide
 
 __all__ = ["SimAM"]
 
@@ -43,9 +43,9 @@ class SimAM(nn.Module):
 
     def __init__(self, *, e_lambda: float = 1e-4, start: str = "paper") -> None:
         super().__init__()
-        if not 0 < e_lambda <= 1:
+        self.e_lambda = check_number(e_lambda, "e_lambda", 0, above=True)
+        if self.e_lambda > 1:
             raise ValueError(f"e_lambda must lie in (0, 1], got {e_lambda}: above, every gate is the same constant")
-        self.e_lambda = e_lambda
         self.blend = Blend.when(start)
 
     def forward(self, x: Tensor) -> Tensor:

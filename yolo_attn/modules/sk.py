@@ -72,8 +72,8 @@ class SK(nn.Module):
         g = fit_groups(check_channels(channels, "SK"), groups)
         self.channels = channels
         hidden = hidden_channels(channels, reduction, min_channels)
-        if len(kernel_sizes) < 2:
-            raise ValueError(f"kernel_sizes needs at least two kernels to choose from, got {list(kernel_sizes)}")
+        if not isinstance(kernel_sizes, (list, tuple)) or len(kernel_sizes) < 2:
+            raise ValueError(f"kernel_sizes must list at least two kernels to choose from, got {kernel_sizes!r}")
         self.paths = nn.ModuleList(self.path(channels, check_kernel(k, "kernel_sizes"), g) for k in kernel_sizes)
         self.fc_reduce = nn.Conv2d(channels, hidden, 1, bias=False)
         self.bn = BatchNorm(hidden)
