@@ -66,7 +66,7 @@ def train(options: argparse.Namespace) -> int:
     host = find_host(options.host)
     with tempfile.TemporaryDirectory(prefix="yolo_attn_") as scratch:
         argv, folder = arguments(options, host, Path(scratch))
-        code = _run(host / "train.py", argv, _gpus(options.device), options.plugin)
+        code = _run(host / "train.py", argv, _gpus(options.device), options.plugin, _in_front(options))
     if code:
         last = folder / "weights" / "last.pt"
         if code == 130 and last.is_file():
@@ -86,7 +86,7 @@ def train(options: argparse.Namespace) -> int:
             code = _kit(["export", str(best), "--host", options.host, "--imgsz", size, *plugins])
         else:
             asked = ["--weights", str(best), "--include", wanted, "--img", size, "--device", "cpu"]
-            code = _run(host / "export.py", asked, 1, options.plugin)
+            code = _run(host / "export.py", asked, 1, options.plugin, [])
         if code or (wanted == "onnx" and not target.is_file()):
             raise HostError(f"the export to {wanted} failed; what is printed above says why. {best} is intact")
         lines.append(f"export      {target}")
@@ -125,7 +125,8 @@ def arguments(options: argparse.Namespace, host: Path, scratch: Path) -> tuple[l
     weights = _weights(options.weights)
     if not may_fetch and (not weights or Path(weights).is_file()):
         os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing to fetch: no wait for a network that may not be there
-    argv = ["--cfg", _cfg(options.cfg), "--weights", weights, "--data", _absolute(where)]
+    cfg = _cfg(options.cfg) if options.chosen_cfg or not weights else ""  # without --cfg, the weights' own model
+    argv = ["--cfg", cfg, "--weights", weights, "--data", _absolute(where)]
     argv += ["--project", str(folder.parent), "--name", folder.name, "--exist-ok"]
     hyp = _hyperparameters(options, host, extra)
     if hyp is not None:
@@ -251,9 +252,25 @@ def _gpus(device: str) -> int:
     return len([d for d in device.split(",") if d.strip().isdigit()])
 
 
-def _run(script: Path, argv: list[str], processes: int, plugins: list[str]) -> int:
+def _in_front(options: argparse.Namespace) -> list[str]:
+    """What `yolo-attn run` takes in front of the script: how attention begins beside pretrained weights, and trains."""
+    if options.resume:
+        return []  # the checkpoint knows
+    words = []
+    start = options.start or "identity"
+    if options.weights and options.chosen_cfg and start != "yaml":
+        announce("new attention begins as %s (--start)", "the identity" if start == "identity" else "its paper says")
+        words += ["--start", start]
+    if options.freeze_base:
+        words += ["--freeze", f"base:{options.freeze_base}"]
+    if options.lr_new is not None:
+        words += ["--lr-new", str(options.lr_new)]
+    return words
+
+
+def _run(script: Path, argv: list[str], processes: int, plugins: list[str], in_front: list[str]) -> int:
     words = [w for p in plugins for w in ("--plugin", str(Path(p).resolve()))]
-    return _kit(["run", *words, str(script), *argv], processes)
+    return _kit(["run", *words, *in_front, str(script), *argv], processes)
 
 
 def _kit(argv: list[str], processes: int = 1) -> int:

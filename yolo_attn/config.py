@@ -18,9 +18,19 @@ from . import plugins
 from .errors import ConfigError, did_you_mean
 from .log import announce
 
-__all__ = ["configs_folder", "list_configs", "load_ultralytics", "locate", "read", "split_scale", "validate"]
+__all__ = [
+    "ask_start",
+    "configs_folder",
+    "list_configs",
+    "load_ultralytics",
+    "locate",
+    "read",
+    "split_scale",
+    "validate",
+]
 
 SCALES = "nsmlx"
+START = "YOLO_ATTN_START"  # how attention begins in every model file read, where a command line asks for it
 _NAME = re.compile(rf"^(yolo(?:e-)?v?\d+)([{SCALES}])(6?)(?![a-zA-Z0-9])(.*)$")
 
 
@@ -161,6 +171,28 @@ def validate(d: dict[str, Any], file: str) -> None:
                 raise ConfigError(f"{spot} {row[:3]}: 'from' is {x}, which lies before the first row.")
 
 
+def ask_start(start: str) -> None:
+    """Have attention begin so in every model file that this process and its children build from.
+
+    Raises:
+        UsageError: Neither ``identity`` nor ``paper``.
+    """
+    from .placement import check_start
+
+    check_start(start)
+    os.environ[START] = start
+
+
+def as_asked(d: dict[str, Any]) -> dict[str, Any]:
+    """Return a model dictionary whose attention begins as :func:`ask_start` asked; without that, `d` itself."""
+    start = os.environ.get(START)
+    if not start:
+        return d
+    from .placement import set_start
+
+    return dict(set_start(d, start)[0])
+
+
 def is_classic(d: dict[str, Any]) -> bool:
     """Whether a model dictionary is in the classic dialect: it has anchors."""
     return "anchors" in d or any("anchors" in row[3] for row in d.get("head") or () if len(row) == 4 and row[3])
@@ -192,4 +224,4 @@ def load_ultralytics(name: str | os.PathLike[str], path: Path) -> dict[str, Any]
     d["yaml_file"] = str(name)
     validate(d, str(name))
     plugins.load_register(d, path.parent, str(name))
-    return to_ultralytics(d, str(name))
+    return as_asked(to_ultralytics(d, str(name)))

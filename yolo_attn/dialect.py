@@ -189,7 +189,7 @@ def load_classic(name: str | os.PathLike[str], path: Path, *, anchors: bool = Tr
     scale = config.split_scale(Path(str(name)).stem)[1] or str(d.get("scale") or "")
     config.validate({**d, "scale": scale}, str(name))
     plugins.load_register(d, path.parent, str(name))
-    return to_classic(d, scale, str(name), anchors=anchors)
+    return config.as_asked(to_classic(d, scale, str(name), anchors=anchors))
 
 
 def classic_file(name: str | os.PathLike[str], path: Path, *, anchors: bool = True) -> Path:
@@ -199,11 +199,10 @@ def classic_file(name: str | os.PathLike[str], path: Path, *, anchors: bool = Tr
     the same file, and two processes that write it at once write the same bytes.
     """
     read = config.read(path)
-    if config.is_classic(read) if anchors else "scales" not in read:
-        load_classic(name, path, anchors=anchors)  # for its errors and its plug-ins
+    d = load_classic(name, path, anchors=anchors)  # also for its errors and its plug-ins
+    if (config.is_classic(read) if anchors else "scales" not in read) and not os.environ.get(config.START):
         return path
-    # The host keeps only the file's name; messages name the row's file by this entry.
-    d = {"yaml_file": str(name), **load_classic(name, path, anchors=anchors)}
+    d = {"yaml_file": str(name), **d}  # the host keeps only the file's name; messages name the row's file by this
     # The classic host opens model files as ASCII and drops what is not.
     text = f"# {path.name} for classic YOLOv5, made by yolo_attn\n" + yaml.safe_dump(d, sort_keys=False, width=120)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import yaml
 
 from .errors import ConfigError, UsageError
+from .schedule import frozen_epochs
 
 __all__ = ["host_arguments", "parse"]
 
@@ -31,9 +32,6 @@ EMBEDDED = {
 }  # fmt: skip
 # YOLOv5's defaults, where the host's differ or the user would look for them.
 YOLOV5 = {"imgsz": 640, "batch": 16, "epochs": 100, "optimizer": "SGD", "patience": 100, "workers": 8}
-
-# Epochs of `--freeze base`: gates find their range in a few, and the rest is left for all layers together.
-FREEZE_BASE = 3
 
 # Gains and thresholds of the anchor-based loss: the same words mean other numbers on an anchor-free host.
 ANCHOR_LOSS = frozenset(
@@ -149,9 +147,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         raise UsageError("--epochs, --imgsz and --batch must not be 0")
     options.freeze_base = 0
     if options.freeze is not None:
-        base, _, count = options.freeze[0].partition(":")
-        if base == "base" and len(options.freeze) == 1 and (not count or count.isdigit()):
-            options.freeze, options.freeze_base = None, int(count or FREEZE_BASE)
+        epochs = frozen_epochs(options.freeze[0]) if len(options.freeze) == 1 else None
+        if epochs is not None:
+            options.freeze, options.freeze_base = None, epochs
         else:
             options.freeze = _freeze(options.freeze)
     if (options.freeze_base or options.lr_new is not None) and not options.weights:

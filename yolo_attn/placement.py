@@ -148,7 +148,7 @@ def set_start(cfg: Config, start: str = "identity") -> tuple[Any, list[str]]:
         UsageError: Another word for `start`.
         ConfigError: `cfg` is no valid model.
     """
-    _check_start(start)
+    check_start(start)
     text, d, name = _read(cfg)
     graph = Graph.of(d)
     without: list[str] = []
@@ -216,7 +216,7 @@ def _options(module: str, d: dict[str, Any], start: str | None, args: Any) -> li
     if positional and isinstance(positional[-1], Mapping):
         named = {**positional.pop(), **named}
     if start is not None:
-        _check_start(start)
+        check_start(start)
         named["start"] = start
     if module not in (d.get("register") or {}):
         entry = registry.get_entry(module.rpartition("yolo_attn.")[2])
@@ -234,7 +234,12 @@ def _options(module: str, d: dict[str, Any], start: str | None, args: Any) -> li
     return [*positional, named] if named else positional
 
 
-def _check_start(start: str) -> None:
+def check_start(start: str) -> None:
+    """Refuse any word for `start` but the two that there are.
+
+    Raises:
+        UsageError: It is another one.
+    """
     if start not in ("identity", "paper"):
         raise UsageError(f"start is 'identity' or 'paper', got {start!r}.{did_you_mean(start, ('identity', 'paper'))}")
 

@@ -1,52 +1,64 @@
 """Train what is new first: freeze the base for some epochs, another learning rate for attention.
 
-Two numbers in the model dictionary, under ``schedule``, where every checkpoint keeps them and a resumed run finds
-them again. They act through callbacks on the ultralytics host's trainer and leave its optimizer's parameter groups
-alone, so that a run can also be resumed without the kit's trainer.
+Two numbers, for the trainers of both hosts, as they are:
 
-.. code-block:: yaml
+- in a model YAML: ``schedule: {freeze_base: 3, lr_new: 10.0}``;
+- on a command line: ``train_detect.py --freeze base:3 --lr-new 10``, ``yolo-attn run --freeze base:3 train.py ...``,
+  ``yolo-attn yolo --lr-new 10 train ...``;
+- from Python: :func:`plan`.
 
-   schedule: {freeze_base: 3, lr_new: 10.0}
+A training writes them into its model's dictionary, where every checkpoint keeps them and a resumed run finds them
+again. The optimizer's parameter groups stay as the host made them, whose warm-up addresses them by number and whose
+checkpoints must fit them.
 """
 
 from __future__ import annotations
 
+import functools
+import json
+import os
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from .errors import ConfigError, UsageError, did_you_mean
 from .log import announce
 
-__all__ = ["Schedule", "follow", "plan"]
+__all__ = ["Pace", "Schedule", "ask", "before_batch", "before_loop", "frozen_epochs", "plan"]
 
 KEY = "schedule"
+VARIABLE = "YOLO_ATTN_SCHEDULE"  # what a command line asks for; the workers of a run on several GPUs inherit it
+
+# Epochs of `--freeze base`: gates find their range in a few, and the rest is left for all layers together.
+FREEZE_BASE = 3
 
 
-@dataclass
+@dataclass(frozen=True)
 class Schedule:
-    """What a run does differently; picklable, so that it reaches the workers of a run on several GPUs.
+    """What a training does differently.
 
     Args:
         freeze_base: For so many epochs only attention and the detection head train. Frozen rows keep their batch
             norm's statistics as well.
         lr_new: The learning rate of attention relative to the rest. Every update of these parameters is this many
-            times as long, whatever the optimizer, the warm-up and the schedule.
+            times as long, whatever the optimizer, the warm-up and the scheduler.
+        begun: A training follows it already: resumed, that training goes on with it, and no other one takes it over.
+
+    Raises:
+        UsageError: A number that makes no sense.
     """
 
     freeze_base: int = 0
     lr_new: float = 1.0
-    _frozen: list[str] = field(default_factory=list, repr=False)
+    begun: bool = False
 
     def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            UsageError: Negative, or no number.
-        """
+        """Check the numbers."""
         if isinstance(self.freeze_base, bool) or not isinstance(self.freeze_base, int) or self.freeze_base < 0:
             raise UsageError(f"freeze_base is a number of epochs, got {self.freeze_base!r}")
-        if isinstance(self.lr_new, bool) or not isinstance(self.lr_new, (int, float)) or not self.lr_new > 0:
+        number = isinstance(self.lr_new, (int, float)) and not isinstance(self.lr_new, bool)
+        if not number or not 0 < self.lr_new < float("inf"):
             raise UsageError(f"lr_new is a positive factor, got {self.lr_new!r}")
 
     @classmethod
@@ -64,56 +76,11 @@ class Schedule:
             raise ConfigError(f"'{KEY}' maps freeze_base and lr_new to numbers, got {given!r}")
         known = ("freeze_base", "lr_new")
         for word in given:
-            if word not in known:
+            if word not in (*known, "begun"):
                 raise ConfigError(
                     f"'{KEY}' has no '{word}'.{did_you_mean(str(word), known)} It has freeze_base, lr_new."
                 )
         return cls(**given)
-
-    # -- callbacks of the host's trainer ---------------------------------------------------------------------------
-
-    def on_train_start(self, trainer: Any) -> None:
-        """Let the updates of attention be `lr_new` times as long."""
-        if self.lr_new == 1.0:
-            return
-        new = _new_parameters(_plain(trainer.model))
-        if not new:
-            announce("lr_new has no effect: the model has no attention")
-            return
-        lengthen(trainer.optimizer, new, self.lr_new)
-        announce("the learning rate of attention (%d tensors) is %g times that of the rest", len(new), self.lr_new)
-
-    def on_train_epoch_start(self, trainer: Any) -> None:
-        """Freeze the base, or let it go."""
-        model = _plain(trainer.model)
-        if trainer.epoch < self.freeze_base:
-            if not self._frozen:
-                keep = _trained_first(model)
-                for name, p in model.named_parameters():
-                    if p.requires_grad and not name.startswith(keep):
-                        p.requires_grad_(False)
-                        p.grad = None
-                        self._frozen.append(name)
-                announce("epochs %d to %d train attention and head", trainer.epoch + 1, self.freeze_base)
-        elif self._frozen:
-            frozen = set(self._frozen)
-            for name, p in model.named_parameters():
-                if name in frozen:
-                    p.requires_grad_(True)
-            self._frozen = []
-            announce("from epoch %d on all layers train", trainer.epoch + 1)
-
-    def on_train_batch_start(self, trainer: Any) -> None:
-        """Keep the statistics of frozen batch norms: the host puts all of them into training mode each epoch."""
-        if trainer.epoch >= self.freeze_base:
-            return
-        from torch.nn.modules.batchnorm import _BatchNorm
-
-        model = _plain(trainer.model)
-        keep = _trained_first(model)
-        for name, m in model.named_modules():
-            if isinstance(m, _BatchNorm) and m.training and not (name + ".").startswith(keep):
-                m.eval()
 
 
 def plan(model: Any, *, freeze_base: int = 0, lr_new: float = 1.0) -> None:
@@ -133,19 +100,174 @@ def plan(model: Any, *, freeze_base: int = 0, lr_new: float = 1.0) -> None:
     model[KEY] = {"freeze_base": freeze_base, "lr_new": lr_new}
 
 
-def follow(trainer: Any) -> None:
-    """Let an ultralytics trainer do what its model's dictionary says under ``schedule``, also when it resumes."""
-    trainer.add_callback("on_pretrain_routine_end", _read)  # the model and the optimizer exist from here on
+def ask(*, freeze_base: int = 0, lr_new: float = 1.0) -> None:
+    """Have every training that this process and its children start follow a schedule.
+
+    Raises:
+        UsageError: A number that makes no sense.
+    """
+    os.environ[VARIABLE] = json.dumps(asdict(Schedule(freeze_base, lr_new)))
 
 
-def _read(trainer: Any) -> None:
-    schedule = Schedule.of(getattr(_plain(trainer.model), "yaml", None))
-    for event in ("on_train_start", "on_train_epoch_start", "on_train_batch_start"):
-        # The host's `YOLO` keeps its trainers' callbacks: those of an earlier training must not act on this one.
-        callbacks = trainer.callbacks[event]
-        callbacks[:] = [c for c in callbacks if not isinstance(getattr(c, "__self__", None), Schedule)]
-        if schedule is not None:
-            trainer.add_callback(event, getattr(schedule, event))
+def frozen_epochs(words: str) -> int | None:
+    """Return K for ``base:K``, the default for ``base``, and None for anything else that `--freeze` takes."""
+    base, colon, count = words.partition(":")
+    if base != "base" or (colon and not count.isdecimal()):
+        return None
+    return int(count) if colon else FREEZE_BASE
+
+
+# -- the hosts' training loops -------------------------------------------------------------------------------------
+
+
+def before_batch(trainer: Any) -> None:
+    """Stand before each batch of an ultralytics trainer, in every process of a run."""
+    if "_yolo_attn_pace" not in vars(trainer):
+        trainer._yolo_attn_pace = _begin(trainer.model, trainer.start_epoch, trainer.ema)
+    if trainer._yolo_attn_pace is not None:
+        trainer._yolo_attn_pace.settle(trainer.epoch, trainer.optimizer)
+
+
+def before_loop(model: Any) -> None:
+    """Stand before the training loop of classic YOLOv5: a function, whose variables are all that there is to it.
+
+    Args:
+        model: What it is about to train, given to its loss in every process of a run.
+    """
+    frame: Any = sys._getframe(1)
+    for _ in range(6):
+        if frame is None:
+            return
+        loop = frame.f_locals
+        if loop.get("model") is model and {"optimizer", "scheduler", "start_epoch"} <= loop.keys():
+            break
+        frame = frame.f_back
+    else:
+        return
+    pace = _begin(model, loop["start_epoch"], loop.get("ema"))
+    if pace is None:
+        return
+    optimizer, scheduler = loop["optimizer"], loop["scheduler"]
+    pace.settle(loop["start_epoch"], optimizer)
+    zero_grad = optimizer.zero_grad
+
+    # Called in each epoch after `model.train()` and before the first batch, and again after each step.
+    @functools.wraps(zero_grad)
+    def settled(*args: Any, **kwargs: Any) -> Any:
+        pace.settle(scheduler.last_epoch + 1, optimizer)  # it counts the epochs that are over, from -1
+        return zero_grad(*args, **kwargs)
+
+    optimizer.zero_grad = settled
+
+
+def _begin(model: Any, start_epoch: int, ema: Any) -> Pace | None:
+    """The schedule of a training that starts or goes on, at work; None if it has none."""
+    detector = _plain(model)
+    d = getattr(detector, "yaml", None)
+    if not isinstance(d, dict):
+        return None
+    asked = os.environ.get(VARIABLE)
+    schedule = Schedule.of({KEY: json.loads(asked)} if asked else d)
+    if schedule is not None and schedule.begun and start_epoch == 0:
+        announce("the schedule of an earlier training, which these weights come from, is not followed; ask for it anew")
+        schedule = None
+    if schedule is None and KEY not in d:
+        return None
+    kept = {k: v for k, v in d.items() if k != KEY}
+    if schedule is not None:
+        kept[KEY] = {**asdict(schedule), "begun": True}
+    for holder in (detector, _plain(getattr(ema, "ema", None))):
+        if holder is not None:
+            holder.yaml = dict(kept)  # a dictionary of its own: others may hold the one before
+    return None if schedule is None else Pace(schedule, model)
+
+
+# -- a schedule at work --------------------------------------------------------------------------------------------
+
+
+class Pace:
+    """A schedule at work on one model.
+
+    Args:
+        schedule: What to do.
+        model: The detector, also below DDP, DataParallel or ``torch.compile``.
+    """
+
+    def __init__(self, schedule: Schedule, model: Any) -> None:
+        from torch.nn.modules.batchnorm import _BatchNorm
+        from torch.nn.parallel import DistributedDataParallel
+
+        from .weights import attention_in
+
+        self.schedule = schedule
+        detector = _plain(model)
+        new = tuple(path + "." for path in attention_in(detector))
+        first = (*new, f"model.{len(detector.model) - 1}.")  # what trains while the base is frozen
+        parameters = [(n, p) for n, p in detector.named_parameters() if p.requires_grad]
+        self._new = [p for n, p in parameters if n.startswith(new)] if new else []
+        self._base = [p for n, p in parameters if not n.startswith(first)]
+        self._norms = [
+            m for n, m in detector.named_modules() if isinstance(m, _BatchNorm) and not f"{n}.".startswith(first)
+        ]
+        # DDP waits for a gradient of every parameter that it was given, and was given them before this.
+        self._synchronized = isinstance(model, DistributedDataParallel)
+        self._hooks: list[Any] = []
+        self._frozen = False
+        self._optimizer: Any = None
+        if schedule.lr_new != 1.0 and not self._new:
+            announce("lr_new has no effect: the model has no attention")
+
+    def settle(self, epoch: int, optimizer: Any) -> None:
+        """Freeze the base or let it go, as `epoch`, from 0, asks; call it after ``model.train()``.
+
+        Raises:
+            UsageError: torch is too old for what the schedule asks.
+        """
+        if optimizer is not self._optimizer:  # a host may build another one, after it ran out of memory
+            self._optimizer = optimizer
+            self._attach(optimizer)
+        frozen = epoch < self.schedule.freeze_base
+        if frozen != self._frozen:
+            self._freeze() if frozen else self._thaw()
+            self._frozen = frozen
+            last = self.schedule.freeze_base
+            if frozen:
+                announce("epochs %d to %d train attention and head", epoch + 1, last)
+            else:
+                announce("from epoch %d on all layers train", epoch + 1)
+        if frozen:
+            for norm in self._norms:
+                norm.eval()
+
+    def _attach(self, optimizer: Any) -> None:
+        factor = self.schedule.lr_new
+        if factor != 1.0 and self._new:
+            lengthen(optimizer, self._new, factor)
+            announce("the learning rate of attention (%d tensors) is %g times that of the rest", len(self._new), factor)
+        if self._synchronized and self.schedule.freeze_base:
+            _check_hooks(optimizer)
+            optimizer.register_step_pre_hook(self._withhold)
+
+    def _freeze(self) -> None:
+        for p in self._base:
+            if self._synchronized:
+                self._hooks.append(p.register_hook(_zero))  # before gradients are summed and clipped
+            else:
+                p.requires_grad_(False)
+            p.grad = None
+
+    def _thaw(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+        for p in self._base:
+            p.requires_grad_(True)
+
+    def _withhold(self, *_: Any) -> None:
+        """Take the frozen parameters' zeros away: weight decay and momentum would move them."""
+        if self._frozen:
+            for p in self._base:
+                p.grad = None
 
 
 def lengthen(optimizer: Any, parameters: list[Any], factor: float) -> None:
@@ -157,8 +279,7 @@ def lengthen(optimizer: Any, parameters: list[Any], factor: float) -> None:
     Raises:
         UsageError: torch is older than 2.0.
     """
-    if not hasattr(optimizer, "register_step_post_hook"):
-        raise UsageError("lr_new needs torch 2.0 or later")
+    _check_hooks(optimizer)
     import torch
 
     before: list[Any] = []
@@ -177,23 +298,19 @@ def lengthen(optimizer: Any, parameters: list[Any], factor: float) -> None:
     optimizer.register_step_post_hook(stretch)
 
 
+def _check_hooks(optimizer: Any) -> None:
+    if not hasattr(optimizer, "register_step_pre_hook"):
+        raise UsageError("a learning rate of attention, and freezing on several GPUs, need torch 2.0 or later")
+
+
+def _zero(gradient: Any) -> Any:
+    import torch
+
+    return torch.zeros_like(gradient)
+
+
 def _plain(model: Any) -> Any:
-    """The detector below DDP and `torch.compile`."""
-    model = getattr(model, "module", model)
-    return getattr(model, "_orig_mod", model)
-
-
-def _attention(model: Any) -> tuple[str, ...]:
-    from .weights import attention_in
-
-    return tuple(path + "." for path in attention_in(model))
-
-
-def _trained_first(model: Any) -> tuple[str, ...]:
-    """What a frozen base leaves to train: attention and the head, as beginnings of parameter names."""
-    return (*_attention(model), f"model.{len(model.model) - 1}.")
-
-
-def _new_parameters(model: Any) -> list[Any]:
-    begin = _attention(model)
-    return [p for n, p in model.named_parameters() if begin and n.startswith(begin)]
+    """The detector below DDP, `torch.compile` and distillation."""
+    for wrapper in ("module", "_orig_mod", "student_model"):
+        model = getattr(model, wrapper, model)
+    return model

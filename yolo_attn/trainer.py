@@ -12,8 +12,6 @@ from typing import Any
 
 from ultralytics.models.yolo.detect import DetectionTrainer
 
-from . import schedule
-
 __all__ = ["Trainer"]
 
 
@@ -22,11 +20,6 @@ class Trainer(DetectionTrainer):  # type: ignore[misc] # the host is untyped in 
 
     Checkpoints are replaced in one step: a run that is killed while it saves keeps the last good one.
     """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Set up as the host does, and follow the model's ``schedule``."""
-        super().__init__(*args, **kwargs)
-        schedule.follow(self)
 
     def save_model(self) -> Any:
         """Write `last.pt` and `best.pt` beside their places, then move them there."""

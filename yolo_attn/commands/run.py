@@ -2,6 +2,10 @@
 
 What `python script.py ...` would see is what the script sees: ``sys.argv``, ``sys.path[0]``, ``__main__``. It also
 works under a launcher: ``torchrun --nproc_per_node 2 -m yolo_attn run train.py ...``.
+
+In front of the script, for the training that it starts: ``--start identity`` lets attention begin as no attention,
+``--freeze base:K`` trains attention and head alone for K epochs, ``--lr-new F`` gives attention F times the learning
+rate of the rest.
 """
 
 from __future__ import annotations
@@ -10,10 +14,15 @@ import os
 import runpy
 import sys
 from pathlib import Path
+from typing import Any
 
+from .. import config, schedule
 from ..errors import UsageError
 
-USAGE = "usage: yolo-attn run [--plugin FILE ...] SCRIPT [arguments of the script ...]"
+USAGE = (
+    "usage: yolo-attn run [--plugin FILE ...] [--start identity] [--freeze base[:K]] [--lr-new F] "
+    "SCRIPT [arguments of the script ...]"
+)
 
 
 def run(argv: list[str]) -> int:
@@ -23,7 +32,7 @@ def run(argv: list[str]) -> int:
         UsageError: No script, or none that exists.
         PluginError: A plug-in cannot be loaded.
     """
-    plugins, argv = leading_plugins(argv, USAGE)
+    plugins, argv = leading_options(argv, USAGE)
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if argv else 2
@@ -61,17 +70,42 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def leading_plugins(argv: list[str], usage: str) -> tuple[list[str], list[str]]:
-    """Take the `--plugin FILE` words off the front of a command line that is handed on; return them and the rest.
+def leading_options(argv: list[str], usage: str) -> tuple[list[str], list[str]]:
+    """Take the kit's own options off the front of a command line that is handed on.
+
+    What they ask of a training goes into the environment, where the host's own workers find it too.
+
+    Returns:
+        The plug-in files, which the caller loads once the hosts are hooked, and the rest of the command line.
 
     Raises:
-        UsageError: The last one names no file.
+        UsageError: An option without its value, or with one that makes no sense.
     """
-    found = []
-    while argv and argv[0].partition("=")[0] == "--plugin":
-        _, equals, file = argv[0].partition("=")
+    plugins: list[str] = []
+    asked: dict[str, Any] = {}
+    while argv and argv[0].partition("=")[0] in ("--plugin", "--start", "--freeze", "--lr-new"):
+        option, equals, value = argv[0].partition("=")
         if not equals and len(argv) < 2:
-            raise UsageError(f"--plugin needs a file. {usage}")
-        found.append(file if equals else argv[1])
+            raise UsageError(f"{option} needs a value. {usage}")
+        value = value if equals else argv[1]
         argv = argv[1 if equals else 2 :]
-    return found, argv
+        if option == "--plugin":
+            plugins.append(value)
+        elif option == "--start":
+            config.ask_start(value)
+        elif option == "--freeze":
+            asked["freeze_base"] = schedule.frozen_epochs(value)
+            if asked["freeze_base"] is None:
+                raise UsageError(f"--freeze in front takes base or base:K, K epochs, got {value!r}. {usage}")
+        else:
+            asked["lr_new"] = _number(value, usage)
+    if asked:
+        schedule.ask(**asked)
+    return plugins, argv
+
+
+def _number(text: str, usage: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"--lr-new takes a factor, got {text!r}. {usage}") from None

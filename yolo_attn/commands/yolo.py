@@ -5,16 +5,19 @@ from __future__ import annotations
 import sys
 
 from ..errors import HostError
-from .run import leading_plugins
+from .run import leading_options
 
-USAGE = "usage: yolo-attn yolo [--plugin FILE ...] arguments of ultralytics' yolo command ..."
+USAGE = (
+    "usage: yolo-attn yolo [--plugin FILE ...] [--start identity] [--freeze base[:K]] [--lr-new F] "
+    "arguments of ultralytics' yolo command ..."
+)
 
 
 def run(argv: list[str]) -> int:
     """Hand the arguments over to the host's own entry point."""
     from ..parser import install
 
-    plugins, argv = leading_plugins(argv, USAGE)
+    plugins, argv = leading_options(argv, USAGE)
     if plugins:
         from ..plugins import load_file
 
