@@ -516,6 +516,74 @@ def se_var(m):
     return formula
 
 
+def scse(m):
+    def formula(x):
+        z = conv1(conv1(x.mean((2, 3), keepdim=True), m.fc1).relu(), m.fc2)
+        return x * z.sigmoid() + x * torch.einsum("bchw,c->bhw", x, m.conv.weight.flatten()).sigmoid().unsqueeze(1)
+
+    return formula
+
+
+def lka(m):
+    def formula(x):
+        c, (k, d) = x.shape[1], (m.conv_spatial.kernel_size[0], m.conv_spatial.dilation[0])
+        far = x.new_zeros(c, 1, d * (k - 1) + 1, d * (k - 1) + 1)  # the dilated kernel with its zeros
+        far[:, :, ::d, ::d] = m.conv_spatial.weight
+        z = F.conv2d(x, m.conv0.weight, m.conv0.bias, padding=m.conv0.kernel_size[0] // 2, groups=c)
+        z = F.conv2d(z, far, m.conv_spatial.bias, padding=far.shape[-1] // 2, groups=c)
+        return x * conv1(z, m.conv1)
+
+    return formula
+
+
+def cpca(m):
+    def formula(x):
+        def mlp(z):
+            return conv1(conv1(z, m.fc1).relu(), m.fc2)
+
+        c = x.shape[1]
+        x = x * (mlp(x.mean((2, 3), keepdim=True)) + mlp(F.adaptive_max_pool2d(x, 1))).sigmoid()
+        z = total = F.conv2d(F.pad(x, (2, 2, 2, 2)), m.conv0.weight, m.conv0.bias, groups=c)
+        for flat, tall in m.strips:
+            k = flat.kernel_size[1] // 2
+            branch = F.conv2d(F.pad(z, (k, k, 0, 0)), flat.weight, flat.bias, groups=c)
+            total = total + F.conv2d(F.pad(branch, (0, 0, k, k)), tall.weight, tall.bias, groups=c)
+        return x * conv1(total, m.conv1)
+
+    return formula
+
+
+def caa(m):
+    def unit(z, seq):
+        z = bn(conv1(z, seq[0]), seq[1])
+        return z * z.sigmoid()
+
+    def formula(x):
+        c, k = x.shape[1], m.conv_h.kernel_size[1] // 2
+        z = F.pad(x, (3, 3, 3, 3)).unfold(2, 7, 1).unfold(3, 7, 1).mean((4, 5))
+        z = F.conv2d(F.pad(unit(z, m.conv1), (k, k, 0, 0)), m.conv_h.weight, m.conv_h.bias, groups=c)
+        z = F.conv2d(F.pad(z, (0, 0, k, k)), m.conv_v.weight, m.conv_v.bias, groups=c)
+        return x * unit(z, m.conv2).sigmoid()
+
+    return formula
+
+
+def mlca(m):
+    def slide(z, conv):  # (B, L)
+        return F.conv1d(z.unsqueeze(1), conv.weight[..., 0], padding=conv.padding[0]).squeeze(1)
+
+    def formula(x):
+        n, (b, c) = m.local_size, x.shape[:2]
+        cells = F.adaptive_avg_pool2d(x, n)
+        whole = slide(cells.mean((2, 3)), m.conv).sigmoid()
+        local = slide(cells.permute(0, 2, 3, 1).reshape(b, -1), m.conv_local).sigmoid()
+        gate = local.reshape(b, n, n, c).permute(0, 3, 1, 2) * m.local_weight
+        gate = gate + whole[..., None, None] * (1 - m.local_weight)
+        return x * F.adaptive_avg_pool2d(gate, x.shape[2:])
+
+    return formula
+
+
 FORMULAS = [
     ("BAM", bam, 32, {}),
     ("SimAM", simam, 8, {}),
@@ -543,6 +611,13 @@ FORMULAS = [
     ("S2Attention", s2, 8, {}),
     ("S2Attention", s2, 10, {}),
     ("DualAttention", danet, 16, {}),
+    ("scSE", scse, 8, {}),
+    ("LKA", lka, 8, {}),
+    ("LKA", lka, 8, {"kernel_size": 9, "dilation": 2}),
+    ("CPCA", cpca, 8, {}),
+    ("CAA", caa, 8, {}),
+    ("MLCA", mlca, 8, {}),
+    ("MLCA", mlca, 80, {"local_size": 3, "local_weight": 0.3}),
     ("SEVar1", se_var, 8, {}),
     ("SEVar2", se_var, 8, {}),
     ("SEVar3", se_var, 8, {}),
@@ -582,6 +657,9 @@ def test_se_costs_2c2_over_r(channels, reduction):
         ("TripletAttention", 256, 300),  # 3 (2 k^2 + 2): convolution and batch norm
         ("ShuffleAttention", 512, 3 * 512 // 64),  # 3 C / G
         ("GCT", 256, 3 * 256),
+        ("scSE", 256, 256**2 + 256),  # 2 C^2 / r with r = 2, and the spatial branch's C
+        ("MLCA", 256, 2 * 5),
+        ("LKA", 256, 256 * (5 * 5 + 7 * 7 + 3) + 256**2),  # a bias in each layer
         ("SGE", 256, 2 * 64),
         ("SEVar2", 256, 256),
         ("SEVar3", 256, 256**2),

@@ -271,7 +271,8 @@ def test_onnx_with_dynamic_batch_height_and_width(name, start):
 # Nodes of the dynamic graph, constants left out: what the formula needs, so that a chain of shape operations shows.
 NODES = {
     "SEAttention": 6, "ECA": 6, "SEVar1": 3, "SEVar2": 4, "SEVar3": 4, "eSE": 4, "CBAM": 17, "CoordAtt": 14, "LSKA": 6,
-    "TripletAttention": 23, "GAM": 10, "BAM": 15, "GCT": 15, "ParNetAttention": 10,
+    "TripletAttention": 23, "GAM": 10, "BAM": 15, "GCT": 15, "ParNetAttention": 10, "scSE": 11,
+    "LKA": 4, "CPCA": 21, "CAA": 11,
 }  # fmt: skip
 
 
@@ -287,7 +288,7 @@ def test_the_exported_graph_is_small(name):
 SIZED = {
     "NAM": 8, "SK": 18, "GC": 21, "ELA": 20, "SimAM": 22, "GE": 22, "DoubleAttention": 24, "SGE": 25, "EMAttention": 33,
     "ParallelPolarizedSelfAttention": 30, "SequentialPolarizedSelfAttention": 30, "ShuffleAttention": 32, "NonLocal": 25,
-    "DualAttention": 38, "S2Attention": 54, "CrissCross": 80,
+    "DualAttention": 38, "S2Attention": 54, "CrissCross": 80, "MLCA": 61,
 }  # fmt: skip
 
 
@@ -401,15 +402,19 @@ def test_every_file_registers_what_it_defines():
 def test_metadata_is_complete(name):
     entry = get_entry(name)
     assert entry.paper and entry.oracle and entry.use and entry.cls.identity
-    assert entry.arxiv or name == "SimAM"  # published in proceedings only
-    assert entry.arxiv in (inspect.getmodule(entry.cls).__doc__ or "")
+    assert entry.arxiv or name in ("SimAM", "MLCA")  # published in proceedings or a journal only
+    header = inspect.getmodule(entry.cls).__doc__
+    assert entry.arxiv in header and "https://" in header
     assert entry.cls.__doc__ and "(B, C, H, W)" in entry.cls.__doc__
 
 
 # The one vocabulary of options, and for each what it must refuse, by name.
 WRONG = {
     "reduction": (0, -1, 0.5, "much", None, True),
-    **dict.fromkeys(("min_channels", "groups", "norm_groups", "dilation", "recurrence"), (0, -1, 2.5, "8", True)),
+    **dict.fromkeys(
+        ("min_channels", "groups", "norm_groups", "dilation", "recurrence", "local_size"), (0, -1, 2.5, "8", True)
+    ),
+    "local_weight": (-0.1, 1.1, "half", True),
     "extent": (-2, 3, "8", True),
     "kernel_size": (0, 2, -3, "7", True),
     "kernel_sizes": ([3], [2, 4], 5, "35"),

@@ -37,6 +37,7 @@ __all__ = [
     "check_flag",
     "check_integer",
     "check_kernel",
+    "check_kernels",
     "check_number",
     "fit_groups",
     "full_precision",
@@ -124,6 +125,17 @@ def check_kernel(kernel_size: int, name: str = "kernel_size") -> int:
     if isinstance(kernel_size, bool) or not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(f"{name} must be odd and positive, got {kernel_size!r}")
     return kernel_size
+
+
+def check_kernels(kernel_sizes: object, name: str = "kernel_sizes") -> tuple[int, ...]:
+    """Return `kernel_sizes` if it lists at least two odd, positive numbers.
+
+    Raises:
+        ValueError: Anything else.
+    """
+    if not isinstance(kernel_sizes, (list, tuple)) or len(kernel_sizes) < 2:
+        raise ValueError(f"{name} must list at least two kernels, got {kernel_sizes!r}")
+    return tuple(check_kernel(k, name) for k in kernel_sizes)
 
 
 def hidden_channels(channels: int, reduction: float, minimum: int = 1) -> int:

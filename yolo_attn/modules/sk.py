@@ -21,7 +21,7 @@ from ._base import (
     BatchNorm,
     Blend,
     check_channels,
-    check_kernel,
+    check_kernels,
     fit_groups,
     hidden_channels,
     match,
@@ -72,9 +72,7 @@ class SK(nn.Module):
         g = fit_groups(check_channels(channels, "SK"), groups)
         self.channels = channels
         hidden = hidden_channels(channels, reduction, min_channels)
-        if not isinstance(kernel_sizes, (list, tuple)) or len(kernel_sizes) < 2:
-            raise ValueError(f"kernel_sizes must list at least two kernels to choose from, got {kernel_sizes!r}")
-        self.paths = nn.ModuleList(self.path(channels, check_kernel(k, "kernel_sizes"), g) for k in kernel_sizes)
+        self.paths = nn.ModuleList(self.path(channels, k, g) for k in check_kernels(kernel_sizes))
         self.fc_reduce = nn.Conv2d(channels, hidden, 1, bias=False)
         self.bn = BatchNorm(hidden)
         self.act = nn.ReLU()
