@@ -3,21 +3,21 @@
 Classic YOLOv5 pickles whole models. Up to v7.0 it loads them with a plain ``torch.load(path)``, which under torch
 2.6 and later ends in an error: a training dies in its last step, where it strips its own checkpoint.
 
-What is declared is less than the class: a stand-in under the class's name, which gives an empty instance and
-never runs a constructor. A model's constructor evaluates its YAML, and a detector's that of a backend reads files;
-a checkpoint must not be able to call either.
+What is declared is less than the classes: empty instances, no constructors (:mod:`yolo_attn.safe`), of layers that
+compute and do nothing else; numbers of NumPy's plain types, whose descriptions a file cannot alter.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import pickle
 import secrets
 import sys
 from types import ModuleType
 from typing import Any, Callable
 
-__all__ = ["declare", "load_modules"]
+__all__ = ["READERS", "declare", "load_modules"]
 
 KIT = __name__.rpartition(".patches")[0]
 
@@ -27,6 +27,9 @@ TORCH = """
     MaxPool2d AvgPool2d AdaptiveAvgPool2d AdaptiveMaxPool2d Upsample Dropout Flatten ZeroPad2d MultiheadAttention SiLU
     ReLU ReLU6 LeakyReLU ELU GELU Mish Hardswish Hardsigmoid Sigmoid Tanh Softmax PReLU Softplus Hardtanh
 """
+# Modules of the hosts that are no layers: run or built, they open files and addresses that their arguments name.
+READERS = frozenset({"AutoShape", "DetectMultiBackend", "AutoBackend"})
+NUMBERS = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
 
 
 def declare(module: ModuleType) -> Callable[[], None] | None:
@@ -37,34 +40,27 @@ def declare(module: ModuleType) -> Callable[[], None] | None:
     """
     import torch
 
-    if not _named_declarations():
+    safe = importlib.import_module(f"{KIT}.safe")
+    if not safe.named():
         return None
     load_modules()
     package = module.__name__.rpartition(".")[0]
     homes = [sys.modules.get(f"{package}.{n}") for n in ("yolo", "common", "experimental")]
-    classes = {
-        c
+    layers = {
+        (c, f"{home.__name__}.{name}")
         for home in homes
         if home is not None
-        for c in vars(home).values()
-        if isinstance(c, type) and issubclass(c, torch.nn.Module) and c.__module__.startswith(f"{package}.")
+        for name, c in vars(home).items()
+        if isinstance(c, type) and issubclass(c, torch.nn.Module) and c.__module__ == home.__name__
+        if c.__name__ not in READERS
     }
-    classes |= {getattr(torch.nn, n) for n in TORCH.split() if hasattr(torch.nn, n)}
-    mine: list[Any] = []
-    for cls in classes:
-        # torch asks whether an instance's own class was declared before it fills it: under a name nobody can guess
-        mine += [(_stand_in(cls), f"{cls.__module__}.{cls.__qualname__}"), (cls, secrets.token_hex(16))]
-    mine += _numbers()
-    before = torch.serialization.get_safe_globals()
+    # Besides its own name each has those that older releases saved it under: `Model`, and in the package without
+    # the package's.
+    aliases = sorted({(c, n) for c, name in layers for n in (name, name[name.index("models.") :])}, key=lambda a: a[1])
+    classes = [getattr(torch.nn, n) for n in TORCH.split() if hasattr(torch.nn, n)]
+    mine = [*safe.declare([*classes, *(c for c, _ in layers)], aliases), *_numbers()]
     torch.serialization.add_safe_globals(mine)
-
-    def undo() -> None:
-        gone = {id(x) for x in mine} - {id(x) for x in before}
-        kept = [x for x in torch.serialization.get_safe_globals() if id(x) not in gone]
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(kept)
-
-    return undo
+    return lambda: safe.withdraw(mine)
 
 
 def load_modules() -> None:
@@ -81,31 +77,32 @@ def load_modules() -> None:
         log.announce("%s", exc)
 
 
-def _named_declarations() -> bool:
-    """Whether torch knows declarations under another name: 2.6, where they also became necessary."""
-    import torch
-
-    major, minor = (int(x) for x in torch.__version__.split(".")[:2])
-    return (major, minor) >= (2, 6)
-
-
-def _stand_in(cls: Any) -> type:
-    def new(_: type, *__: Any) -> Any:
-        return cls.__new__(cls)
-
-    return type(f"Empty{cls.__name__}", (), {"__new__": new, "__doc__": f"An empty {cls.__name__}."})
-
-
 def _numbers() -> list[Any]:
-    """What NumPy's numbers in a checkpoint are made of."""
+    """What NumPy's numbers and arrays in a checkpoint are made of, plain types only.
+
+    NumPy believes what a file says of a type: a copy of float64 can be given fields anywhere in memory. Here each
+    type is NumPy's own single description, on which the file's word has no effect.
+    """
     import numpy as np
 
     core = getattr(np, "_core", None) or np.core
-    found: list[Any] = [np.ndarray, np.dtype]
-    for name in ("scalar", "_reconstruct"):
-        function = getattr(core.multiarray, name, None)
-        if function is not None:
-            # the name differs between NumPy 1 and 2, and a checkpoint may come from either
-            found += [(function, f"numpy._core.multiarray.{name}"), (function, f"numpy.core.multiarray.{name}")]
-    found += [type(np.dtype(t)) for t in ("float64", "float32", "float16", "int64", "int32", "bool")]
-    return found
+    known = {t.str[1:]: t for t in map(np.dtype, NUMBERS)}
+
+    def dtype(name: Any, *_: Any) -> Any:
+        if not isinstance(name, str) or name not in known:
+            raise pickle.UnpicklingError(f"a checkpoint may hold numbers of {', '.join(NUMBERS)}, not of {name!r}")
+        return known[name]
+
+    def scalar(kind: Any, data: Any) -> Any:
+        return core.multiarray.scalar(kind, data)
+
+    def array(*_: Any) -> Any:
+        raise pickle.UnpicklingError("a checkpoint's arrays are rebuilt, not made")
+
+    def reconstruct(*_: Any) -> Any:
+        return np.empty(0)
+
+    found: list[Any] = [(dtype, "numpy.dtype"), (array, "numpy.ndarray")]
+    for home in ("numpy._core.multiarray", "numpy.core.multiarray"):  # of NumPy 2 and 1: a file may be of either
+        found += [(scalar, f"{home}.scalar"), (reconstruct, f"{home}._reconstruct")]
+    return found + [(c, secrets.token_hex(16)) for c in {np.ndarray, *map(type, known.values())}]

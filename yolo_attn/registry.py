@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Callable
 
+from . import safe
 from .binding import Binding
 from .errors import PluginError, RegistryError, UnknownModuleError, did_you_mean
 
@@ -128,7 +129,6 @@ def check_class(cls: object) -> None:
 
     Also declares the class safe for ``torch.load(weights_only=True)``.
     """
-    import torch
     from torch import nn
 
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
@@ -146,11 +146,10 @@ def check_class(cls: object) -> None:
                 f"and the host's fuse() replaces that forward, so the attention would vanish in val, predict and export. "
                 f"Derive from nn.Module and hold a Conv instead."
             )
-    if hasattr(torch.serialization, "add_safe_globals"):
-        # With it what it is built of: the classes that its file defines or takes from the kit.
-        near = vars(sys.modules.get(cls.__module__) or object).values()
-        parts = [c for c in near if isinstance(c, type) and issubclass(c, nn.Module) and _is_near(c, cls)]
-        torch.serialization.add_safe_globals([cls, *parts])
+    # With it what it is built of: the classes that its file defines or takes from the kit.
+    near = vars(sys.modules.get(cls.__module__) or object).values()
+    parts = [c for c in near if isinstance(c, type) and issubclass(c, nn.Module) and _is_near(c, cls)]
+    safe.declare([cls, *parts])
 
 
 _CONV_HOMES = ("ultralytics.nn.modules.conv", "ultralytics.nn.modules", "models.common", "yolov5.models.common")

@@ -71,6 +71,8 @@ def find(name: Any, args: list[Any], i: int, d: dict[str, Any], host_lookup: Cal
         if _layers_only.get():
             _check_layer(found, name, d, i)
         return found
+    if _layers_only.get():
+        _check_layer(cls, name, d, i)
     if not name.startswith(PREFIX):
         try:
             hosts = host_lookup()
@@ -126,6 +128,9 @@ class Builder:
         """What a host notes on the class of a row, as ultralytics did with `np` before 8.3, it finds there again."""
         setattr(self.cls, name, value)
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.cls, name)
+
     def __call__(self, *_: Any) -> Any:
         try:
             return self.cls(*self.call.args, **self.call.kwargs)
@@ -159,7 +164,9 @@ def _own_module(options: dict[str, Any], d: dict[str, Any], spot: str) -> dict[s
 def _check_layer(found: Any, name: str, d: dict[str, Any], i: int) -> None:
     from torch import nn
 
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+    from .patches.safe_classes import READERS
+
+    if not (isinstance(found, type) and issubclass(found, nn.Module)) or found.__name__ in READERS:
         raise RowError(f"{where(d, i)}: '{name}' is {found!r}, no layer, and is not called.")
 
 
