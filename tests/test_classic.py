@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -444,7 +445,7 @@ def test_train_resume_val_detect_export(classic: Classic, shapes: Path, tmp_path
     checked = classic.script(
         "val.py", "--weights", best, "--data", str(shapes), "--batch-size", "4", *TINY, cwd=tmp_path
     )
-    assert "triangle" in checked.ok() + checked.err
+    assert re.search(r"\ball\s+4\s", checked.ok() + checked.err)  # old versions name classes that were found
     found = ["--source", str(shapes.parent / "images" / "val"), "--project", str(run), "--name", "found"]
     classic.script("detect.py", "--weights", best, *found, *TINY, cwd=tmp_path).ok()
     assert len(list((run / "found").iterdir())) == 4
