@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import py_compile
 import shutil
 import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable
 
@@ -12,6 +16,7 @@ import pytest
 from conftest import Run, run_python
 
 from yolo_attn import config, data
+from yolo_attn.plugins import _memory
 
 GATE = '''
 """A gate of my own."""
@@ -161,7 +166,152 @@ def test_two_files_of_one_name(home: Path, python: Callable[..., Run]) -> None:
     assert "two plug-ins are called 'my_attn'" in run.err.strip().splitlines()[-1]
 
 
-LIFE = ["val", "predict", "export", "resume"]
+SMALL = "VALUE = {}\n"
+# A process that never named the file: what it finds, or why not.
+FIND = """
+import importlib, yolo_attn
+try:
+    print("VALUE", importlib.import_module("yolo_attn.plugins.small").VALUE)
+except yolo_attn.YoloAttnError as exc:
+    print("REFUSED", exc)
+"""
+
+
+@pytest.fixture
+def small(home: Path, python: Callable[..., Run]) -> Path:
+    """A plug-in that was named once, by another process."""
+    file = home / "small.py"
+    file.write_text(SMALL.format(1), encoding="utf-8")
+    python(f"import yolo_attn; yolo_attn.load_plugin({str(file)!r})").ok()
+    return file
+
+
+def test_a_named_plugin_is_found_again(small: Path, python: Callable[..., Run]) -> None:
+    assert "VALUE 1" in python(FIND).ok()
+    records = list((small.parent / "config" / "plugins").iterdir())
+    assert len(records) == 1
+    if os.name != "nt":
+        assert records[0].stat().st_mode & 0o077 == 0
+
+
+def test_bytecode_is_not_what_was_named(small: Path, python: Callable[..., Run]) -> None:
+    """A `__pycache__` beside the file, right by time and size, holds what anybody put there."""
+    about = small.stat()
+    small.write_text(SMALL.format(2), encoding="utf-8")
+    os.utime(small, ns=(about.st_atime_ns, about.st_mtime_ns))
+    py_compile.compile(str(small), cfile=importlib.util.cache_from_source(str(small)), doraise=True)
+    small.write_text(SMALL.format(1), encoding="utf-8")
+    os.utime(small, ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert "VALUE 1" in python(FIND).ok()
+    assert "VALUE 1" in python(f"import yolo_attn; print('VALUE', yolo_attn.load_plugin({str(small)!r}).VALUE)").ok()
+
+
+def test_a_file_swapped_between_check_and_use(small: Path, python: Callable[..., Run]) -> None:
+    """What runs is what was hashed, or nothing."""
+    swap = f"""
+    import pathlib, yolo_attn
+    from yolo_attn.plugins import _memory
+    def recall(stem, checked=_memory.recall):
+        found = checked(stem)
+        pathlib.Path({str(small)!r}).write_text("print('ran')")
+        return found
+    _memory.recall = recall
+    """
+    run = python(textwrap.dedent(swap) + FIND)
+    assert "REFUSED" in run.ok() and "being changed" in run.out and "ran" not in run.out.splitlines()
+
+
+def test_a_link_to_a_file_is_that_file(home: Path, small: Path, python: Callable[..., Run]) -> None:
+    link = home / "elsewhere" / "small.py"
+    link.parent.mkdir()
+    link.symlink_to(small)
+    assert "VALUE 1" in python(f"import yolo_attn; print('VALUE', yolo_attn.load_plugin({str(link)!r}).VALUE)").ok()
+    assert len(list((home / "config" / "plugins").iterdir())) == 1
+    other = home / "other.py"
+    other.write_text(SMALL.format(3), encoding="utf-8")
+    link.unlink()
+    link.symlink_to(other)  # the record is of the file, not of the link
+    assert "VALUE 1" in python(FIND).ok()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "null", "[]", "{}", '{"path": 3, "sha256": []}', "[" * 100_000, "\0", "\udcff"]
+)
+def test_a_damaged_record_counts_for_nothing(small: Path, content: str) -> None:
+    record = next((small.parent / "config" / "plugins").iterdir())
+    record.write_bytes(content.encode("utf-8", "surrogateescape"))
+    assert _memory.recall("small") is None and _memory.story("small") == ""
+    _memory.remember("small", small, _memory.digest(small))  # and is mended by the next naming
+    assert _memory.recall("small") == _memory.Record(small, _memory.digest(small))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+def test_a_record_that_others_could_write_counts_for_nothing(small: Path) -> None:
+    record = next((small.parent / "config" / "plugins").iterdir())
+    record.chmod(0o666)
+    assert _memory.recall("small") is None
+    _memory.remember("small", small, _memory.digest(small))
+    assert _memory.recall("small") is not None
+
+
+def test_a_home_that_cannot_be_written(home: Path, python: Callable[..., Run]) -> None:
+    (home / "config").write_text("a file where a folder should be", encoding="utf-8")
+    (home / "small.py").write_text(SMALL.format(1), encoding="utf-8")
+    run = python("import sys, yolo_attn; print(yolo_attn.load_plugin(sys.argv[1]).VALUE)", str(home / "small.py"))
+    assert run.ok() == "1\n"
+
+
+def test_writers_at_once_lose_nothing(home: Path) -> None:
+    """Each file has a record of its own: the last writer does not undo the others."""
+    files = [home / f"plugin_{n}.py" for n in range(12)]
+    for file in files:
+        file.write_text("", encoding="utf-8")
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda f: [_memory.remember(f.stem, f, _memory.digest(f)) for _ in range(10)], files * 2))
+    assert [_memory.recall(f.stem) for f in files] == [_memory.Record(f, _memory.digest(f)) for f in files]
+    assert {p.suffix for p in _memory.folder().iterdir()} == {".json"}
+
+
+def test_a_path_that_the_variable_cannot_hold(home: Path, python: Callable[..., Run]) -> None:
+    """A child process finds it by memory."""
+    file = home / f"a{os.pathsep}b" / "small.py"
+    file.parent.mkdir()
+    file.write_text(SMALL.format(1), encoding="utf-8")
+    code = f"import subprocess, sys, yolo_attn; yolo_attn.load_plugin({str(file)!r})\n"
+    code += f"subprocess.run([sys.executable, '-c', {FIND!r}], check=True)"
+    assert "VALUE 1" in python(code).ok()
+
+
+def test_old_records_are_dropped(home: Path) -> None:
+    for n in range(_memory.MOST + 3):
+        file = home / str(n) / "small.py"
+        file.parent.mkdir()
+        file.write_text(SMALL.format(n), encoding="utf-8")
+        _memory.remember("small", file, _memory.digest(file))
+    assert len(list(_memory.folder().iterdir())) == _memory.MOST
+
+
+def test_a_package_is_all_its_files(home: Path, python: Callable[..., Run]) -> None:
+    package = home / "small"
+    package.mkdir()
+    (package / "__init__.py").write_text("from .part import VALUE\n", encoding="utf-8")
+    (package / "part.py").write_text(SMALL.format(1), encoding="utf-8")
+    python(f"import yolo_attn; yolo_attn.load_plugin({str(package)!r})").ok()
+    assert "VALUE 1" in python(FIND).ok()
+    (package / "part.py").write_text(SMALL.format(2), encoding="utf-8")
+    assert "has changed since" in python(FIND).ok()
+
+
+def test_the_file_that_is_asked_for(home: Path, python: Callable[..., Run]) -> None:
+    """Whatever else of that name the environment holds; child processes take it too."""
+    for n, folder in enumerate(["named by variable", "asked for"]):
+        (home / folder).mkdir()
+        (home / folder / "small.py").write_text(SMALL.format(n), encoding="utf-8")
+    named, asked = (str(home / f / "small.py") for f in ("named by variable", "asked for"))
+    code = "import sys, subprocess, yolo_attn; print(yolo_attn.load_plugin(sys.argv[1]).VALUE, flush=True)\n"
+    child = "import yolo_attn.plugins.small as s; print(s.VALUE)"
+    code += f"subprocess.run([sys.executable, '-c', {child!r}], check=True)\n"
+    assert python(code, asked, env={"YOLO_ATTN_PLUGINS": named}).ok() == "1\n1\n"
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,9 @@ A plug-in file becomes the module ``yolo_attn.plugins.<stem>``, so its classes p
 with the kit can import again: unpickling a checkpoint imports that name, and the finder below looks for the file.
 
 Whose code runs: only files that the user named, either in this process (a YAML given as a path, ``--plugin``,
-the environment variable) or earlier on this machine and unchanged since, by content hash. A checkpoint never
-decides which file is run, and nothing is loaded from a YAML while ``ULTRALYTICS_SAFE_LOAD`` is set.
+the environment variable) or earlier on this machine and unchanged since, by content hash (:mod:`._memory`). What
+runs is what was hashed: the file is read once, and no bytecode from ``__pycache__`` stands in for it. A checkpoint
+never decides which file is run, and nothing is loaded from a YAML while ``ULTRALYTICS_SAFE_LOAD`` is set.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ __all__ = ["VARIABLE", "binding_of", "from_yaml", "load_file", "load_register", 
 VARIABLE = "YOLO_ATTN_PLUGINS"
 
 _bindings: dict[type, Binding] = {}
+_asked: dict[str, Path] = {}  # what load_file is importing now, by stem
 
 
 def safe_load() -> bool:
@@ -70,11 +72,17 @@ def load_file(path: str | os.PathLike[str]) -> types.ModuleType:
             f"two plug-ins are called '{stem}': {other} is loaded, {file} is asked for. Rename one of them: "
             f"checkpoints find a plug-in by its file name."
         )
-    known = os.environ.get(VARIABLE, "").split(os.pathsep)
-    if str(file) not in known:
-        os.environ[VARIABLE] = os.pathsep.join([p for p in known if p] + [str(file)])
-    module = _run(name, file)
-    _memory.remember(stem, file)
+    _asked[stem] = file
+    try:
+        module = _run(name, file)
+    finally:
+        del _asked[stem]
+    # First in line: a child process that needs the stem takes this file, whatever else the variable names.
+    known = [p for p in os.environ.get(VARIABLE, "").split(os.pathsep) if p and p != str(file)]
+    os.environ[VARIABLE] = os.pathsep.join([str(file), *known])
+    loader = getattr(module.__spec__, "loader", None)
+    if isinstance(loader, _Loader):
+        _memory.remember(stem, file, loader.sha256)
     return module
 
 
@@ -150,7 +158,7 @@ def from_yaml(name: str, d: dict[str, Any], spot: str) -> type | None:
     """Return the class that a model dictionary registers under `name`, without importing anything.
 
     Raises:
-        PluginError: The dictionary registers the name, but its code is not loaded.
+        PluginError: The dictionary registers the name, but its code is not loaded, or is not to be used.
     """
     for n, spec, takes in _specs(d, spot):
         if n != name:
@@ -160,6 +168,11 @@ def from_yaml(name: str, d: dict[str, Any], spot: str) -> type | None:
         module = sys.modules.get(full)
         if module is None:
             raise PluginError(f"{spot}: '{name}' comes from {spec}, which is not loaded. {advice(target)}")
+        if safe_load() and not full.startswith(f"{__name__}."):  # any class that happens to be imported
+            raise PluginError(
+                f"{spot}: 'register: {name}: {spec}' names a class of a package, and ULTRALYTICS_SAFE_LOAD is set. "
+                f"Unset it, or register the class in a file that you name with --plugin."
+            )
         cls = _attribute(module, attribute, n, spec, spot)
         _bind(cls, takes, n, spot)
         return cls
@@ -245,13 +258,43 @@ class _Finder(importlib.abc.MetaPathFinder):
         package, _, stem = fullname.rpartition(".")
         if package != __name__ or stem.startswith("_"):
             return None
-        file = _from_environment(stem) or _memory.recall(stem)
+        record = None
+        file = _asked.get(stem) or _from_environment(stem)
+        if file is None:
+            record = _memory.recall(stem)
+            file = record.path if record is not None else None
         if file is None:
             raise PluginError(
                 f"needs the plug-in {stem}.py, which is not here. {_memory.story(stem)}{advice(stem + '.py')}"
             )
+        loader = _Loader(fullname, str(file))
+        if record is not None and loader.sha256 != record.sha256:  # between two readings
+            raise PluginError(f"needs the plug-in {file}, which is being changed. {advice(stem + '.py')}")
         locations = [str(file.parent)] if file.name == "__init__.py" else None
-        return importlib.util.spec_from_file_location(fullname, file, submodule_search_locations=locations)
+        return importlib.util.spec_from_file_location(
+            fullname, file, loader=loader, submodule_search_locations=locations
+        )
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    """Runs the very bytes whose hash it tells."""
+
+    def __init__(self, fullname: str, path: str) -> None:
+        super().__init__(fullname, path)
+        try:
+            self.content = Path(path).read_bytes()
+        except OSError as exc:
+            raise PluginError(f"the plug-in {path} cannot be read: {exc.strerror or exc}") from exc
+        package = Path(path).name == "__init__.py"
+        self.sha256 = _memory.digest(Path(path)) if package else _memory.digest_of(self.content)
+
+    def get_data(self, path: str) -> bytes:
+        """The content as it was read, and is hashed."""
+        return self.content if path == self.path else super().get_data(path)
+
+    def get_code(self, fullname: str) -> types.CodeType | None:
+        """Compile the content; a file in ``__pycache__`` could hold anything."""
+        return self.source_to_code(self.content, self.path)
 
 
 def _from_environment(stem: str) -> Path | None:
