@@ -16,6 +16,7 @@ import argparse
 import json
 import platform
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Any, Callable
@@ -23,7 +24,10 @@ from typing import Any, Callable
 import torch
 from torch import Tensor, nn
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from yolo_attn import list_modules
+from yolo_attn.errors import UnknownModuleError
 from yolo_attn.registry import get_entry
 
 MIB = 2**20
@@ -158,7 +162,10 @@ def main() -> int:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    names = [get_entry(n).name for n in args.modules or list_modules()]
+    try:
+        names = [get_entry(n).name for n in args.modules or list_modules()]
+    except UnknownModuleError as exc:
+        parser.error(str(exc))
     names = [n for n in names if get_entry(n).kind in ("channel", "spatial", "both")]
     if args.twins:
         names = [n for n in names if n in twins()]
