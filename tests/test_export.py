@@ -21,10 +21,11 @@ from torch import nn
 
 import yolo_attn
 from yolo_attn import config, proof, registry
-from yolo_attn.errors import CheckpointError, ExportError, UsageError
+from yolo_attn.errors import CheckpointError, DataError, ExportError, UsageError
 from yolo_attn.export import export
 from yolo_attn.loading import CALM, open_source
 from yolo_attn.module_graph import export_module, make_module
+from yolo_attn.onnx_graph import _drop_round_trips, decode_nodes, pool_means
 from yolo_attn.runtime.opencv import UNSUPPORTED, obstacles
 
 warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -98,13 +99,105 @@ def test_dynamic_is_proved_at_several_shapes(checkpoint: Path, tmp_path: Path) -
     assert result.report["proof"]["largest_difference"] <= 1e-4
 
 
-def test_half_and_nms(checkpoint: Path, tmp_path: Path) -> None:
-    full = export(checkpoint, imgsz=64, output=tmp_path / "f.onnx", log=lambda line: None)
-    half = export(checkpoint, imgsz=64, half=True, output=tmp_path / "h.onnx", tolerance=0.05, log=lambda line: None)
-    assert half.report["precision"] == "fp16" and half.path.stat().st_size < 0.6 * full.path.stat().st_size
+def test_half_is_of_half_the_size_and_decodes_in_fp32(checkpoint: Path, exported: Any, tmp_path: Path) -> None:
+    half = export(checkpoint, imgsz=64, half=True, output=tmp_path / "h.onnx", log=lambda line: None)
+    assert half.report["precision"] == "fp16" and half.path.stat().st_size < 0.6 * exported.path.stat().st_size
     assert half.report["proof"]["largest_difference"] > 0
-    nms = export(checkpoint, imgsz=64, nms=True, output=tmp_path / "n.onnx", log=lambda line: None)
+    model = onnx.load(str(half.path))
+    assert {p.key: p.value for p in model.metadata_props}["precision"] == "fp16"
+    ops, before = half.report["graph"]["operators"], exported.report["graph"]["operators"]
+    # One cast in, one behind each of the three levels' box and score maps: none between the nodes of the decoding.
+    assert ops["Cast"] - before.get("Cast", 0) <= 1 + 6
+    fp16 = {t.name for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT16}
+    decoding = {n.name for n in model.graph.node if n.name in decode_nodes(model)}
+    assert len(decoding) > 10 and not [n.name for n in model.graph.node if n.name in decoding and fp16 & set(n.input)]
+
+
+def test_round_trips_to_fp16_are_taken_out() -> None:
+    """x -> fp16 -> fp32 -> Neg -> fp16 -> fp32 = y, as the converter leaves a node that stays in fp32."""
+    from onnx import TensorProto, helper
+
+    half, full = TensorProto.FLOAT16, TensorProto.FLOAT
+    nodes = [
+        helper.make_node("Cast", ["x"], ["a"], to=half), helper.make_node("Cast", ["a"], ["b"], to=full),
+        helper.make_node("Neg", ["b"], ["c"]),
+        helper.make_node("Cast", ["c"], ["d"], to=half), helper.make_node("Cast", ["d"], ["y"], to=full),
+        helper.make_node("Abs", ["d"], ["z"]),
+    ]  # fmt: skip
+    values = [helper.make_tensor_value_info(n, t, [1]) for n, t in (("x", full), ("y", full), ("z", half))]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", values[:1], values[1:]),
+        opset_imports=[helper.make_opsetid("", 17)], ir_version=8,
+    )  # fmt: skip
+    _drop_round_trips(model)
+    assert [n.op_type for n in model.graph.node] == ["Neg", "Cast", "Abs"]
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    y, z = session.run(None, {"x": np.array([1.0001], np.float32)})
+    assert y[0] == np.float32(-1.0001) and z[0] == np.float16(1)
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+def test_nms_inside(checkpoint: Path, tmp_path: Path, dynamic: bool) -> None:
+    lines: list[str] = []
+    target = tmp_path / "n.onnx"
+    nms = export(checkpoint, imgsz=64, nms=True, dynamic=dynamic, simplify=False, output=target, log=lines.append)
     assert sum(r["detections"]["compared"] for r in nms.report["proof"]["runs"]) > 50
+    graph = onnx.load(str(nms.path)).graph
+    shapes = [[d.dim_value for d in v.type.tensor_type.shape.dim] for v in [*graph.input, *graph.output]]
+    assert shapes == [[1, 3, 0, 0] if dynamic else [1, 3, 64, 64], [1, 300, 6]]
+    assert any("batch is 1" in line for line in lines) == dynamic
+
+
+def test_an_interrupted_proof_leaves_no_older_one(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report that says `passed` beside a file that it does not speak of would be worse than none."""
+    target = tmp_path / "a.onnx"
+    old = export(checkpoint, imgsz=64, simplify=False, output=target, log=lambda line: None)
+    assert json.loads(old.report_path.read_text())["proof"]["passed"]
+
+    def stopped(*args: Any, **kwargs: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(proof, "compare", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        export(checkpoint, imgsz=64, simplify=False, output=target, log=lambda line: None)
+    now = json.loads(old.report_path.read_text())["proof"]
+    assert not now["passed"] and "interrupted" in now["problem"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.onnx", "a.onnx.json"]
+    monkeypatch.setattr(onnx, "save", stopped)
+    before = target.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        export(checkpoint, imgsz=64, simplify=False, output=target, log=lambda line: None)
+    assert target.read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["a.onnx", "a.onnx.json"]
+
+
+def test_a_full_disk_is_one_message(checkpoint: Path, python: Any, tmp_path: Path) -> None:
+    pytest.importorskip("resource")
+    out = python(
+        """
+        import resource, signal, sys
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        from yolo_attn.errors import YoloAttnError
+        from yolo_attn.export import export
+        for limit, format in ((3_000_000, "onnx"), (3_000_000, "bundle"), (1_000, "onnx")):
+            if limit == 1_000:  # the file itself goes through: only the report is held back
+                import yolo_attn.report as report
+                keep = report.write
+                report.write = lambda *a: (resource.setrlimit(resource.RLIMIT_FSIZE, (limit, -1)), keep(*a))
+            else:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, -1))
+            try:
+                export(sys.argv[1], imgsz=64, format=format, simplify=False, output=f"x.{format}", log=lambda line: None)
+            except YoloAttnError as exc:
+                print("one message:", exc)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
+        """,
+        str(checkpoint),
+    ).ok()
+    assert out.count("one message:") == 3 and out.count("File too large") == 3
+    assert sorted(p.name for p in tmp_path.iterdir()) in (["x.onnx"], ["x.onnx", "x.onnx.json"])
 
 
 def test_the_proof_fails_and_deletes_nothing(checkpoint: Path, tmp_path: Path) -> None:
@@ -174,8 +267,6 @@ def test_the_checkpoint_is_left_as_it_was(checkpoint: Path, tmp_path: Path) -> N
 def test_means_become_pooling_where_they_are_the_same() -> None:
     from onnx import TensorProto, helper, numpy_helper
 
-    from yolo_attn.slim import pool_means
-
     def build(axes: list[int], rank: int, keepdims: int = 1) -> onnx.ModelProto:
         shape = [2, 3, 4, 5, 6][:rank]
         node = helper.make_node("ReduceMean", ["x", "axes"], ["y"], keepdims=keepdims)
@@ -209,6 +300,8 @@ def test_int8_says_how_near_it_comes(checkpoint: Path, tmp_path: Path) -> None:
     found = json.loads(result.report_path.read_text())["int8"]
     assert (tmp_path / "a_int8.onnx").stat().st_size < 0.5 * result.path.stat().st_size
     assert 0 < found["same_iou_0.9"] <= found["same_iou_0.5"] <= found["found"] and "mAP" in lines[-1]
+    meta = {p.key: p.value for p in onnx.load(str(tmp_path / "a_int8.onnx")).metadata_props}
+    assert meta["precision"] == "int8" and json.loads(meta["attention"]) == {"SEAttention": 4}
 
 
 # --- every module ---------------------------------------------------------------------------------------------------
@@ -369,6 +462,8 @@ def test_options_that_contradict(checkpoint: Path, tmp_path: Path) -> None:
         ({"opset": 9}, "too old"),
         ({"opset": 99}, "newer than"),
         ({"int8": "pictures", "half": True}, "int8 goes with"),
+        ({"int8": "pictures", "format": "engine"}, "int8 goes with"),
+        ({"int8": "pictures", "opset": 12}, "too old for int8"),
         ({"imgsz": [64, 64, 64]}, "height and width"),
         ({"imgsz": 0}, "height and width"),
         ({"output": tmp_path / "a.pt"}, "ends in .onnx"),
@@ -383,6 +478,22 @@ def test_a_folder_without_permission(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o500)
     with pytest.raises(UsageError, match="cannot be written"):
         export(checkpoint, output=tmp_path / "closed" / "a.onnx")
+
+
+def test_pictures_are_looked_for_before_the_work(checkpoint: Path, tmp_path: Path) -> None:
+    for option in ("images", "int8"):
+        with pytest.raises(DataError, match="not found"):
+            export(checkpoint, output=tmp_path / "a.onnx", log=lambda line: None, **{option: "nowhere"})  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_tasks_are_proved_by_their_numbers(tmp_path: Path) -> None:
+    result = export("yolo11n-cls.yaml", imgsz=64, simplify=False, output=tmp_path / "a.onnx", log=lambda line: None)
+    assert result.report["task"] == "classify" and result.report["proof"]["largest_difference"] <= 1e-4
+    for options in ({"nms": True}, {"int8": proof.drawn_images(1)}):
+        with pytest.raises(UsageError, match="is a model for 'classify'"):
+            export("yolo11n-cls.yaml", imgsz=64, output=tmp_path / "b.onnx", log=lambda line: None, **options)  # type: ignore[arg-type]
+    assert not (tmp_path / "b.onnx").exists()
 
 
 def test_weights_in_another_yaml(checkpoint: Path, tmp_path: Path) -> None:

@@ -9,18 +9,23 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import logging
 import os
 import sys
+import warnings
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import CheckpointError, UsageError, YoloAttnError
+from .errors import CheckpointError, YoloAttnError
 from .loading import Source
+from .runtime.boxes import FAR
 
 __all__ = ["is_classic", "open_classic", "use_host", "write_onnx"]
 
 OPSET = 17
+CONF, IOU, MAX_DET = 0.25, 0.7, 300  # of NMS inside a file, as the ultralytics host's exporter has them
 
 
 def is_classic(file: Path) -> str:
@@ -47,6 +52,19 @@ def use_host(name: str) -> None:
     sys.path.insert(0, str(find_host(name)))
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what the host prints, logs and warns of on its way from the screen."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
 def open_classic(file: Path) -> Source:
     """Open a classic checkpoint with its own host.
 
@@ -58,7 +76,8 @@ def open_classic(file: Path) -> Source:
     if package == "models" and here not in sys.path and Path("models/yolo.py").is_file():
         sys.path.insert(0, here)
     try:
-        importlib.import_module(f"{package}.yolo")
+        with _quiet():
+            importlib.import_module(f"{package}.yolo")
         loader = importlib.import_module(f"{package}.experimental").attempt_load
     except ImportError as exc:
         hint = "pip install yolov5" if package != "models" else "name its checkout with --host DIR"
@@ -66,7 +85,7 @@ def open_classic(file: Path) -> Source:
             f"{file}: is a checkpoint of classic YOLOv5, whose code is needed to open it: {hint}. ({exc})"
         ) from exc
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with _quiet():
             model = loader(str(file), fuse=False)
     except YoloAttnError:
         raise
@@ -81,20 +100,14 @@ def open_classic(file: Path) -> Source:
 def write_onnx(
     source: Source, draft: Path, size: tuple[int, int], dynamic: bool, opset: int | None, nms: bool, simplify: bool
 ) -> None:
-    """Export a classic detector, output (B, N, 5 + classes).
-
-    Raises:
-        UsageError: NMS inside is asked for.
-    """
+    """Export a classic detector, output (B, N, 5 + classes), or (1, 300, 6) with NMS."""
     from copy import deepcopy
 
     import onnx
     import torch
 
-    if nms:
-        raise UsageError("--nms is of the ultralytics host; a classic YOLOv5 file leaves NMS to `detect`")
     model = deepcopy(source.model).eval()
-    with contextlib.redirect_stdout(io.StringIO()):
+    with _quiet():
         model = model.fuse()
     head = model.model[-1]
     head.inplace = False  # slice assignments leave as scatter nodes
@@ -104,8 +117,12 @@ def write_onnx(
     # the TorchScript exporter, as the ultralytics host uses; the argument is younger than the oldest torch
     legacy: dict[str, Any] = {"dynamo": False} if "dynamo" in torch.onnx.export.__code__.co_varnames else {}
     x = torch.zeros(1, 3, *size)
-    wrapped = _first_output(model)
-    axes = {"images": {0: "batch", 2: "height", 3: "width"}, "output0": {0: "batch", 1: "anchors"}} if dynamic else None
+    wrapped = _first_output(model, nms)
+    axes = None
+    if dynamic:
+        axes = {"images": {0: "batch", 2: "height", 3: "width"}, "output0": {0: "batch"}}
+        if not nms:
+            axes["output0"][1] = "anchors"
     with torch.no_grad():
         wrapped(x)  # lets the head make its grid outside the trace
         torch.onnx.export(
@@ -124,9 +141,11 @@ def write_onnx(
         onnx.save(onnxslim.slim(onnx.load(str(draft))), str(draft))
 
 
-def _first_output(model: Any) -> Any:
+def _first_output(model: Any, nms: bool) -> Any:
     """Wrap a network so that it returns its first output alone; heads before v6.2 return the raw maps too."""
     import torch
+    from torch.nn import functional
+    from torchvision.ops import nms as suppress
 
     class First(torch.nn.Module):
         def __init__(self) -> None:
@@ -136,4 +155,16 @@ def _first_output(model: Any) -> Any:
         def forward(self, x: Any) -> Any:
             return self.inner(x)[0]
 
-    return First()
+    class Suppressed(First):
+        """One picture's detections, (1, MAX_DET, 6) x1 y1 x2 y2 confidence class, best first, filled up with zeros."""
+
+        def forward(self, x: Any) -> Any:
+            p = super().forward(x)[0]
+            score, number = (p[:, 5:] * p[:, 4:5]).max(1)
+            p, score, number = (t[score > CONF] for t in (p, score, number.to(p.dtype)))
+            box = torch.cat((p[:, :2] - p[:, 2:4] / 2, p[:, :2] + p[:, 2:4] / 2), 1)
+            keep = suppress(box + number[:, None] * FAR, score, IOU)[:MAX_DET]
+            found = torch.cat((box[keep], score[keep, None], number[keep, None]), 1)
+            return functional.pad(found, (0, 0, 0, MAX_DET - found.shape[0]))[None]
+
+    return Suppressed() if nms else First()

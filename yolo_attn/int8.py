@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ExportError
+from .onnx_graph import set_metadata
 from .proof import compare_detections
 from .runtime.image import blob, letterbox
 from .runtime.session import Detector
@@ -49,14 +51,15 @@ def quantize(
             x = next(blobs, None)
             return None if x is None else {"images": x}
 
+    full = Detector(source)
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".yolo_attn") as folder:
-            ready = str(Path(folder) / "ready.onnx")
-            quant_pre_process(str(source), ready, skip_symbolic_shape=True)
-            others = [n.name for n in onnx.load(ready).graph.node if n.op_type != "Conv"]
+            ready, draft = Path(folder) / "ready.onnx", Path(folder) / target.name
+            quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
+            others = [n.name for n in onnx.load(str(ready)).graph.node if n.op_type != "Conv"]
             quantize_static(
-                ready,
-                str(target),
+                str(ready),
+                str(draft),
                 Reader(),
                 quant_format=QuantFormat.QDQ,
                 activation_type=QuantType.QUInt8,
@@ -64,7 +67,11 @@ def quantize(
                 per_channel=True,
                 nodes_to_exclude=others,
             )
-        full, small = Detector(source), Detector(target)
+            model = onnx.load(str(draft))
+            set_metadata(model, {"precision": "int8"}, replace=True)
+            onnx.save(model, str(draft))
+            os.replace(draft, target)
+        small = Detector(target)
     except Exception as exc:
         line = (str(exc).strip().splitlines() or [""])[0]
         raise ExportError(f"{target}: onnxruntime cannot quantize: {type(exc).__name__}: {line[:300]}") from exc

@@ -6,6 +6,7 @@ lost on the way (a host's `fuse` replaces the forward of every subclass of its `
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Callable
@@ -80,8 +81,15 @@ def read_images(source: str | Path | Sequence[Any], limit: int = 8) -> list[np.n
     return out[:limit]
 
 
-def shapes_to_try(size: tuple[int, int], stride: int, dynamic: bool) -> list[tuple[int, int, int]]:
-    """Return the (batch, height, width) that a file is run with: its own, and if dynamic others, not all square."""
+def shapes_to_try(size: tuple[int, int], stride: int, dynamic: bool, batch: int = 2) -> list[tuple[int, int, int]]:
+    """Return the (batch, height, width) that a file is run with: its own, and if dynamic others, not all square.
+
+    Args:
+        size: Height and width that it was made with.
+        stride: The others are multiples of it.
+        dynamic: Whether it takes others.
+        batch: The largest that it takes.
+    """
     h, w = size
     if not dynamic:
         return [(1, h, w)]
@@ -90,7 +98,7 @@ def shapes_to_try(size: tuple[int, int], stride: int, dynamic: bool) -> list[tup
         return max(round(n * by / stride), 1) * stride
 
     other = part(w, 0.75) if part(w, 0.75) != w else w + stride
-    return list(dict.fromkeys([(1, h, w), (2, h, other), (1, part(h, 0.5), w + stride)]))
+    return list(dict.fromkeys([(1, h, w), (batch, h, other), (1, part(h, 0.5), w + stride)]))
 
 
 def largest_difference(reference: np.ndarray, output: np.ndarray, layout: str) -> dict[str, float]:
@@ -133,6 +141,7 @@ def compare_detections(
     iou: float = 0.7,
     least_iou: float = MIN_IOU,
     untrained: bool = True,
+    suppressed: bool = False,
 ) -> dict[str, Any]:
     """Compare what is left after NMS, one image of each: every detection needs its equal, same class, IoU >= 0.99.
 
@@ -140,6 +149,17 @@ def compare_detections(
     Two candidates of the same score within `tolerance` may suppress each other in either order: a detection counts
     as tied, not as missing, if the other side kept another candidate of this side, of its score, in its place, or a
     better one whose overlap with it is the limit `iou` itself, within rounding.
+
+    Args:
+        reference: One picture's output of the network.
+        output: The other's, in the same layout.
+        layout: A key of :data:`.runtime.boxes.LAYOUTS`.
+        tolerance: Largest difference of a score, relative to the best one, that counts as equal.
+        conf: Least confidence.
+        iou: Overlap that NMS allows.
+        least_iou: Boxes that overlap less are different ones.
+        untrained: Go below `conf` where nothing is above it.
+        suppressed: `output` is what is left after an NMS of its own, with this `conf` and `iou`.
 
     Returns:
         ``compared``, ``missing``, ``extra``, ``ties``, ``min_iou``, ``conf``.
@@ -149,11 +169,11 @@ def compare_detections(
     if untrained and not (wide[:, 4] > conf).any():
         conf = max(float(wide[min(len(wide), 50) - 1, 4]) - 3 * slack, LEAST_CONFIDENCE) if len(wide) else conf
     a = suppress(reference, layout, conf=conf - slack, iou=iou)
-    b = suppress(output, layout, conf=conf - slack, iou=iou)
-    missing, tied, ious = _unmatched(
-        a, b, _candidates(reference, layout, conf - slack), conf + slack, slack, iou, least_iou
-    )
-    extra, tied_b, _ = _unmatched(b, a, _candidates(output, layout, conf - slack), conf + slack, slack, iou, least_iou)
+    b = suppress(output, "final" if suppressed else layout, conf=conf - slack, iou=iou)
+    from_a = _candidates(reference, layout, conf - slack)
+    from_b = from_a if suppressed else _candidates(output, layout, conf - slack)
+    missing, tied, ious = _unmatched(a, b, from_a, conf + slack, slack, iou, least_iou)
+    extra, tied_b, _ = _unmatched(b, a, from_b, conf + slack, slack, iou, least_iou)
     return {
         "compared": int((a[:, 4] > conf + slack).sum()),
         "missing": missing,
@@ -206,6 +226,8 @@ def compare(
     *,
     tolerance: float,
     layout: str | None,
+    least_iou: float = MIN_IOU,
+    nms: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Run both on every shape and yield what differed.
 
@@ -215,9 +237,10 @@ def compare(
         images: BGR pictures; they are letterboxed into each shape.
         shapes: (batch, height, width).
         tolerance: Largest difference relative to the scale that counts as equal.
-        layout: What a detector's output means, a key of :data:`.runtime.boxes.LAYOUTS`; ``nms`` for a file that does
-            NMS itself, of which only detections can be compared; None for other tasks, whose outputs are compared
-            number by number alone.
+        layout: What the network's output means, a key of :data:`.runtime.boxes.LAYOUTS`; None for other tasks than
+            detection, whose outputs are compared number by number alone.
+        least_iou: Boxes that overlap less are different ones.
+        nms: The file does NMS itself: only detections can be compared.
     """
     import torch
 
@@ -230,9 +253,11 @@ def compare(
             outputs = file(x)
             entry: dict[str, Any] = {"shape": [batch, 3, h, w], "images": batch}
             pairs: list[dict[str, Any]] = []
-            if layout == "nms":
-                kept = [_padded(suppress(r, "anchor-free"), outputs[0].shape[1]) for r in references[0]]
-                pairs = [compare_detections(r, o, "final", tolerance=tolerance) for r, o in zip(kept, outputs[0])]
+            found: Callable[..., dict[str, Any]] = functools.partial(
+                compare_detections, layout=layout or "", tolerance=tolerance, least_iou=least_iou
+            )
+            if nms:
+                pairs = [found(r, o, untrained=False, suppressed=True) for r, o in zip(references[0], outputs[0])]
                 entry["difference"] = {}
             elif layout is None:
                 entry["difference"] = {f"output {k}": _nearest(references, o) for k, o in enumerate(outputs)}
@@ -240,7 +265,7 @@ def compare(
                 reference, output = references[0], outputs[0]
                 entry["difference"] = largest_difference(reference, output, layout)
                 if reference.shape == output.shape:
-                    pairs = [compare_detections(r, o, layout, tolerance=tolerance) for r, o in zip(reference, output)]
+                    pairs = [found(r, o) for r, o in zip(reference, output)]
             entry["detections"] = {
                 **{k: sum(p[k] for p in pairs) for k in ("compared", "missing", "extra", "ties")},
                 "min_iou": min((p["min_iou"] for p in pairs), default=1.0),
@@ -261,7 +286,3 @@ def _nearest(references: Sequence[np.ndarray], output: np.ndarray) -> float:
         if r.shape == output.shape
     ]
     return min((v if v == v else float("inf") for v in found), default=float("inf"))
-
-
-def _padded(found: np.ndarray, rows: int) -> np.ndarray:
-    return np.pad(found[:rows], ((0, max(rows - len(found), 0)), (0, 0)))

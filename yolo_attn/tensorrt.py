@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shlex
 from pathlib import Path
 from typing import Any, Callable
 
@@ -13,12 +15,17 @@ __all__ = ["build", "command", "require"]
 
 def command(onnx: Path, size: tuple[int, int], dynamic: bool, half: bool) -> str:
     """Return the trtexec line that builds an engine from an ONNX file of the kit."""
-    line = f"trtexec --onnx={onnx} --saveEngine={onnx.with_suffix('.engine')}"
+    words = ["trtexec", f"--onnx={onnx}", f"--saveEngine={onnx.with_suffix('.engine')}"]
     if dynamic:
-        h, w = size
-        shapes = (("min", 1, min(h, 320), min(w, 320)), ("opt", 1, h, w), ("max", 8, max(h, 1280), max(w, 1280)))
-        line += "".join(f" --{name}Shapes=images:{b}x3x{y}x{x}" for name, b, y, x in shapes)
-    return line + (" --fp16" if half else "")
+        profile = zip(("min", "opt", "max"), _profile(size))
+        words += [f"--{name}Shapes=images:{'x'.join(map(str, shape))}" for name, shape in profile]
+    return shlex.join([*words, "--fp16"] if half else words)
+
+
+def _profile(size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
+    """Return the least, usual and largest input (B, 3, H, W) of a dynamic engine; all multiples of every stride."""
+    h, w = size
+    return [(1, 3, min(h, 320), min(w, 320)), (1, 3, h, w), (8, 3, max(h, 1280), max(w, 1280))]
 
 
 def require(onnx: Path, size: tuple[int, int], dynamic: bool, half: bool) -> None:
@@ -60,18 +67,19 @@ def build(
     if half and hasattr(trt.BuilderFlag, "FP16"):  # gone where networks are always strongly typed
         config.set_flag(trt.BuilderFlag.FP16)
     if dynamic:
-        h, w = size
         profile = builder.create_optimization_profile()
-        profile.set_shape(
-            network.get_input(0).name,
-            (1, 3, min(h, 320), min(w, 320)),
-            (1, 3, h, w),
-            (8, 3, max(h, 1280), max(w, 1280)),
-        )
+        profile.set_shape(network.get_input(0).name, *_profile(size))
         config.add_optimization_profile(profile)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise ExportError(f"{onnx}: TensorRT {trt.__version__} built no engine; what it printed above says why")
-    target.write_bytes(engine)
+    draft = target.with_name(f".{target.name}.part")
+    try:
+        draft.write_bytes(engine)
+        os.replace(draft, target)
+    except OSError as exc:
+        raise UsageError(f"{target}: cannot be written: {exc.strerror or exc}") from exc
+    finally:
+        draft.unlink(missing_ok=True)
     log(f"engine: {target} ({target.stat().st_size / 1e6:.1f} MB, TensorRT {trt.__version__})")
     return target

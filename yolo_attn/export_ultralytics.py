@@ -1,0 +1,47 @@
+"""Checkpoints of the ultralytics host, exported by its own exporter, which leaves no trace on the model or the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .loading import Source, quiet_host
+
+__all__ = ["write_onnx"]
+
+
+def write_onnx(
+    source: Source, draft: Path, size: tuple[int, int], dynamic: bool, opset: int | None, nms: bool, simplify: bool
+) -> None:
+    """Export into `draft`, output (B, 4 + classes, N), or (1, 300, 6) with NMS."""
+    model = source.model
+    options: dict[str, Any] = {"format": "onnx", "imgsz": list(size), "dynamic": dynamic, "simplify": simplify}
+    if opset is not None:
+        options["opset"] = opset
+    if nms:
+        options["nms"] = True
+    with quiet_host(), _given_back(model):
+        # The host names its output after the checkpoint: beside it, or in the working folder for a YAML.
+        model.pt_path = str(draft.with_suffix(".pt"))
+        written = Path(source.handle.export(**options, device="cpu"))
+    if written != draft:
+        os.replace(written, draft)
+
+
+@contextlib.contextmanager
+def _given_back(model: Any) -> Iterator[None]:
+    """Give back what the host's exporter sets on its way."""
+    flags = [(p, p.requires_grad) for p in model.parameters()]
+    names, path, end2end = model.names, getattr(model, "pt_path", None), getattr(model, "end2end", None)
+    try:
+        yield
+    finally:
+        for p, flag in flags:
+            p.requires_grad_(flag)
+        model.names, model.pt_path = names, path
+        if end2end is not None:
+            with contextlib.suppress(AttributeError):
+                model.end2end = end2end

@@ -1,0 +1,225 @@
+"""What is known of an exported file: what it is, and the proof that it computes what PyTorch computes, as JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import platform
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, Callable
+
+from . import proof
+from ._version import __version__
+from .errors import ExportError, UsageError, YoloAttnError
+from .loading import Source
+
+__all__ = ["LEAST_IOU", "TOLERANCES", "describe", "path_of", "prove", "write"]
+
+
+# Largest difference from PyTorch, relative to the output's scale, that a precision is allowed, and the least overlap
+# of its boxes. fp16 has 11 significant bits, and some sixty layers add up their rounding: in the published YOLOv5n to
+# 2e-2 of a score and to an overlap of 0.996, less where boxes are few pixels wide.
+TOLERANCES = {"fp32": 1e-4, "fp16": 5e-2}
+LEAST_IOU = {"fp32": proof.MIN_IOU, "fp16": 0.95}
+
+
+def path_of(model: Path) -> Path:
+    """Return where the report of a file stands: `best.onnx.json`."""
+    return model.with_name(model.name + ".json")
+
+
+def write(path: Path, report: dict[str, Any]) -> None:
+    """Write a report beside its file.
+
+    Raises:
+        UsageError: It cannot be written.
+    """
+    try:
+        path_of(path).write_text(json.dumps(_plain(report), indent=2) + "\n", encoding="utf-8")
+    except OSError as exc:
+        raise UsageError(f"{path_of(path)}: cannot be written: {exc.strerror or exc}") from exc
+
+
+def describe(source: Source, path: Path, attention: dict[str, int]) -> dict[str, Any]:
+    """Return what an exported file is and what it was made from and with."""
+    import numpy
+    import onnx
+    import onnxruntime
+    import torch
+
+    model = onnx.load(str(path))
+    meta = {p.key: p.value for p in model.metadata_props}
+    data = path.read_bytes()
+    versions = {"yolo_attn": __version__, "python": platform.python_version(), "torch": torch.__version__}
+    versions |= {m.__name__: m.__version__ for m in (numpy, onnx, onnxruntime)}
+    if source.host == "ultralytics":
+        import ultralytics
+
+        versions["ultralytics"] = ultralytics.__version__
+    return {
+        "path": str(path),
+        "source": str(source.path),
+        "host": source.host,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "bytes": len(data),
+        "names": source.names,
+        "stride": source.stride,
+        "task": source.task,
+        "end2end": meta.get("end2end") == "True",
+        "attention": attention,
+        "graph": {
+            "opset": next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0),
+            "nodes": len(model.graph.node),
+            "operators": dict(Counter(n.op_type for n in model.graph.node).most_common()),
+        },
+        "versions": versions,
+    }
+
+
+def prove(
+    path: Path, report: dict[str, Any], source: Source, *, images: Any, tolerance: float, log: Callable[[str], Any]
+) -> None:
+    """Compare an ONNX file with the network that it came from and write the report beside it.
+
+    Args:
+        path: The ONNX file.
+        report: What :func:`describe` returned, with ``imgsz``, ``dynamic``, ``nms`` and ``precision``; is given ``proof``.
+        source: The network.
+        images: A picture, a folder, or a list of either or of BGR arrays; drawn ones when absent.
+        tolerance: Largest difference, relative to the output's scale.
+        log: Is given what was found.
+
+    Raises:
+        ExportError: They differ, or the file is not valid ONNX; the file stays where it is.
+        DataError: No such pictures.
+    """
+    began = time.perf_counter()
+    pictures = proof.drawn_images(2) if images is None else proof.read_images(images)
+    evidence: dict[str, Any] = {
+        "images": "drawn" if images is None else len(pictures),
+        "tolerance": tolerance,
+        "min_iou": LEAST_IOU[report["precision"]],
+        "checker": "",
+        "runs": [],
+        "passed": False,
+    }
+    report["proof"] = evidence
+    problem = "the proof was interrupted"
+    try:
+        problem = _compare(path, report, source, pictures, tolerance)
+    except YoloAttnError as exc:
+        problem = str(exc)
+    except Exception as exc:  # onnxruntime's errors share no base class
+        problem = f"{type(exc).__name__}: {(str(exc).strip().splitlines() or [''])[0]}"
+    finally:
+        runs = evidence["runs"]
+        largest = max((v for r in runs for v in r["difference"].values()), default=None)
+        evidence.update(largest_difference=largest, passed=not problem)
+        if problem:
+            evidence["problem"] = problem
+        report["seconds"]["proof"] = round(time.perf_counter() - began, 2)
+        write(path, report)
+    if problem:
+        raise ExportError(
+            f"{path}: is not equal to {source.path}: {problem}. The file was kept for you to look at; do not "
+            f"deploy it. The numbers are in {path_of(path)}."
+        )
+    log(f"proof: equal to PyTorch. {_summary(runs, largest, tolerance, source.task)}")
+    log(f"report: {path_of(path)}")
+
+
+def _compare(path: Path, report: dict[str, Any], source: Source, pictures: list[Any], tolerance: float) -> str:
+    """Fill in the evidence; return what is wrong, or nothing."""
+    import onnx
+
+    evidence, nms = report["proof"], report["nms"]
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except onnx.checker.ValidationError as exc:
+        evidence["checker"] = str(exc).strip().splitlines()[0]
+        return f"onnx.checker: {evidence['checker']}"
+    evidence["checker"] = "passed"
+    run, layout = _opened(path, source, nms)
+    shapes = proof.shapes_to_try(
+        tuple(report["imgsz"]), max(source.stride, 32), report["dynamic"], batch=1 if nms else 2
+    )
+    reference = _reference(source, end2end=report["end2end"])
+    limits = {"tolerance": tolerance, "least_iou": evidence["min_iou"]}
+    for entry in proof.compare(reference, run, pictures, shapes, layout=layout, nms=nms, **limits):
+        evidence["runs"].append(entry)
+    return _problem(evidence["runs"], tolerance)
+
+
+def _opened(path: Path, source: Source, nms: bool) -> tuple[Callable[[Any], list[Any]], str | None]:
+    """Open an ONNX file: a function from a blob to its outputs, and the layout that a detector's network has."""
+    from .runtime.session import Detector
+
+    if source.task == "detect":
+        detector = Detector(path)
+        return lambda x: [detector(x)], source.layout if nms else detector.layout or source.layout
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda x: session.run(None, {name: x}), None
+
+
+def _reference(source: Source, end2end: bool) -> Callable[[Any], list[Any]]:
+    """Return the untouched network as a function from pictures to its output tensors, the main one first."""
+    from copy import deepcopy
+
+    model = deepcopy(source.model).float().eval()
+    if source.host == "ultralytics" and hasattr(model, "end2end"):
+        with contextlib.suppress(AttributeError):
+            model.end2end = end2end
+
+    def flat(y: Any) -> list[Any]:
+        if isinstance(y, dict):
+            y = list(y.values())
+        return [t for part in y for t in flat(part)] if isinstance(y, (tuple, list)) else [y]
+
+    def run(x: Any) -> list[Any]:
+        return [t for t in flat(model(x)) if hasattr(t, "numpy")]
+
+    return run
+
+
+def _problem(runs: list[dict[str, Any]], tolerance: float) -> str:
+    for run in runs:
+        shape = "x".join(map(str, run["shape"]))
+        for name, value in run["difference"].items():
+            if not value <= tolerance:
+                return f"at {shape} the {name} differ by {value:.1e} of their scale, {tolerance:.0e} is allowed"
+        d = run["detections"]
+        if d["missing"] or d["extra"]:
+            return f"at {shape}, of {d['compared']} detections {d['missing']} are missing and {d['extra']} are new"
+    return ""
+
+
+def _summary(runs: list[dict[str, Any]], largest: float | None, tolerance: float, task: str) -> str:
+    parts = []
+    if largest is not None:
+        parts.append(f"Largest difference {largest:.1e} of the output's scale ({tolerance:.0e} is allowed)")
+    if task == "detect":
+        found, ties = (sum(r["detections"][k] for r in runs) for k in ("compared", "ties"))
+        worst = min((r["detections"]["min_iou"] for r in runs), default=1.0)
+        parts.append(
+            f"{found} detections the same, IoU {worst:.4f} and up{f' ({ties} ties in score)' if ties else ''}"
+            if found
+            else "nothing detected by either"
+        )
+    shapes = dict.fromkeys("x".join(map(str, r["shape"])) for r in runs)
+    return f"{'; '.join(parts)}; at {', '.join(shapes)}"
+
+
+def _plain(value: Any) -> Any:
+    """Make a report JSON: no NaN, no infinity, keys as text."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
