@@ -134,6 +134,13 @@ def test_the_tutorials_yaml_builds_unchanged(tmp_path: Path, caplog: pytest.LogC
         (BASE, "", ConfigError, "is empty"),
         (BASE, "- 1\n- 2\n", ConfigError, "not a mapping"),
         (BASE, "nc: [1, 2\n", ConfigError, "line .* is not valid YAML"),
+        ("nc: 80", "nc:\t80", ConfigError, "line 5: has a tab where YAML wants a space"),
+        ("head:", "nc: 3\nhead:", ConfigError, "'nc' stands twice, first in line 5"),
+        ("nc: 80", "nc: eighty", ConfigError, "'nc' must be the number of classes, got 'eighty'"),
+        ("nc: 80", "nc: 0", ConfigError, "'nc' must be the number of classes, got 0"),
+        ("nc: 80", "", ConfigError, "'nc' must be the number of classes, but there is none"),
+        ("s: [0.33", "s: [third", ConfigError, "scale 's' must be .depth, width, max_channels., got .'third'"),
+        ("s: [0.33, 0.50, 1024]", "s: small", ConfigError, "scale 's' must be .*, got 'small'"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, old: str, new: str, error: type[Exception], told: str) -> None:
@@ -142,6 +149,21 @@ def test_mistakes_are_named(tmp_path: Path, old: str, new: str, error: type[Exce
     path.write_text(BASE.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(error, match=f"(?s)yolov5s_mine.*{told}"):
         DetectionModel(str(path), verbose=False)
+
+
+@pytest.mark.parametrize("form", ["utf-8-sig", "crlf"])
+def test_what_windows_editors_write(tmp_path: Path, form: str) -> None:
+    """A byte-order mark and carriage returns are no mistakes."""
+    path = tmp_path / "yolov5n_mine.yaml"
+    path.write_bytes(BASE.encode(form) if form != "crlf" else BASE.replace("\n", "\r\n").encode())
+    assert config.read(path) == config.read(config.configs_folder() / "yolov5_se.yaml")
+
+
+def test_utf16_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "yolov5n_mine.yaml"
+    path.write_bytes(BASE.encode("utf-16"))
+    with pytest.raises(ConfigError, match="is UTF-16 text. Save it as UTF-8"):
+        config.read(path)
 
 
 def test_not_utf8(tmp_path: Path) -> None:

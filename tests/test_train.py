@@ -62,6 +62,19 @@ def edited(shapes: Path, folder: Path, **keys: Any) -> str:
         (["--plugin", "broken.py"], "broken.py fails on import: line 2: RuntimeError: on purpose"),
         (["--project", "a_file"], "cannot write to .*a_file is a file"),
         (["--device", "97"], "--device 97"),
+        (["--device", "gpu"], "--device gpu: cpu, mps, the number of a GPU"),
+        (["--batch", "-5"], "--batch -5: a number of images, or -1"),
+        (["batch=0"], "--batch 0: a number of images"),
+        (["imgsz=wide"], "--imgsz wide: a number of pixels"),
+        (["epochs=0"], "epochs.*0"),
+        (["lr0=abc"], "'lr0=abc' is of invalid type"),
+        (["mosaic=7"], "'mosaic=7' is an invalid value"),
+        (["model=yolov8n.yaml"], "'model=' is not taken here; --cfg names the model"),
+        (["--cfg", "yolov5n_se.yaml", "--freeze", "99"], "--freeze 99: the rows are 0 to 28"),
+        (["--cfg", "headless.yaml"], "headless.yaml: the last row is Conv; a detector's last row is Detect"),
+        (["--export", "onxx"], "--export onxx: no such format, only onnx"),
+        (["--data", "."], "--data takes the data set's YAML, and . is a folder .*twice.yaml"),
+        (["--hyp", "twice.yaml"], "--hyp twice.yaml: line 2: 'lr0' stands twice, first in line 1"),
         (["--host", "no_such_folder"], "no_such_folder"),
     ],
 )
@@ -70,6 +83,8 @@ def test_mistakes_cost_one_message(here: Path, capfd: pytest.CaptureFixture[str]
     Path("cut.pt").write_bytes(b"PK\x03\x04" + b"\0" * 96)
     Path("broken.py").write_text("import os\nraise RuntimeError('on purpose')\n", encoding="utf-8")
     Path("a_file").write_text("", encoding="utf-8")
+    Path("headless.yaml").write_text("nc: 3\nbackbone: [[-1, 1, Conv, [8, 3, 2]]]\nhead: []\n", encoding="utf-8")
+    Path("twice.yaml").write_text("lr0: 0.1\nlr0: 0.2\n", encoding="utf-8")
     before = sorted(p.name for p in here.iterdir())
     assert cli.main(["train", *argv]) in (1, 2)
     err = capfd.readouterr().err
@@ -87,6 +102,10 @@ def test_mistakes_cost_one_message(here: Path, capfd: pytest.CaptureFixture[str]
         ({"nc": 7}, "'nc: 7' contradicts the 3 'names'"),
         ({"val": "images/nowhere"}, "'val:' points to .*nowhere, which does not exist"),
         ({"train": "labels/train"}, "'train:' has no images"),
+        ({"names": "circle", "nc": None}, "'names:' must be a list of names or map"),
+        ({"names": []}, "'names:' must be a list of names or map"),
+        ({"names": {1: "a", 2: "b", 5: "c"}}, r"'names:' must number its 3 classes 0 to 2, got \[1, 2, 5\]"),
+        ({"names": None, "nc": "three"}, "'nc:' counts the classes, got 'three'"),
     ],
 )
 def test_data_sets_are_checked_first(
@@ -107,6 +126,49 @@ def test_a_data_set_without_labels(here: Path, capfd: pytest.CaptureFixture[str]
         label.unlink()
     assert cli.main(["train", "--data", str(made)]) == 1
     assert "has 2 images and no labels: looked for" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("7 0.5 0.5 0.2 0.2", "class 7, where there are 0 to 2"),
+        ("-1 0.5 0.5 0.2 0.2", "class -1"),
+        ("0 1.5 0.5 0.2 0.2", "1.5 lies outside the image"),
+        ("0 nan 0.5 0.2 0.2", "nan lies outside the image"),
+        ("0 0.5 0.5 0.2", "4 numbers, where a box has 5"),
+        ("cat 0.5 0.5 0.2 0.2", "'cat 0.5 0.5 0.2 0.2' is not all numbers"),
+    ],
+)
+def test_labels_of_which_none_can_be_used(shapes: Path, tmp_path: Path, line: str, told: str) -> None:
+    """File and line are named; one good file is enough, as for the hosts, which leave the bad ones out."""
+    made = data.make(tmp_path / "shapes", data.Recipe(train=2, val=1, size=64))
+    first, second = sorted((made.parent / "labels" / "train").glob("*.txt"))
+    good = second.read_text()
+    for file in (first, second):
+        file.write_text(f"0 0.5 0.5 0.2 0.2\n\n{line}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=f"(?s)'train:'.*2 images and no labels that can.*{first.name}, line 3: {told}"):
+        dataset.check(str(made))
+    second.write_text(good)
+    assert dataset.check(str(made)) is False
+
+
+def test_one_class_takes_labels_of_any(tmp_path: Path) -> None:
+    made = data.make(tmp_path / "shapes", data.Recipe(train=1, val=1, size=64))
+    for file in (made.parent / "labels").rglob("*.txt"):
+        file.write_text("7 0.5 0.5 0.2 0.2\n")
+    assert dataset.check(str(made), single_cls=True) is False
+    with pytest.raises(DataError, match="class 7"):
+        dataset.check(str(made))
+
+
+def test_polygons_are_pictured_as_their_boxes(tmp_path: Path) -> None:
+    from yolo_attn import pictures
+
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("1 0.5 0.1 0.9 0.5 0.5 0.7\n0 0.5 0.5 0.2 0.4\n")
+    boxes = pictures._truth(tmp_path / "images" / "a.png", (100, 200, 3))
+    assert [(c, [round(v) for v in box]) for c, box, _ in boxes] == [(1, [100, 10, 180, 70]), (0, [80, 30, 120, 70])]
 
 
 def test_flags_become_arguments_of_the_host(tmp_path: Path) -> None:

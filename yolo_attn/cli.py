@@ -60,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     # A detector whose plug-in is missing must not make the host install a package of that name.
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
-    command = importlib.import_module(f".commands.{name}", __package__)
     try:
+        command = importlib.import_module(f".commands.{name}", __package__)
         if name in PASS_THROUGH:
             return int(command.run(rest) or 0)
         parser = Parser(

@@ -12,11 +12,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from . import plugins
 from .errors import ConfigError, did_you_mean
 from .log import announce
+from .yaml_file import read_mapping
 
 __all__ = [
     "ask_start",
@@ -107,30 +106,9 @@ def read(path: Path) -> dict[str, Any]:
     """Read a model YAML.
 
     Raises:
-        ConfigError: Not readable, not YAML, empty, no mapping, or no model.
+        ConfigError: Not readable, not YAML, a key twice, empty, or no mapping.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as exc:
-        raise ConfigError(f"{path}: is not UTF-8 text (byte {exc.start}). Save it as UTF-8.") from exc
-    except OSError as exc:
-        raise ConfigError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
-    try:
-        d = yaml.safe_load(text)
-    except yaml.YAMLError as exc:
-        mark = getattr(exc, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark is not None else ""
-        tabbed = [n for n, t in enumerate(text.splitlines(), 1) if "\t" in t[: len(t) - len(t.lstrip())]]
-        if tabbed:
-            raise ConfigError(f"{path}: line {tabbed[0]} is indented with a tab. YAML indents with spaces.") from exc
-        raise ConfigError(f"{path}: {line}is not valid YAML: {getattr(exc, 'problem', None) or exc}") from exc
-    if d is None:
-        raise ConfigError(f"{path}: is empty. A model YAML has 'nc', 'backbone' and 'head'.")
-    if not isinstance(d, dict):
-        raise ConfigError(
-            f"{path}: is a {type(d).__name__}, not a mapping. A model YAML has 'nc', 'backbone' and 'head'."
-        )
-    return d
+    return read_mapping(path, ConfigError, "A model YAML has 'nc', 'backbone' and 'head'.")
 
 
 def validate(d: dict[str, Any], file: str) -> None:
@@ -144,9 +122,16 @@ def validate(d: dict[str, Any], file: str) -> None:
             raise ConfigError(f"{file}: has no list '{part}'. A model YAML has 'nc', 'backbone' and 'head'.")
     if not d["backbone"]:
         raise ConfigError(f"{file}: 'backbone' has no rows.")
+    nc = d.get("nc")
+    if type(nc) is not int or nc < 1:
+        found = f"got {nc!r}" if "nc" in d else "but there is none"
+        raise ConfigError(f"{file}: 'nc' must be the number of classes, {found}.")
     scales, scale = d.get("scales"), d.get("scale")
     if scales and not isinstance(scales, dict):
         raise ConfigError(f"{file}: 'scales' must map letters to [depth, width, max_channels].")
+    for letter, numbers in (scales or {}).items():
+        if not isinstance(numbers, (list, tuple)) or len(numbers) not in (2, 3) or not all(map(_positive, numbers)):
+            raise ConfigError(f"{file}: scale '{letter}' must be [depth, width, max_channels], got {numbers!r}.")
     if scales and scale and scale not in scales:
         raise ConfigError(f"{file}: the name asks for scale '{scale}', but the file has {', '.join(map(str, scales))}.")
     for i, row in enumerate(d["backbone"] + d["head"]):
@@ -191,6 +176,10 @@ def as_asked(d: dict[str, Any]) -> dict[str, Any]:
     from .placement import set_start
 
     return dict(set_start(d, start)[0])
+
+
+def _positive(number: Any) -> bool:
+    return isinstance(number, (int, float)) and number > 0
 
 
 def is_classic(d: dict[str, Any]) -> bool:

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
-
 from .errors import ConfigError, UsageError
 from .schedule import frozen_epochs
+from .yaml_file import read_mapping
 
 __all__ = ["host_arguments", "parse"]
 
@@ -71,18 +70,38 @@ def _parser() -> argparse.ArgumentParser:
         help="with --weights, how new attention begins: identity (default) leaves the pretrained detector as it is",
     )
     add("--hyp", metavar="YAML", help="hyperparameters; YOLOv5's files too")
-    add("--epochs", type=int, metavar="N")
-    add("--batch-size", "--batch", dest="batch", type=int, metavar="N", help="for all devices together; -1 finds one")
-    add("--imgsz", "--img", "--img-size", dest="imgsz", type=int, metavar="N", help="pixels, a multiple of the stride")
+    add(
+        "--epochs",
+        type=int,
+        metavar="N",
+        help=f"default {YOLOV5['epochs']}; {EMBEDDED['epochs']} on the embedded data set",
+    )
+    add(
+        "--batch-size",
+        "--batch",
+        dest="batch",
+        type=int,
+        metavar="N",
+        help=f"images a step, for all GPUs together; -1 finds what fits (default {YOLOV5['batch']})",
+    )
+    add(
+        "--imgsz",
+        "--img",
+        "--img-size",
+        dest="imgsz",
+        type=int,
+        metavar="N",
+        help=f"pixels (default {YOLOV5['imgsz']}; {EMBEDDED['imgsz']} on the embedded data set)",
+    )
     add("--device", default="", metavar="D", help="cpu, 0, or 0,1 for several GPUs (default: a GPU when there is one)")
-    add("--workers", type=int, metavar="N", help="data loader workers for each device")
-    add("--project", default="runs/train", metavar="DIR", help="results go to PROJECT/NAME")
-    add("--name", default="exp", metavar="NAME")
+    add("--workers", type=int, metavar="N", help="data loader workers for each GPU (default 8)")
+    add("--project", default="runs/train", metavar="DIR", help="results go to PROJECT/NAME (default runs/train)")
+    add("--name", default="exp", metavar="NAME", help="default exp")
     add("--exist-ok", action="store_true", help="write into an existing PROJECT/NAME instead of a numbered one")
     add("--resume", nargs="?", const=True, default=False, metavar="PT", help="go on with the latest, or this, last.pt")
-    add("--optimizer", metavar="NAME", help="SGD, Adam, AdamW, auto, ...")
+    add("--optimizer", metavar="NAME", help="SGD (default; AdamW on the embedded data set), Adam, AdamW, auto, ...")
     add("--cos-lr", action="store_true", help="cosine learning-rate schedule")
-    add("--patience", type=int, metavar="N", help="epochs without improvement before stopping")
+    add("--patience", type=int, metavar="N", help="epochs without improvement before stopping (default 100)")
     add(
         "--freeze",
         nargs="+",
@@ -90,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the first N rows, or the listed ones; base[:K]: all but attention and head, for K epochs",
     )
     add("--lr-new", type=float, metavar="F", help="learning rate of attention relative to the rest, with --weights")
-    add("--seed", type=int, default=0, metavar="N")
+    add("--seed", type=int, default=0, metavar="N", help="default 0")
     add(
         "--cache",
         nargs="?",
@@ -226,18 +245,14 @@ def read_hyp(path: Path) -> dict[str, Any]:
     """Read a hyperparameter file; of YOLOv5's, what belongs to the anchor-based loss is left out, and said.
 
     Raises:
-        ConfigError: Not there or no mapping.
+        ConfigError: Not there, not YAML, or no mapping.
     """
     from .log import announce
 
     try:
-        hyp = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise ConfigError(f"--hyp {path}: cannot be read: {exc.strerror or exc}") from exc
-    except (yaml.YAMLError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"--hyp {path}: is not valid YAML: {exc}") from exc
-    if not isinstance(hyp, dict):
-        raise ConfigError(f"--hyp {path}: must map names to numbers, got {type(hyp).__name__}")
+        hyp = read_mapping(path, ConfigError, "A hyperparameter file maps names to numbers.")
+    except ConfigError as exc:
+        raise ConfigError(f"--hyp {exc}") from exc
     if "obj" in hyp or "anchor_t" in hyp:  # a file of the classic host
         dropped = sorted(ANCHOR_LOSS & hyp.keys())
         announce("--hyp %s: %s belong to the anchor-based loss and are left out", path, ", ".join(dropped))

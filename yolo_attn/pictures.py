@@ -1,22 +1,24 @@
-"""Pictures of what a detector does: the truth beside its predictions."""
+"""Pictures of what a detector does: the truth above its predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from . import dataset
 
 __all__ = ["truth_beside_prediction"]
 
-# BGR, told apart on most backgrounds and by most colour-blind readers (Okabe and Ito's palette).
-COLOURS = [(0, 159, 230), (233, 180, 86), (115, 158, 0), (66, 228, 240), (178, 114, 0), (0, 94, 213), (167, 121, 204)]
-INK = (40, 40, 40)
+# RGB, told apart on most backgrounds and by most colour-blind readers (Okabe and Ito's palette).
+COLOURS = [(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167)]
+INK, PAPER = (32, 32, 32), (255, 255, 255)
+SIDE, GAP, LETTERS = 256, 4, 14  # of one image, between two, and the height of text, pixels
+Box = tuple[int, list[float], Optional[float]]  # class; left, top, right, bottom in pixels; confidence, if predicted
 
 
 def truth_beside_prediction(
-    weights: Path, data: str, folder: Path, imgsz: int, *, count: int = 6, conf: float = 0.25
+    weights: Path, data: str, folder: Path, imgsz: int, *, count: int = 4, conf: float = 0.25
 ) -> Path:
     """Draw validation images twice, truth above prediction, and save them as `truth_and_prediction.jpg`.
 
@@ -25,7 +27,7 @@ def truth_beside_prediction(
         data: The data set's YAML.
         folder: Where the picture goes.
         imgsz: Inference size, pixels.
-        count: How many images.
+        count: How many images, the first of the validation set that can be read.
         conf: Least confidence of a box that is drawn.
 
     Returns:
@@ -33,83 +35,85 @@ def truth_beside_prediction(
     """
     import cv2
     import numpy as np
+    from PIL import Image
     from ultralytics import YOLO
     from ultralytics.data.utils import check_det_dataset
+    from ultralytics.utils.plotting import Annotator
 
     info = check_det_dataset(data)
     places = info["val"] if isinstance(info["val"], list) else [info["val"]]
-    images = [i for p in places for i in dataset.image_files(Path(p))][:count]
     names, model = info["names"], YOLO(str(weights))
-    above, below = [], []
-    for file in images:
-        picture = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR)
+    # The host knows where a font for these names is, 类别 included.
+    font = Annotator(np.zeros((8, 8, 3), np.uint8), font_size=LETTERS, pil=True, example="".join(names.values())).font
+    rows: list[list[Any]] = [[], []]
+    for file in (i for p in places for i in dataset.image_files(Path(p))):
+        picture = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR) if file.is_file() else None
         if picture is None:
             continue
-        truth = [(c, box, None) for c, box in _truth(file, picture.shape)]
         # Without verbose=False the host prints one line an image.
-        result: Any = model.predict(picture, imgsz=imgsz, conf=conf, verbose=False)
-        result = result[0].boxes
-        found = [
-            (int(c), [float(v) for v in box], float(p))
-            for c, box, p in zip(result.cls.tolist(), result.xyxy.tolist(), result.conf.tolist())
-        ]
-        found.sort(key=lambda box: box[2])  # the surest is drawn last, on top
-        above.append(_panel(picture, truth, names))
-        below.append(_panel(picture, found, names))
+        results: Any = model.predict(picture, imgsz=imgsz, conf=conf, verbose=False)
+        found = results[0].boxes
+        predicted: list[Box] = list(zip(map(int, found.cls.tolist()), found.xyxy.tolist(), found.conf.tolist()))
+        predicted.sort(key=lambda box: box[2] or 0.0)  # the surest is drawn last, on top
+        for row, boxes in zip(rows, (_truth(file, picture.shape), predicted)):
+            row.append(_panel(picture, boxes, names, font))
+        if len(rows[0]) == count:
+            break
     target = folder / "truth_and_prediction.jpg"
-    width = sum(p.shape[1] for p in above) if above else 320
-    sheet = np.vstack([_title("truth", width), *_row(above), _title("prediction", width), *_row(below)])
-    ok, coded = cv2.imencode(".jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, 92])
-    if ok:
-        target.write_bytes(coded.tobytes())
+    sheet = Image.fromarray(np.vstack([_strip(title, row, font) for title, row in zip(("truth", "prediction"), rows)]))
+    sheet.save(target, quality=90)
     return target
 
 
-def _row(panels: list[Any]) -> list[Any]:
-    import numpy as np
-
-    return [np.hstack(panels)] if panels else []
-
-
-def _truth(image: Path, shape: tuple[int, ...]) -> list[tuple[int, list[float]]]:
-    file, (h, w) = dataset.label_file(image), shape[:2]
-    boxes = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
-        numbers = [float(v) for v in line.split()]
-        if len(numbers) >= 5:
-            c, x, y, bw, bh = numbers[:5]
-            boxes.append((int(c), [(x - bw / 2) * w, (y - bh / 2) * h, (x + bw / 2) * w, (y + bh / 2) * h]))
+def _truth(image: Path, shape: tuple[int, ...]) -> list[Box]:
+    boxes: list[Box] = []
+    for c, *numbers in dataset.read_labels(image)[0]:
+        if len(numbers) == 4:
+            x, y, w, h = numbers
+            corners = [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
+        else:  # a polygon, which the hosts train as its box
+            xs, ys = numbers[::2], numbers[1::2]
+            corners = [min(xs), min(ys), max(xs), max(ys)]
+        boxes.append((int(c), [v * side for v, side in zip(corners, (shape[1], shape[0]) * 2)], None))
     return boxes
 
 
-def _panel(
-    picture: Any, boxes: Sequence[tuple[int, list[float], float | None]], names: dict[int, str], side: int = 256
-) -> Any:
-    """The picture on a square of `side` pixels with its boxes, each with name and confidence."""
+def _panel(picture: Any, boxes: Sequence[Box], names: dict[int, str], font: Any) -> Any:
+    """The picture, BGR, on a square with its boxes, each with name and confidence; RGB, (SIDE, SIDE, 3)."""
     import cv2
     import numpy as np
+    from PIL import Image, ImageDraw
 
     h, w = picture.shape[:2]
-    scale = side / max(h, w)
-    sheet = np.full((side, side, 3), 255, np.uint8)
-    small = cv2.resize(picture, (max(round(w * scale), 1), max(round(h * scale), 1)), interpolation=cv2.INTER_AREA)
-    sheet[: small.shape[0], : small.shape[1]] = small
-    for c, box, p in boxes:
+    scale = SIDE / max(h, w)
+    size = (max(round(w * scale), 1), max(round(h * scale), 1))
+    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    sheet = Image.new("RGB", (SIDE, SIDE), PAPER)
+    sheet.paste(Image.fromarray(cv2.cvtColor(small, cv2.COLOR_BGR2RGB)))
+    draw = ImageDraw.Draw(sheet)
+    scaled = [(c, [round(v * scale) for v in box], p) for c, box, p in boxes]
+    for c, box, _ in scaled:
+        draw.rectangle(box, outline=COLOURS[c % len(COLOURS)], width=3)
+    for c, (x1, y1, _, _), p in scaled:  # after all frames, none of which then crosses a name
         colour = COLOURS[c % len(COLOURS)]
-        x1, y1, x2, y2 = (round(v * scale) for v in box)
-        cv2.rectangle(sheet, (x1, y1), (x2, y2), colour, 2, cv2.LINE_AA)
         label = str(names.get(c, c)) + ("" if p is None else f" {p:.2f}")
-        (tw, th), _ = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, 0.38, 1)
-        left, top = min(max(x1 - 1, 0), side - tw - 4), max(y1 - th - 6, 0)
-        cv2.rectangle(sheet, (left, top), (left + tw + 4, top + th + 6), colour, -1)
-        cv2.putText(sheet, label, (left + 2, top + th + 2), cv2.FONT_HERSHEY_SIMPLEX, 0.38, INK, 1, cv2.LINE_AA)
-    return cv2.copyMakeBorder(sheet, 2, 2, 2, 2, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+        left, top, right, bottom = draw.textbbox((0, 0), label, font=font)
+        wide, high = right + 5, bottom - top + 6
+        x, y = max(min(x1, SIDE - wide), 0), max(y1 - high + 2, 0)
+        draw.rectangle((x, y, x + wide, y + high), fill=colour)
+        bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 120
+        draw.text((x + 3 - left, y + 3 - top), label, fill=INK if bright else PAPER, font=font)
+    return np.asarray(sheet)
 
 
-def _title(text: str, width: int) -> Any:
-    import cv2
+def _strip(title: str, panels: list[Any], font: Any) -> Any:
+    """A title above images side by side, RGB."""
     import numpy as np
+    from PIL import Image, ImageDraw
 
-    bar = np.full((26, width, 3), 255, np.uint8)
-    cv2.putText(bar, text, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, INK, 1, cv2.LINE_AA)
-    return bar
+    width = max(len(panels), 1) * (SIDE + GAP) - GAP
+    sheet = Image.new("RGB", (width, LETTERS + 14 + (SIDE if panels else 0)), PAPER)
+    ImageDraw.Draw(sheet).text((2, 5), title, fill=INK, font=font)
+    for k, panel in enumerate(panels):
+        sheet.paste(Image.fromarray(panel), (k * (SIDE + GAP), LETTERS + 14))
+    return np.asarray(sheet)

@@ -12,11 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from . import config, data, dataset
-from .errors import CheckpointError, DataError, UsageError, YoloAttnError, did_you_mean
+from .errors import CheckpointError, ConfigError, DataError, UsageError, YoloAttnError, did_you_mean
 from .log import announce
 from .options import host_arguments
 
 __all__ = ["main"]
+
+# Arguments of the host that the kit's own options stand for.
+OWN = {
+    "model": "--cfg names the model, --weights what it starts from",
+    "cfg": "--cfg names the model, --hyp a file of hyperparameters",
+    "resume": "--resume goes on with a run",
+    "task": "the task is detection",
+    "mode": "the command trains; 'yolo-attn yolo' takes any mode",
+}
 
 
 def main(options: argparse.Namespace) -> int:
@@ -33,6 +42,11 @@ def main(options: argparse.Namespace) -> int:
         from . import classic
 
         return int(classic.train(options))
+    if options.export:
+        from .export import FORMATS
+
+        if options.export not in FORMATS:
+            raise UsageError(f"--export {options.export}: no such format, only {', '.join(FORMATS)}")
     try:
         return _resume(options) if options.resume else _train(options)
     except OSError as exc:
@@ -54,7 +68,7 @@ def _train(options: argparse.Namespace) -> int:
     config.validate({**d, "scale": config.split_scale(Path(options.cfg).stem)[1]}, str(options.cfg))
     args = host_arguments(options)
     args["data"] = str(data.make()) if options.embedded else str(options.extra.get("data", options.data))
-    may_fetch = dataset.check(args["data"])
+    may_fetch = dataset.check(args["data"], single_cls=bool(args.get("single_cls")))
     weights = _weights(options.weights)
     if weights is not None and "Adam" in str(args.get("optimizer")):
         # The host warms biases up from 0.1, fifty times an adaptive optimizer's rate: that undoes what they had learned.
@@ -112,21 +126,20 @@ def _fetch(weights: str) -> Path:
     from ultralytics.utils.downloads import attempt_download_asset
 
     name = weights if weights.endswith(".pt") else f"{weights}.pt"
+    advice = "Without a network, name a file that is here."
     try:
         file = Path(attempt_download_asset(name))
     except Exception as exc:  # whatever the network did
-        raise CheckpointError(f"--weights {name} cannot be fetched: {str(exc).strip().splitlines()[0]}") from exc
+        raise CheckpointError(f"--weights {name} cannot be fetched. {advice}\nultralytics: {_first_line(exc)}") from exc
     if not file.is_file():
-        raise CheckpointError(
-            f"--weights {name} is not here and cannot be fetched. Without a network, name a file that is here."
-        )
+        raise CheckpointError(f"--weights {name} is not here and cannot be fetched. {advice}")
     return file
 
 
 def _resume(options: argparse.Namespace) -> int:
     last = _last(options)
     _offline(False)
-    host = _host(options.extra)
+    host = _host({"device": options.device, **options.extra})
     _check_checkpoint(last)
     model = host.YOLO(str(last))
     if (model.ckpt or {}).get("optimizer") is None or (model.ckpt or {}).get("epoch", -1) < 0:
@@ -140,8 +153,9 @@ def _resume(options: argparse.Namespace) -> int:
     if options.device:
         args["device"] = options.device
     if options.data:
-        dataset.check(options.data)
+        dataset.check(options.data, single_cls=bool((model.ckpt.get("train_args") or {}).get("single_cls")))
         args["data"] = options.data
+    options.cfg = Path(str(model.model.yaml.get("yaml_file") or options.cfg)).name
     announce("resuming %s after epoch %d", last, model.ckpt["epoch"] + 1)
     return _run(options, model, args)
 
@@ -149,14 +163,13 @@ def _resume(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace, model: Any, args: dict[str, Any]) -> int:
     from .trainer import Trainer
 
+    _check_model(options, model, args)
     try:
         model.train(trainer=Trainer, **args)
+    except NotImplementedError as exc:  # the host's word for an optimizer that it does not know
+        raise UsageError(_first_line(exc)) from exc
     except KeyboardInterrupt:
-        last = getattr(getattr(model, "trainer", None), "last", None)
-        if last is not None and Path(last).is_file():
-            print(f"\nstopped. To go on: {_command('--resume', str(last))}", file=sys.stderr)
-        else:
-            print("\nstopped before the first epoch ended: there is nothing to resume", file=sys.stderr)
+        print(f"\nstopped. {_how_to_go_on(getattr(getattr(model, 'trainer', None), 'last', None))}", file=sys.stderr)
         return 130
     folder, best, last = (Path(p) for p in (model.trainer.save_dir, model.trainer.best, model.trainer.last))
     best = best if best.is_file() else last
@@ -176,6 +189,17 @@ def _run(options: argparse.Namespace, model: Any, args: dict[str, Any]) -> int:
         lines.append(f"export      {result.path}")
     print("\n" + "\n".join(lines) + "\n\n" + next_steps(options, best))
     return 0
+
+
+def _how_to_go_on(last: Any) -> str:
+    if last is None or not Path(last).is_file():
+        return "The first epoch had not ended: there is nothing to resume"
+    import torch
+
+    checkpoint = torch.load(last, map_location="cpu", weights_only=False)  # written by this very run
+    if checkpoint.get("optimizer") is None or checkpoint["epoch"] + 1 >= checkpoint["train_args"]["epochs"]:
+        return f"All epochs had ended: {Path(last).parent} has the weights, and 'yolo-attn export' goes on from there"
+    return f"To go on: {_command('--resume', str(last))}"
 
 
 def next_steps(options: argparse.Namespace, best: Path) -> str:
@@ -221,21 +245,64 @@ def _host(args: dict[str, Any]) -> Any:
     if "ultralytics" in failures():
         raise failures()["ultralytics"]
     for key in list(args):
+        if key in OWN:
+            raise UsageError(f"'{key}=' is not taken here; {OWN[key]}")
         if key not in DEFAULT_CFG_DICT:
             raise UsageError(
                 f"'{key}' is no training argument of ultralytics {ultralytics.__version__}."
                 f"{did_you_mean(key, DEFAULT_CFG_DICT)}"
             )
-    _check_device(str(args.get("device") or ""))
+    _check_values(args)
+    _check_device(args.get("device"))
     return ultralytics
 
 
-def _check_device(device: str) -> None:
+def _check_values(args: dict[str, Any]) -> None:
+    """Refuse what the host would refuse with a traceback, and what it would take for something else."""
+    from ultralytics.cfg import get_cfg
+
+    try:
+        get_cfg(overrides=dict(args))
+    except (TypeError, ValueError, SyntaxError) as exc:
+        raise UsageError(_first_line(exc)) from exc
+    epochs, batch, imgsz = (args.get(k) for k in ("epochs", "batch", "imgsz"))
+    if epochs is not None and epochs < 1:
+        raise UsageError(f"--epochs {epochs}: at least 1")
+    if batch not in (None, -1) and not (batch >= 1 if isinstance(batch, int) else 0 < batch < 1):
+        raise UsageError(f"--batch {batch}: a number of images, or -1, with which the host finds one that fits the GPU")
+    sides = imgsz if isinstance(imgsz, (list, tuple)) else [imgsz]
+    if imgsz is not None and not all(type(n) is int and n > 0 for n in sides):
+        raise UsageError(f"--imgsz {imgsz}: a number of pixels, such as 640")
+
+
+def _check_model(options: argparse.Namespace, model: Any, args: dict[str, Any]) -> None:
+    rows = model.model.model
+    if not hasattr(rows[-1], "nc"):
+        raise ConfigError(f"{options.cfg}: the last row is {type(rows[-1]).__name__}; a detector's last row is Detect.")
+    freeze = args.get("freeze") or 0
+    last = len(rows) - 1
+    bad = [n for n in (freeze if isinstance(freeze, list) else [freeze]) if isinstance(n, int) and not 0 <= n <= last]
+    if bad:
+        raise UsageError(f"--freeze {bad[0]}: the rows are 0 to {last}, and the last is what detects")
+
+
+def _first_line(exc: Exception) -> str:
+    return str(exc).strip().partition("\n")[0]
+
+
+def _check_device(device: Any) -> None:
     """The host's own message for a missing GPU is a page long and a traceback."""
     import torch
 
-    wanted = [d for d in device.replace("cuda:", "").replace(" ", "").strip("[]").split(",") if d]
-    numbers = [int(d) for d in wanted if d.isdigit()]
+    text = "" if device is None else str(device).lower()
+    words = [w.strip("'\" ") for w in text.replace("cuda:", "").strip("[]()").split(",")]
+    words = ["0" if w == "cuda" else w for w in words if w]
+    if words == ["cpu"] or any(w.startswith(("mps", "npu", "xpu", "tpu", "intel", "vulkan")) for w in words):
+        return
+    try:
+        numbers = [int(w) for w in words]
+    except ValueError:
+        raise UsageError(f"--device {device}: cpu, mps, the number of a GPU, or several, such as 0,1") from None
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if numbers and max(numbers) >= found:
         have = f"GPUs 0 to {found - 1}" if found > 1 else "GPU 0 only" if found else "no GPU that PyTorch can use"
