@@ -231,6 +231,24 @@ def test_embedded_data(tmp_path: Path) -> None:
         data.make(tmp_path / "mine", recipe)
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "epoch", "told"),
+    [({}, 3, "To go on: .*--resume .*last.pt"), ({}, 9, "All epochs had ended"), (None, -1, "All epochs had ended")],
+)
+def test_a_resume_is_offered_where_there_is_one(
+    tmp_path: Path, optimizer: dict[str, int] | None, epoch: int, told: str
+) -> None:
+    """The host's checkpoint counts epochs from 0, and loses its optimizer when the run is over."""
+    import torch
+
+    from yolo_attn import train
+
+    last = tmp_path / "last.pt"
+    assert "nothing to resume" in train._how_to_go_on(last)
+    torch.save({"optimizer": optimizer, "epoch": epoch, "train_args": {"epochs": 10}}, last)
+    assert re.search(told, train._how_to_go_on(last))
+
+
 @pytest.mark.slow
 def test_ctrl_c_says_how_to_resume(tmp_path: Path, shapes: Path) -> None:
     """Interrupted after an epoch: exit code 130 and the command that goes on."""

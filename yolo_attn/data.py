@@ -26,16 +26,25 @@ class Recipe:
     """What is drawn. The same recipe gives the same pictures, byte for byte on one version of OpenCV.
 
     Args:
-        train: Training images.
-        val: Validation images.
-        size: Side of the square images, pixels.
-        seed: Seed of everything that is drawn.
+        train: Training images, at least 1.
+        val: Validation images, at least 1.
+        size: Side of the square images, pixels, at least 32.
+        seed: Seed of everything that is drawn, not negative.
+
+    Raises:
+        DataError: A number below its least.
     """
 
     train: int = 128
     val: int = 32
     size: int = 160
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn or trained on."""
+        for name, least in (("train", 1), ("val", 1), ("size", 32), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise DataError(f"embedded data set: {name} must be at least {least}, got {getattr(self, name)}")
 
 
 # Changes whenever the drawing changes, so that a cached set of an older version is not taken for this one's.
@@ -59,7 +68,7 @@ def make(folder: str | os.PathLike[str] | None = None, recipe: Recipe | None = N
         recipe: What to draw.
 
     Raises:
-        DataError: The folder holds something else, or cannot be written.
+        DataError: The folder is a file, holds something else, or cannot be written.
     """
     recipe = recipe or Recipe()
     stamp = json.dumps({"version": VERSION, **asdict(recipe)}, sort_keys=True)
@@ -70,6 +79,8 @@ def make(folder: str | os.PathLike[str] | None = None, recipe: Recipe | None = N
     mark, data = target / ".complete", target / "shapes.yaml"
     if mark.is_file() and mark.read_text(encoding="utf-8") == stamp and data.is_file():
         return data
+    if target.exists() and not target.is_dir():
+        raise DataError(f"{target} is a file. Give an empty or a new folder for the embedded data set.")
     if folder is not None and target.exists() and any(target.iterdir()) and not mark.is_file():
         raise DataError(f"{target} holds other files. Give an empty or a new folder for the embedded data set.")
     draft = target.with_name(f".{target.name}.{os.getpid()}")

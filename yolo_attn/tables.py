@@ -54,14 +54,13 @@ def modules(rows: list[dict[str, Any]], language: str = "en") -> str:
     return markdown(head, body)
 
 
-def configs(language: str = "en") -> str:
-    """Return the table of shipped YAMLs: name and its first comment line."""
+def configs(language: str = "en", names: list[str] | None = None) -> str:
+    """Return the table of shipped YAMLs, all or these: name and its first comment."""
     from . import config
 
     w = WORDS[language]
-    return markdown(
-        [w["config"], w["where"]], [[f"`{n}`", summary(config.configs_folder() / n)] for n in config.list_configs()]
-    )
+    names = config.list_configs() if names is None else names
+    return markdown([w["config"], w["where"]], [[f"`{n}`", summary(config.configs_folder() / n)] for n in names])
 
 
 def summary(path: Path) -> str:

@@ -10,10 +10,18 @@ from ..data import Recipe, make
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("folder", nargs="?", help="where to draw it (default: the kit's cache)")
-    parser.add_argument("--train", type=int, default=Recipe.train, metavar="N", help="training images")
-    parser.add_argument("--val", type=int, default=Recipe.val, metavar="N", help="validation images")
-    parser.add_argument("--size", type=int, default=Recipe.size, metavar="N", help="side in pixels")
-    parser.add_argument("--seed", type=int, default=Recipe.seed, metavar="N")
+    parser.add_argument(
+        "--train", type=int, default=Recipe.train, metavar="N", help="training images (default %(default)s)"
+    )
+    parser.add_argument(
+        "--val", type=int, default=Recipe.val, metavar="N", help="validation images (default %(default)s)"
+    )
+    parser.add_argument(
+        "--size", type=int, default=Recipe.size, metavar="N", help="side in pixels (default %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=Recipe.seed, metavar="N", help="seed of all that is drawn (default %(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,8 +7,10 @@ import importlib
 import importlib.metadata
 import platform
 import sys
+from pathlib import Path
 
 from .._version import __version__
+from ..errors import UsageError
 
 PACKAGES = [
     "torch",
@@ -68,7 +70,9 @@ def _hosts(folder: str | None) -> list[tuple[str, str]]:
     from ..patches import HOSTS
 
     if folder:
-        sys.path.insert(0, folder)
+        if not Path(folder).is_dir():
+            raise UsageError(f"--host {folder}: no such folder (looked in {Path.cwd()})")
+        sys.path.insert(0, str(Path(folder).resolve()))
     rows = []
     for host in HOSTS:
         name = f"host {host.name}"

@@ -6,13 +6,20 @@ import argparse
 from typing import Any
 
 from .. import tables
+from ..errors import ConfigError, UnknownModuleError, did_you_mean
+
+KINDS = ("channel", "spatial", "both", "block", "fusion")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("name", nargs="?", help="one module, by name or alias, in full")
+    parser.add_argument(
+        "name",
+        nargs="?",
+        help="one module in full, by name or alias; with --configs, the YAMLs that have it in their name",
+    )
     parser.add_argument("--configs", action="store_true", help="list the model YAMLs instead")
-    parser.add_argument("--kind", help="only modules of this kind: channel, spatial, both, block, fusion")
+    parser.add_argument("--kind", choices=KINDS, help="only modules of this kind")
     parser.add_argument("--markdown", action="store_true", help="as the README's table")
 
 
@@ -21,14 +28,15 @@ def run(args: argparse.Namespace) -> int:
     if args.configs:
         from .. import config
 
-        if args.markdown:
-            print(tables.configs())
-            return 0
-        print(
-            tables.grid(
-                ["config", "what"], [[n, tables.summary(config.configs_folder() / n)] for n in config.list_configs()]
+        names = [n for n in config.list_configs() if (args.name or "").lower() in n]
+        if not names:
+            raise ConfigError(
+                f"no model YAML of the kit has '{args.name}' in its name. --configs alone lists them all."
             )
-        )
+        if args.markdown:
+            print(tables.configs(names=names))
+            return 0
+        print(tables.grid(["config", "what"], [[n, tables.summary(config.configs_folder() / n)] for n in names]))
         return 0
     rows = tables.catalog()
     if args.name:
@@ -46,12 +54,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _one(name: str, rows: list[dict[str, Any]]) -> int:
-    from ..errors import UnknownModuleError, did_you_mean
-
     found = next((r for r in rows if name in (r["name"], *r["aliases"])), None)
     if found is None:
         names = [n for r in rows for n in (r["name"], *r["aliases"])]
-        raise UnknownModuleError(f"no attention module is called '{name}'.{did_you_mean(name, names)}")
+        hint = did_you_mean(name, names) or " 'yolo-attn list' shows them all."
+        raise UnknownModuleError(f"no attention module is called '{name}'.{hint}")
     lines = [
         ("name", found["name"]), ("also", ", ".join(found["aliases"]) or "-"), ("paper", found["paper"]),
         ("arXiv", found["arxiv"]), ("kind", found["kind"]), ("use", found["use"]),

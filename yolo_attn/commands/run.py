@@ -23,6 +23,11 @@ USAGE = (
     "usage: yolo-attn run [--plugin FILE ...] [--start identity] [--freeze base[:K]] [--lr-new F] "
     "SCRIPT [arguments of the script ...]"
 )
+OPTIONS = """in front, for what is started:
+  --plugin FILE      a Python file with attention of your own; may be repeated
+  --start identity   attention begins as no attention; paper: as its authors say
+  --freeze base[:K]  all but attention and head keep still for K epochs
+  --lr-new F         learning rate of attention relative to the rest"""
 
 
 def run(argv: list[str]) -> int:
@@ -34,7 +39,7 @@ def run(argv: list[str]) -> int:
     """
     plugins, argv = leading_options(argv, USAGE)
     if not argv or argv[0] in ("-h", "--help"):
-        print(USAGE)
+        print(f"{USAGE}\n\n{OPTIONS}" if argv else USAGE)
         return 0 if argv else 2
     if argv[0].startswith("-"):
         raise UsageError(f"'{argv[0]}' is no option. {USAGE}")

@@ -7,12 +7,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ..errors import UsageError
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("cfg", help="model YAML, by name or path, e.g. yolov5s_se.yaml")
+    parser.add_argument("cfg", metavar="YAML", help="model YAML, by name or path, e.g. yolov5s_se.yaml")
     parser.add_argument(
-        "--imgsz", "--img", type=int, default=640, metavar="N", help="side for the GFLOPs (default 640)"
+        "--imgsz", "--img", type=int, default=640, metavar="N", help="side in pixels for the GFLOPs (default 640)"
     )
     parser.add_argument("--nc", type=int, metavar="N", help="number of classes (default: the YAML's)")
 
@@ -24,6 +26,9 @@ def run(args: argparse.Namespace) -> int:
     from ..parser import install
     from ..tables import grid
 
+    for name in ("imgsz", "nc"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise UsageError(f"--{name} must be at least 1, got {getattr(args, name)}")
     path = config.require(args.cfg)
     d = config.load_ultralytics(args.cfg, path)
     if args.nc:
@@ -31,14 +36,17 @@ def run(args: argparse.Namespace) -> int:
     import ultralytics.nn.tasks
 
     install(strict=True)
-    with_attention = _figures(_build(ultralytics.nn.tasks, d, verbose=True), args.imgsz)
+    model = _build(ultralytics.nn.tasks, d, verbose=True)
+    stride = int(max(model.stride))
+    side = -(-args.imgsz // stride) * stride  # the hosts round up as well
+    with_attention = _figures(model, side)
     base = placement.remove(d)
     rows = [[Path(args.cfg).stem, *with_attention]]
     if base["backbone"] + base["head"] != d["backbone"] + d["head"]:
-        without = _figures(_build(ultralytics.nn.tasks, base, verbose=False), args.imgsz)
+        without = _figures(_build(ultralytics.nn.tasks, base, verbose=False), side)
         rows.append(["without attention", *without])
         rows.append(["attention adds", *(_difference(a, b) for a, b in zip(with_attention, without))])
-    print(grid(["model", "rows", "parameters", f"GFLOPs at {args.imgsz}"], rows))
+    print(grid(["model", "rows", "parameters", f"GFLOPs at {side}"], rows))
     print("GFLOPs of convolutions and matrix products, two operations a multiply-add")
     return 0
 

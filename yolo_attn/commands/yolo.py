@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from ..errors import HostError
-from .run import leading_options
+from .run import OPTIONS, leading_options
 
 USAGE = (
     "usage: yolo-attn yolo [--plugin FILE ...] [--start identity] [--freeze base[:K]] [--lr-new F] "
@@ -18,6 +18,9 @@ def run(argv: list[str]) -> int:
     from ..parser import install
 
     plugins, argv = leading_options(argv, USAGE)
+    if argv in (["-h"], ["--help"], ["help"]):
+        print(f"{USAGE}\n\n{OPTIONS}\n\nultralytics' own help:", flush=True)
+        argv = ["help"]
     if plugins:
         from ..plugins import load_file
 

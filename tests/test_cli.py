@@ -1,0 +1,118 @@
+"""The commands that look and do not train: list, show, env, data, and the help of all."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from yolo_attn import cli, config, registry, tables
+
+
+def told(capfd: pytest.CaptureFixture[str], *argv: str) -> str:
+    """What a command prints, which must succeed."""
+    assert cli.main(argv) == 0
+    return capfd.readouterr().out
+
+
+@pytest.mark.parametrize("name", [n for n in cli.COMMANDS if n != "yolo"])
+def test_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each command says how it is used, and every option has a word of explanation."""
+    try:
+        code = cli.main([name, "--help"])
+    except SystemExit as exc:
+        code = int(exc.code or 0)
+    out = capsys.readouterr().out
+    assert code == 0
+    assert out.startswith("usage: ")
+    lines = out.splitlines()
+    for line, after in zip(lines, [*lines[1:], ""]):
+        if re.match(r" {2}-", line):
+            assert re.search(r"\S {2,}\S", line.strip()) or after.startswith(" " * 8), f"no help: {line}"
+
+
+def test_the_hosts_command_line_says_what_may_stand_before_it(capfd: pytest.CaptureFixture[str]) -> None:
+    import sys
+
+    before = list(sys.argv)
+    try:
+        out = told(capfd, "yolo", "--help")
+    finally:
+        sys.argv[:] = before
+    assert out.startswith("usage: yolo-attn yolo [--plugin FILE ...]")
+    assert "--start identity" in out
+
+
+def test_list(capfd: pytest.CaptureFixture[str]) -> None:
+    """Every module, and one in full under each of its names."""
+    out = told(capfd, "list")
+    shown = [r["name"] for r in tables.catalog()]
+    assert len(shown) > 30
+    assert [line.split()[0] for line in out.splitlines()[1 : len(shown) + 1]] == shown
+    for name in ("SEAttention", *registry.get_entry("SEAttention").aliases):
+        one = told(capfd, "list", name)
+        for word in ("SEAttention", "1709.01507", "reduction=16", "[-1, 1, SEAttention, []]"):
+            assert word in one
+    channel = told(capfd, "list", "--kind", "channel")
+    assert "SEAttention" in channel and "CoordAtt" not in channel
+
+
+def test_list_configs(capfd: pytest.CaptureFixture[str]) -> None:
+    out = told(capfd, "list", "--configs")
+    assert [line.split()[0] for line in out.splitlines()[1:]] == config.list_configs()
+    some = told(capfd, "list", "--configs", "neck", "--markdown")
+    assert "yolov5_se_neck.yaml" in some and "yolov5_se.yaml" not in some
+
+
+def test_show(capfd: pytest.CaptureFixture[str]) -> None:
+    """YOLOv5s with SE behind each backbone C3 beside YOLOv5s; a side between two strides is rounded up."""
+    out = told(capfd, "show", "yolov5s_se.yaml", "--img", "100")
+    rows = {line[:17].strip(): line.split()[-3:] for line in out.splitlines()[-4:-1]}
+    assert rows["yolov5s_se"][:2] == ["29", "9,196,672"]
+    assert rows["without attention"][:2] == ["25", "9,153,152"]
+    assert rows["attention adds"][:2] == ["+4", "+43,520"]
+    assert "GFLOPs at 128" in out
+
+
+def test_env(capfd: pytest.CaptureFixture[str]) -> None:
+    import torch
+    import ultralytics
+
+    rows = dict(re.split(r" {2,}", line, maxsplit=1) for line in told(capfd, "env").splitlines())
+    assert rows["torch"] == torch.__version__.partition("+")[0] or rows["torch"] == torch.__version__
+    assert rows["host ultralytics"].startswith(f"{ultralytics.__version__}, hooked, ")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["lst"], "no command is called 'lst'. Did you mean 'list'"),
+        (["list", "SEAtention"], "no attention module is called 'SEAtention'. Did you mean .*'SEAttention'"),
+        (["list", "nothing"], "no attention module is called 'nothing'. 'yolo-attn list' shows"),
+        (["list", "--kind", "foo"], "invalid choice: 'foo'"),
+        (["list", "--configs", "nothing"], "no model YAML of the kit has 'nothing' in its name"),
+        (["show", "yolov5s_see.yaml"], "model YAML not found: yolov5s_see.yaml.*Did you mean 'yolov5_se'"),
+        (["show", "yolov5s_se.yaml", "--img", "0"], "--imgsz must be at least 1, got 0"),
+        (["show", "yolov5s_se.yaml", "--nc", "-1"], "--nc must be at least 1, got -1"),
+        (["env", "--host", "nowhere"], "--host nowhere: no such folder"),
+        (["data", "new", "--train", "0"], "train must be at least 1, got 0"),
+        (["data", "new", "--size", "8"], "size must be at least 32, got 8"),
+        (["data", "new", "--seed", "-1"], "seed must be at least 0, got -1"),
+        (["data", "a_file"], "a_file is a file. Give an empty or a new folder"),
+        (["run", "nowhere.py"], "no such script: nowhere.py"),
+    ],
+)
+def test_mistakes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], argv: list[str], message: str
+) -> None:
+    """One message, exit code not 0, nothing written."""
+    monkeypatch.chdir(tmp_path)
+    Path("a_file").write_text("", encoding="utf-8")
+    try:
+        code = cli.main(argv)
+    except SystemExit as exc:
+        code = int(exc.code or 0)
+    assert code in (1, 2)
+    assert re.search(message, capsys.readouterr().err)
+    assert [p.name for p in tmp_path.iterdir()] == ["a_file"]
