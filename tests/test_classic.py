@@ -14,11 +14,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from classic_host import Classic, base, classic, get
 from conftest import ROOT, run_python
 
-from yolo_attn import config, data, dialect
+from yolo_attn import checkpoint, config, data, dialect, weights
 from yolo_attn.errors import ConfigError
 
 __all__ = ["base", "classic"]
@@ -422,7 +423,7 @@ def test_train_resume_val_detect_export(classic: Classic, shapes: Path, tmp_path
     run = tmp_path / "runs" / "a"
     flags = ["--data", str(shapes), "--batch-size", "4", "--workers", "0", "--project", str(run.parent), "--name", "a"]
     model = ["--cfg", "yolov5n_se.yaml", "--weights", ""]
-    script = [sys.executable, "-m", "yolo_attn", "run", str(classic.root / "train.py")]
+    script = [sys.executable, "-m", "yolo_attn", "run", "--lr-new", "3", str(classic.root / "train.py")]
     env = {**os.environ, **classic.env}
     with (tmp_path / "log").open("w") as log:
         child = subprocess.Popen([*script, *model, *flags, *TINY, "--epochs", "3"], env=env, cwd=tmp_path, stdout=log, stderr=log)  # fmt: skip
@@ -441,6 +442,7 @@ def test_train_resume_val_detect_export(classic: Classic, shapes: Path, tmp_path
     resumed = classic.script("train.py", "--resume", str(last), cwd=tmp_path)
     text = resumed.ok() + resumed.err
     assert "Resuming training from" in text and "epochs completed" in text
+    assert "the learning rate of attention (8 tensors) is 3 times that of the rest" in text
     best = str(run / "weights" / "best.pt")
     checked = classic.script(
         "val.py", "--weights", best, "--data", str(shapes), "--batch-size", "4", *TINY, cwd=tmp_path
@@ -454,15 +456,36 @@ def test_train_resume_val_detect_export(classic: Classic, shapes: Path, tmp_path
     assert float(out.rpartition("DIFFERENCE")[2]) < 1e-3
 
 
+PLAIN = """
+import torch, yolo_attn
+{host}
+torch.save({"model": yolo.Model("yolov5n.yaml")}, "plain.pt")
+"""
+
+
 @pytest.mark.slow
 def test_train_detect_on_the_package(shapes: Path, base: Path, tmp_path: Path) -> None:
     host = get("package", base)
+    host.python(PLAIN, cwd=tmp_path).ok()
     run = run_python(
         str(ROOT / "train_detect.py"), "--host", "yolov5", "--cfg", "yolov5n_se.yaml", "--data", str(shapes), "--img", "64",
-        "--batch", "4", "--epochs", "1", "--workers", "0", "--device", "cpu", "--project", str(tmp_path / "runs"), "--export",
-        "lr0=0.02", cwd=tmp_path, env=host.env,
+        "--batch", "4", "--epochs", "2", "--workers", "0", "--device", "cpu", "--project", str(tmp_path / "runs"), "--export",
+        "--weights", "plain.pt", "--freeze", "base:1", "--save-period", "1", "lr0=0.02", cwd=tmp_path, env=host.env,
     )  # fmt: skip
     out = run.ok()
+    told = out + run.err
+    for line in (
+        "begins as the identity",
+        "epochs 1 to 1 train attention and head",
+        "from epoch 2 on all layers train",
+    ):
+        assert line in told
+    source = checkpoint.read(tmp_path / "plain.pt")
+    frozen, free = (checkpoint.read(tmp_path / "runs" / "exp" / "weights" / n) for n in ("epoch0.pt", "last.pt"))
+    pairs = {t: s for t, s in weights.align(source, frozen.model).mapping.items() if not t.startswith("model.28.")}
+    assert len(pairs) == 342
+    assert all(torch.equal(frozen.tensors[t], source.tensors[s].half()) for t, s in pairs.items())
+    assert not all(torch.equal(free.tensors[t], source.tensors[s].half()) for t, s in pairs.items())
     assert (tmp_path / "runs" / "exp" / "weights" / "best.onnx").is_file()
     assert "proof: equal to PyTorch" in out
     assert f"weights     {tmp_path / 'runs' / 'exp' / 'weights' / 'best.pt'}" in out

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,10 @@ from torch import nn
 from ultralytics import YOLO
 
 import yolo_attn
-from yolo_attn import config, data
+from yolo_attn import config, data, dialect
+from yolo_attn.commands.run import leading_options
 from yolo_attn.errors import ConfigError, UsageError
-from yolo_attn.schedule import Schedule, lengthen, plan
+from yolo_attn.schedule import VARIABLE, Pace, Schedule, lengthen, plan
 
 ROWS = (3, 6, 9, 12)  # SE rows of the model below; row 28 is its head
 
@@ -142,3 +146,66 @@ def test_words_and_numbers_are_checked() -> None:
             Schedule(**bad)
     assert Schedule.of({"nc": 80}) is None
     assert pickle.loads(pickle.dumps(Schedule(2, 3.0))) == Schedule(2, 3.0)
+
+
+def test_ddp_gets_the_gradients_that_it_waits_for(tmp_path: Path) -> None:
+    """Both hosts wrap the model before the first epoch, YOLOv5 and older ultralytics without `find_unused_parameters`."""
+    from torch import distributed as dist
+    from ultralytics.nn.tasks import DetectionModel
+
+    def total(y: Any) -> Any:  # of whatever the host's version returns
+        if isinstance(y, torch.Tensor):
+            return y.square().mean()
+        return sum(total(part) for part in (y.values() if isinstance(y, dict) else y))
+
+    d = yaml.safe_load((config.configs_folder() / "yolov5_se.yaml").read_text(encoding="utf-8"))
+    detector = DetectionModel({**d, "scales": {"n": [0.33, 0.0625, 1024]}, "scale": "n"}, nc=1, verbose=False)
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        model = nn.parallel.DistributedDataParallel(detector)
+        optimizer = torch.optim.SGD(detector.parameters(), lr=0.01, momentum=0.9, weight_decay=0.1)
+        pace = Pace(Schedule(freeze_base=1), model)
+        states = [{k: v.clone() for k, v in detector.state_dict().items()}]
+        for epoch in range(2):
+            model.train()
+            for _ in range(2):
+                pace.settle(epoch, optimizer)
+                total(model(torch.rand(2, 3, 64, 64))).backward()
+                clipped = [p.grad for n, p in detector.named_parameters() if n.startswith("model.0.")]
+                assert all(bool(g.any()) == (epoch > 0) for g in clipped), "nor do they count when clipped"
+                optimizer.step()
+                optimizer.zero_grad()
+            states.append({k: v.clone() for k, v in detector.state_dict().items()})
+    finally:
+        dist.destroy_process_group()
+    assert changed(states[0], states[1]) <= {*ROWS, 28}
+    assert changed(states[1], states[2]) >= {0, *ROWS}
+
+
+def test_words_in_front_of_a_hosts_own_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in (VARIABLE, config.START):
+        monkeypatch.setenv(variable, "")  # restored afterwards, whatever is set below
+    words = ["--plugin", "a.py", "--start=identity", "--freeze", "base:2", "--lr-new", "5", "train.py", "--freeze", "3"]
+    assert leading_options(words, "usage") == (["a.py"], ["train.py", "--freeze", "3"])
+    assert json.loads(os.environ[VARIABLE]) == {"freeze_base": 2, "lr_new": 5.0, "begun": False}
+    for given in (config.load_ultralytics, dialect.load_classic):
+        rows = given("yolov5s_se.yaml", config.require("yolov5s_se.yaml"))["backbone"]
+        assert [r[3] for r in rows if r[2] == "SEAttention"] == [[{"start": "identity"}]] * 4
+    file = dialect.classic_file("yolov5s_se.yaml", config.require("yolov5s_se.yaml"))
+    assert file.read_text(encoding="utf-8").count("start: identity") == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--freeze", "10", "train.py"], "takes base or base:K, K epochs, got '10'"),
+        (["--freeze", "base:", "train.py"], "got 'base:'"),
+        (["--lr-new", "much", "train.py"], "a factor, got 'much'"),
+        (["--lr-new", "nan", "train.py"], "lr_new is a positive factor"),
+        (["--start", "identitty", "train.py"], "Did you mean 'identity'"),
+        (["--start"], "--start needs a value"),
+    ],
+)
+def test_words_in_front_that_make_no_sense(words: list[str], told: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(told)):
+        leading_options(words, "usage")
