@@ -19,7 +19,7 @@ from yolo_attn.loading import CALM, open_source
 from yolo_attn.proof import compare_detections, drawn_images, largest_difference
 from yolo_attn.runtime.bench import measure
 from yolo_attn.runtime.boxes import layout_of, nms, suppress
-from yolo_attn.runtime.image import blob, letterbox, unletterbox
+from yolo_attn.runtime.image import annotate, blob, letterbox, unletterbox
 from yolo_attn.runtime.output import free_folder
 from yolo_attn.runtime.predict import Clock, predict
 from yolo_attn.runtime.session import Detector, describe
@@ -204,7 +204,7 @@ def test_a_video_and_an_unreadable_picture(files: dict[str, Path], cli: Any, tmp
     writer.release()
     (tmp_path / "in/broken.jpg").write_bytes(b"no picture")
     done = cli("detect", str(files["static"]), "--source", "in", "--save-txt", "--out", "o", "--classes", "thing24")
-    assert "broken.jpg: cannot be read" in done.err and "frame 2" in done.ok()
+    assert "broken.jpg: cannot be read" in done.err and "frame 3/3" in done.ok()
     film = cv2.VideoCapture(str(tmp_path / "o/film.mp4"))
     assert film.get(cv2.CAP_PROP_FRAME_COUNT) == 3
     assert {line.split()[0] for p in (tmp_path / "o/labels").iterdir() for line in p.open()} <= {"24"}
@@ -221,7 +221,99 @@ def test_sources(files: dict[str, Path], tmp_path: Path) -> None:
             Source(source)
     with pytest.raises(DataError, match="neither a picture nor a video"):
         Source(__file__)
+    both = Source(str(folder / "2.png"), str(folder / "[01].png"))
+    assert [f.path.name for f in both] == ["2.png", "0.png", "1.png"]
+    (tmp_path / "表.txt").write_text("\ufeff路径 空格/图 一.png\n", encoding="utf-8")  # as a Windows editor saves it
+    (tmp_path / "路径 空格").mkdir()
+    (tmp_path / "路径 空格" / "图 一.png").write_bytes((folder / "0.png").read_bytes())
+    assert [f.image.shape for f in Source(str(tmp_path / "表.txt"))] == [(480, 480, 3)]
+    (tmp_path / "gbk.txt").write_bytes("图.png".encode("gbk"))
+    with pytest.raises(DataError, match="UTF-8"):
+        Source(str(tmp_path / "gbk.txt"))
+    for stream in ("97", "file:///nowhere.avi"):
+        with pytest.raises(DataError, match="cannot be opened"):
+            next(iter(Source(stream)))
     assert free_folder(folder) == folder.with_name("pictures-2")
+
+
+def test_pictures_of_every_depth_and_kind(tmp_path: Path) -> None:
+    """Grey, 16 bits, alpha, palette and a rotation in the EXIF all give what the host's reader gives: 8-bit BGR."""
+    from PIL import Image
+
+    image = drawn_images(1)[0][:40, :60]
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    cv2.imwrite(str(tmp_path / "grey.png"), grey)
+    cv2.imwrite(str(tmp_path / "deep.png"), image.astype(np.uint16) * 257)
+    cv2.imwrite(str(tmp_path / "deep.tif"), grey.astype(np.uint16) * 257)
+    cv2.imwrite(str(tmp_path / "alpha.png"), cv2.cvtColor(image, cv2.COLOR_BGR2BGRA))
+    upright = Image.fromarray(image[..., ::-1].copy())
+    exif = upright.getexif()
+    exif[0x112] = 6  # the camera was turned: show it a quarter clockwise
+    upright.rotate(90, expand=True).save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    found = {f.path.name: f.image for f in Source(str(tmp_path))}
+    assert len(found) == 5
+    for name, got in found.items():
+        assert got.shape == (40, 60, 3) and got.dtype == np.uint8, name
+        want = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR) if name in ("grey.png", "deep.tif") else image
+        assert np.abs(got.astype(int) - want).mean() < (8 if name == "turned.jpg" else 1), name
+
+
+def test_nothing_is_ever_overwritten(files: dict[str, Path], cli: Any, tmp_path: Path) -> None:
+    """Neither the pictures, nor labels beside them, nor one result by another's of the same name."""
+    for folder in ("a", "b"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        (tmp_path / "in" / folder / "x.png").write_bytes((files["pictures"] / "0.png").read_bytes())
+    (tmp_path / "in/a/X.jpg").write_bytes(cv2.imencode(".jpg", drawn_images(1)[0])[1].tobytes())
+    base = ("detect", str(files["static"]), "--save-txt", "--source")
+    assert "holds files already" in cli(*base, "in/a", "--out", "in/a").mistake()
+    cli(*base, "in/**/*.*", "--out", "o").ok()
+    assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["X.jpg", "labels", "x-2.png", "x-3.png"]
+    assert sorted(p.name for p in (tmp_path / "o/labels").iterdir()) == ["X.txt", "x-2.txt", "x-3.txt"]
+    assert (tmp_path / "in/a/x.png").read_bytes() == (files["pictures"] / "0.png").read_bytes()
+
+
+def test_chinese_names_of_files_and_classes(files: dict[str, Path], tmp_path: Path, monkeypatch: Any) -> None:
+    folder = tmp_path / "模型 一"
+    folder.mkdir()
+    (folder / "模型.onnx").write_bytes(files["static"].read_bytes())
+    image = pictures(files)[0]
+    for runtime in ("onnxruntime", "opencv"):
+        assert len(predict(Detector(folder / "模型.onnx", runtime=runtime), [image])[0])
+    box = np.array([[5, 60, 300, 200, 0.9, 0]], np.float32)
+    number = annotate(image, box, {0: "class 0"})
+    if int(cv2.__version__.split(".")[0]) >= 5:
+        assert (annotate(image, box, {0: "公交车"}) != annotate(image, box, {0: "???"})).any()
+    monkeypatch.setattr(cv2, "__version__", "4.12.0")  # draws question marks for the same
+    np.testing.assert_array_equal(annotate(image, box, {0: "公交车"}), number)
+    assert (annotate(image, box, {0: "bus"}) != number).any()
+
+
+def test_a_runtime_that_is_missing_or_refuses(files: dict[str, Path], python: Any) -> None:
+    out = python(
+        """
+        import sys
+        class Missing:
+            names = ()
+            def find_spec(self, name, path=None, target=None):
+                if name.split(".")[0] in self.names:
+                    raise ImportError(f"no {name}")
+        sys.meta_path.insert(0, Missing())
+        from yolo_attn.cli import main
+        for names, runtime in ((("onnxruntime",), "onnxruntime"), (("onnxruntime",), "opencv"), (("onnx",), "opencv"),
+                               (("onnx",), "onnxruntime")):
+            Missing.names = ("torch", "ultralytics", "torchvision", *names)
+            print(names, runtime, main(["detect", sys.argv[1], "--source", sys.argv[2], "--no-save", "--runtime", runtime]))
+            for name in [n for n in sys.modules if n.split(".")[0] in ("onnx", "onnxruntime")]:
+                del sys.modules[name]
+        """,
+        str(files["static"]), str(files["pictures"] / "0.png"),
+    )  # fmt: skip
+    codes = [line.rsplit(" ", 1) for line in out.ok().splitlines() if line.startswith("(")]
+    assert codes == [["('onnxruntime',) onnxruntime", "1"], ["('onnxruntime',) opencv", "0"],
+                     ["('onnx',) opencv", "1"], ["('onnx',) onnxruntime", "0"]]  # fmt: skip
+    assert "onnxruntime is not installed" in out.err and "onnx is not installed" in out.err
+    with pytest.raises(UsageError, match="cannot run it on"):
+        Detector(files["static"])(np.zeros((1, 3, 33, 33), np.float32))
 
 
 def test_files_that_are_no_detector(files: dict[str, Path], tmp_path: Path) -> None:
@@ -284,4 +376,6 @@ def test_bench_takes_turns_and_compares(files: dict[str, Path], cli: Any, tmp_pa
     rows = json.loads((tmp_path / "b.json").read_text())["rows"]
     assert [r["input"] for r in rows] == [[1, 3, 96, 128]] * 2 and rows[0]["ratio"] == 1 and "ratio" in out
     assert rows[0]["nodes"] > rows[1]["nodes"] > 100 and describe(files["static"])[1] == [1, 3, 96, 128]
+    out = cli("bench", str(files["dynamic"]), "--imgsz", "50", "--rounds", "1").ok()
+    assert "rounded up to 64x64" in out and "1x3x64x64" in out
     assert "takes a batch of 1" in cli("bench", str(files["static"]), "--batch", "4").mistake()

@@ -27,6 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--provider", default="auto", metavar="NAME", help="of onnxruntime: auto (default), cpu, cuda ..."
     )
+    parser.add_argument("--host", metavar="DIR", help="the YOLOv5 checkout of classic checkpoints")
     parser.add_argument("--save-json", metavar="FILE", help="write the numbers")
 
 
@@ -42,15 +43,20 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f"--{name} is at least {least}, got {getattr(args, name)}")
     if args.imgsz and (len(args.imgsz) > 2 or min(args.imgsz) < 1):
         raise UsageError(f"--imgsz is one side or height and width, in pixels, got {args.imgsz}")
+    if args.host and args.host != "ultralytics":
+        from ..export_classic import use_host
+
+        use_host(args.host)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="yolo_attn")))
         files = [_onnx(m, i, args, folder) for i, m in enumerate(args.models)]
         detectors, inputs = [], []
         for file in files:
             d = Detector(file, runtime=args.runtime, threads=args.threads, provider=args.provider, spin=False)
-            size = d.size or ((args.imgsz[0], args.imgsz[-1]) if args.imgsz else d.default_size)
-            if args.imgsz and d.size and d.size != (args.imgsz[0], args.imgsz[-1]):
+            wanted = _rounded(args.imgsz, d.stride) if args.imgsz else None
+            if wanted and d.size and d.size != wanted:
                 raise UsageError(f"{file}: takes {d.size[0]}x{d.size[1]} only, --imgsz asks for {args.imgsz}")
+            size = d.size or wanted or d.default_size
             if d.batch and d.batch != args.batch:
                 raise UsageError(
                     f"{file}: takes a batch of {d.batch} only, --batch asks for {args.batch}. Use --dynamic."
@@ -84,6 +90,13 @@ def run(args: argparse.Namespace) -> int:
         except OSError as exc:
             raise UsageError(f"{args.save_json}: cannot be written: {exc.strerror or exc}") from exc
     return 0
+
+
+def _rounded(imgsz: list[int], stride: int) -> tuple[int, int]:
+    h, w = (-(-side // stride) * stride for side in (imgsz[0], imgsz[-1]))
+    if [h, w] != [imgsz[0], imgsz[-1]]:
+        print(f"image size {imgsz[0]}x{imgsz[-1]} rounded up to {h}x{w}: multiples of the stride {stride}")
+    return h, w
 
 
 def _onnx(model: str, index: int, args: argparse.Namespace, folder: Path) -> Path:

@@ -15,7 +15,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("model", help="an ONNX file")
     parser.add_argument(
-        "--source", required=True, metavar="PATH", help="a picture, folder, pattern, video or .txt list"
+        "--source",
+        required=True,
+        nargs="+",
+        metavar="PATH",
+        help="pictures, folders, patterns, videos, .txt lists, a camera's number or a stream's address",
     )
     parser.add_argument("--runtime", default="onnxruntime", metavar="NAME", help="onnxruntime (default) or opencv")
     parser.add_argument(
@@ -30,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-det", type=int, default=300, metavar="N", help="most boxes a picture (300)")
     parser.add_argument("--classes", nargs="+", metavar="CLASS", help="only these classes, by number or name")
     parser.add_argument("--agnostic", action="store_true", help="let classes suppress each other")
-    parser.add_argument("--out", metavar="DIR", help="where results go (default: runs/detect/MODEL)")
+    parser.add_argument("--out", metavar="DIR", help="a new or empty folder for results (default: runs/detect/MODEL)")
     parser.add_argument("--no-save", action="store_true", help="write no annotated pictures")
     parser.add_argument("--save-txt", action="store_true", help="write labels/NAME.txt")
     parser.add_argument("--save-json", action="store_true", help="write detections.json")
@@ -51,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     detector = Detector(args.model, runtime=args.runtime, threads=args.threads, provider=args.provider)
     size = _size(args.imgsz, detector)
     classes = _classes(args.classes, detector.names)
-    source = Source(args.source)
+    source = Source(*args.source)
     folder = Path(args.out) if args.out else free_folder(Path("runs/detect") / Path(args.model).stem)
     clock = Clock()
     pictures = boxes = told = 0
@@ -79,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
             for path in source.skipped[told:]:
                 print(f"{path}: cannot be read, skipped", file=sys.stderr)
             told = len(source.skipped)
-            spot = f"{frame.path}" if frame.index is None else f"{frame.path} frame {frame.index}"
+            frames = f"/{frame.frames}" if frame.frames else ""
+            spot = f"{frame.path}" if frame.index is None else f"{frame.path} frame {frame.index + 1}{frames}"
             h, w = frame.image.shape[:2]
             total = sum(v[-1] for v in clock.seconds.values() if v)
             of = f"/{len(source.files)}" if frame.index is None else ""
@@ -88,7 +93,9 @@ def run(args: argparse.Namespace) -> int:
     for path in source.skipped[told:]:
         print(f"{path}: cannot be read, skipped", file=sys.stderr)
     if not pictures:
-        raise DataError(f"{args.source}: none of its {len(source.files)} files can be read as a picture or video")
+        raise DataError(
+            f"{' '.join(args.source)}: none of its {len(source.files)} files can be read as a picture or video"
+        )
     stages = ", ".join(f"{s} {ms:.1f}" for s, ms in clock.medians().items())
     print(f"{boxes} boxes in {pictures} pictures. Median ms a picture, {args.runtime}: {stages}")
     if not args.no_save or args.save_txt or args.save_json:

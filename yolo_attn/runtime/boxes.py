@@ -121,12 +121,13 @@ def suppress(
         if classes is not None:
             found = found[np.isin(found[:, 5].astype(int), classes)]
         return found[:max_det]
-    boxes, scores = decode(np.asarray(output, dtype=np.float32), layout)
+    output = np.asarray(output, dtype=np.float32)
+    # What cannot reach `conf` goes first: decoding thousands of candidates takes longer than NMS of the rest.
+    output = output[:, output[4:].max(0) > conf] if layout == "anchor-free" else output[output[:, 4] > conf]
+    boxes, scores = decode(output, layout)
     best = scores.argmax(1)
     value = scores[np.arange(len(scores)), best]
     mask = value > conf
-    if layout == "anchor-based":
-        mask &= output[:, 4] > conf
     if classes is not None:
         mask &= np.isin(best, classes)
     boxes, value, best = boxes[mask], value[mask], best[mask]

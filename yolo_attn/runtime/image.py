@@ -91,10 +91,16 @@ def annotate(image: np.ndarray, detections: np.ndarray, names: dict[int, str]) -
         c = color(int(cls))
         p, q = (round(x1), round(y1)), (round(x2), round(y2))
         cv2.rectangle(out, p, q, c, unit, cv2.LINE_AA)
-        text = f"{names.get(int(cls), str(int(cls)))} {conf:.2f}"
+        text = f"{_drawable(names, int(cls))} {conf:.2f}"
         (w, h), _ = cv2.getTextSize(text, font, scale, max(unit - 1, 1))
         y = p[1] - 3 if p[1] - h - 6 >= 0 else p[1] + h + 3  # above the box, or inside where there is no room
         x = max(min(p[0], out.shape[1] - w), 0)
         cv2.rectangle(out, (x, y - h - 3), (x + w, y + 3), c, -1, cv2.LINE_AA)
         cv2.putText(out, text, (x, y), font, scale, (255, 255, 255), max(unit - 1, 1), cv2.LINE_AA)
     return out
+
+
+def _drawable(names: dict[int, str], index: int) -> str:
+    """Return a class's name, or its number where OpenCV has no letters for it: before 5 it draws ASCII alone."""
+    name = names.get(index, str(index))
+    return name if name.isascii() or int(cv2.__version__.split(".")[0]) >= 5 else f"class {index}"

@@ -28,8 +28,10 @@ def free_folder(wanted: Path) -> Path:
 class Writer:
     """Writes results into one folder; a context manager that finishes videos and the JSON file.
 
+    Results of a file `a.jpg` are called `a`, or `a-2`, `a-3` ... where another file of the run took that name.
+
     Args:
-        folder: Is created.
+        folder: Is created; must not hold anything yet, so that nothing is ever overwritten.
         names: Class number to name.
         pictures: Write annotated pictures and videos.
         text: Write `labels/NAME.txt`, one line a box: class, center x, center y, width, height relative to the
@@ -37,7 +39,7 @@ class Writer:
         as_json: Write `detections.json`.
 
     Raises:
-        UsageError: The folder cannot be written.
+        UsageError: The folder holds something, or cannot be written.
     """
 
     def __init__(self, folder: Path, names: dict[int, str], *, pictures: bool, text: bool, as_json: bool) -> None:
@@ -45,12 +47,15 @@ class Writer:
         self.pictures, self.text, self.as_json = pictures, text, as_json
         self._video: tuple[Path, cv2.VideoWriter] | None = None
         self._entries: list[dict[str, Any]] = []
-        self._taken: set[str] = set()
+        self._stems: dict[Path, str] = {}
+        if not (pictures or text or as_json):
+            return
         try:
-            if pictures or text or as_json:
-                folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            if any(folder.iterdir()):
+                raise UsageError(f"{folder}: holds files already. Choose a new or an empty folder with --out.")
             if text:
-                (folder / "labels").mkdir(exist_ok=True)
+                (folder / "labels").mkdir()
         except OSError as exc:
             raise UsageError(f"{folder}: cannot be written: {exc.strerror or exc}. Choose another with --out.") from exc
 
@@ -60,7 +65,7 @@ class Writer:
     def __exit__(self, *exc: object) -> None:
         self._close_video()
         if self.as_json:
-            (self.folder / "detections.json").write_text(json.dumps(self._entries, indent=1) + "\n", encoding="utf-8")
+            _write(self.folder / "detections.json", (json.dumps(self._entries, indent=1) + "\n").encode())
 
     def add(self, frame: Frame, found: np.ndarray) -> None:
         """Write one picture's detections, (N, 6) x1 y1 x2 y2 confidence class in its pixels."""
@@ -84,23 +89,30 @@ class Writer:
             ]
             self._entries.append(entry)
 
+    def _stem(self, path: Path) -> str:
+        if path not in self._stems:
+            taken = {s.lower() for s in self._stems.values()}  # some systems take A and a for one
+            n, stem = 1, path.stem
+            while stem.lower() in taken:
+                n += 1
+                stem = f"{path.stem}-{n}"
+            self._stems[path] = stem
+        return self._stems[path]
+
     def _picture(self, frame: Frame, image: np.ndarray) -> None:
         if frame.index is None:
             self._close_video()
             suffix = frame.path.suffix.lower()
-            name = frame.path.name if suffix in (".jpg", ".jpeg", ".png", ".bmp", ".webp") else f"{frame.path.name}.jpg"
-            path = self.folder / name
-            good, data = cv2.imencode(path.suffix, image)
+            suffix = frame.path.suffix if suffix in (".jpg", ".jpeg", ".png", ".bmp", ".webp") else ".jpg"
+            path = self.folder / (self._stem(frame.path) + suffix)
+            good, data = cv2.imencode(suffix, image)
             if not good:
                 raise UsageError(f"{path}: OpenCV cannot encode it")
-            try:
-                path.write_bytes(data.tobytes())
-            except OSError as exc:
-                raise UsageError(f"{path}: cannot be written: {exc.strerror or exc}") from exc
+            _write(path, data.tobytes())
             return
         if self._video is None or self._video[0] != frame.path:
             self._close_video()
-            path = self.folder / f"{frame.path.stem}.mp4"
+            path = self.folder / f"{self._stem(frame.path)}.mp4"
             h, w = image.shape[:2]
             writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), frame.fps, (w, h))
             if not writer.isOpened():
@@ -110,18 +122,21 @@ class Writer:
 
     def _text(self, frame: Frame, found: np.ndarray) -> None:
         h, w = frame.image.shape[:2]
-        stem = frame.path.stem if frame.index is None else f"{frame.path.stem}_{frame.index}"
-        if frame.index is None:
-            if stem in self._taken:  # a.jpg and a.png
-                stem = frame.path.name
-            self._taken.add(stem)
+        stem = self._stem(frame.path) + ("" if frame.index is None else f"_{frame.index}")
         lines = [
             f"{int(c)} {(x1 + x2) / 2 / w:.6f} {(y1 + y2) / 2 / h:.6f} {(x2 - x1) / w:.6f} {(y2 - y1) / h:.6f} {p:.6f}"
             for x1, y1, x2, y2, p, c in found.tolist()
         ]
-        (self.folder / "labels" / f"{stem}.txt").write_text("".join(f"{s}\n" for s in lines), encoding="utf-8")
+        _write(self.folder / "labels" / f"{stem}.txt", "".join(f"{s}\n" for s in lines).encode())
 
     def _close_video(self) -> None:
         if self._video is not None:
             self._video[1].release()
             self._video = None
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as exc:
+        raise UsageError(f"{path}: cannot be written: {exc.strerror or exc}") from exc

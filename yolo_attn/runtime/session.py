@@ -167,22 +167,28 @@ class Detector:
             options.intra_op_num_threads = threads
         if not self._spin:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        wanted = providers(provider)
         try:
-            session = ort.InferenceSession(str(self.path), options, providers=providers(provider))
-        except UsageError:
-            raise
+            session = ort.InferenceSession(str(self.path), options, providers=wanted)
         except Exception as exc:  # onnxruntime's errors share no base class
             raise UsageError(f"{self.path}: onnxruntime cannot load it: {_first_line(exc)}") from exc
         inputs = session.get_inputs()
         if len(inputs) != 1:
             raise UsageError(f"{self.path}: is no detector: it has {len(inputs)} inputs, a detector has one image.")
         self.provider = session.get_providers()[0]
+        if provider != "auto" and self.provider != wanted[0]:  # onnxruntime goes on without it
+            raise UsageError(f"onnxruntime cannot start {wanted[0]} here; what it printed above says why")
         name = inputs[0].name
         self.dtype = np.dtype(np.float16 if "float16" in inputs[0].type else np.float32)
         first = [session.get_outputs()[0].name]
 
         def run(x: np.ndarray) -> np.ndarray:
-            return np.asarray(session.run(first, {name: x})[0])
+            try:
+                return np.asarray(session.run(first, {name: x})[0])
+            except Exception as exc:
+                raise UsageError(
+                    f"{self.path}: onnxruntime cannot run it on {list(x.shape)}: {_first_line(exc)}"
+                ) from exc
 
         self._run = run
         meta = dict(session.get_modelmeta().custom_metadata_map)
@@ -200,7 +206,8 @@ class Detector:
                 f"{self.path}: has NMS inside, which OpenCV cannot run. Export without --nms; detect does NMS itself."
             )
         try:
-            net = cv2.dnn.readNetFromONNX(str(self.path))
+            # the bytes, as its own reader opens no name beyond ASCII on Windows
+            net = cv2.dnn.readNetFromONNX(np.fromfile(self.path, dtype=np.uint8))
         except Exception as exc:
             raise UsageError(f"{self.path}: OpenCV {cv2.__version__} cannot load it: {_first_line(exc)}") from exc
 
@@ -221,8 +228,10 @@ def describe(path: str | os.PathLike[str]) -> tuple[dict[str, str], list[Any], l
     Raises:
         UsageError: Not an ONNX file.
     """
-    import onnx
-
+    try:
+        import onnx
+    except ImportError as exc:
+        raise UsageError("the package onnx is not installed; --runtime opencv reads a file's metadata with it") from exc
     try:
         model = onnx.load(str(path), load_external_data=False)
         inputs = [i for i in model.graph.input if i.name not in {t.name for t in model.graph.initializer}]

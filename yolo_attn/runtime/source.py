@@ -1,8 +1,9 @@
-"""Where pictures come from: one file, a folder, a pattern, a video; unreadable ones are reported, not fatal."""
+"""Where pictures come from: files, folders, patterns, videos, cameras; unreadable ones are reported, not fatal."""
 
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +21,21 @@ VIDEOS = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".web
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture: from which file, the how-manieth frame of a video (None for a picture), and its pixels."""
+    """One picture.
+
+    Args:
+        path: The file; for a camera or stream a name that a file may have.
+        index: The how-manieth frame of a video, from 0; None for a picture.
+        image: (H, W, 3) BGR uint8.
+        fps: Frames a second of the video.
+        frames: How many frames the video says to have; 0 where that is unknown.
+    """
 
     path: Path
     index: int | None
     image: np.ndarray
     fps: float = 0.0
+    frames: int = 0
 
 
 def read_image(path: Path) -> np.ndarray | None:
@@ -41,11 +51,11 @@ def read_image(path: Path) -> np.ndarray | None:
 
 
 class Source:
-    """Pictures and frames of videos, in order of name.
+    """Pictures and frames of videos, in the order given, those of a folder or pattern in order of name.
 
     Args:
-        source: A picture, a folder (its files, not its subfolders), a pattern such as ``shots/*.jpg``, a video, or
-            a ``.txt`` that lists pictures, one a line.
+        sources: Each a picture, a folder (its files, not its subfolders), a pattern such as ``shots/*.jpg``, a video, a
+            ``.txt`` that lists pictures, one a line, the number of a camera, or the address of a stream.
 
     Attributes:
         files: What will be read.
@@ -55,35 +65,35 @@ class Source:
         DataError: Nothing there, or of no kind that can be read.
     """
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, *sources: str) -> None:
+        self._streams: dict[Path, int | str] = {}
+        self.files = [file for source in sources for file in self._found(source)]
+        self.skipped: list[Path] = []
+
+    def _found(self, source: str) -> list[Path]:
         path = Path(source).expanduser()
         if path.is_dir():
             files = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGES + VIDEOS)
             if not files:
                 raise DataError(f"{path}: the folder holds no pictures or videos (subfolders are not searched)")
-        elif path.is_file() and path.suffix.lower() == ".txt":
-            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-            files = [p if p.is_absolute() else path.parent / p for p in (Path(line) for line in lines if line)]
-            if not files:
-                raise DataError(f"{path}: lists no pictures")
-        elif path.is_file():
-            if path.suffix.lower() not in IMAGES + VIDEOS and read_image(path) is None:
-                raise DataError(f"{path}: is neither a picture nor a video that OpenCV reads")
-            files = [path]
-        elif glob.has_magic(source):
-            files = sorted(
-                Path(p) for p in glob.glob(source, recursive=True) if Path(p).suffix.lower() in IMAGES + VIDEOS
-            )
+            return files
+        if path.is_file():
+            return _listed(path) if path.suffix.lower() == ".txt" else [_checked(path)]
+        if source.isdigit() or "://" in source:
+            name = Path(f"camera{source}" if source.isdigit() else re.sub(r"\W+", "_", source))
+            self._streams[name] = int(source) if source.isdigit() else source
+            return [name]
+        if glob.has_magic(source):
+            matches = map(Path, glob.glob(source, recursive=True))
+            files = sorted(p for p in matches if p.suffix.lower() in IMAGES + VIDEOS)
             if not files:
                 raise DataError(f"nothing matches {source} (looked in {Path.cwd()})")
-        else:
-            raise DataError(f"source not found: {source} (looked in {Path.cwd()})")
-        self.files = files
-        self.skipped: list[Path] = []
+            return files
+        raise DataError(f"source not found: {source} (looked in {Path.cwd()})")
 
     def __iter__(self) -> Iterator[Frame]:
         for path in self.files:
-            if path.suffix.lower() in VIDEOS:
+            if path in self._streams or path.suffix.lower() in VIDEOS:
                 yield from self._video(path)
                 continue
             image = read_image(path)
@@ -93,17 +103,40 @@ class Source:
             yield Frame(path, None, image)
 
     def _video(self, path: Path) -> Iterator[Frame]:
-        video = cv2.VideoCapture(str(path))
+        stream = self._streams.get(path)
+        video = cv2.VideoCapture(str(path) if stream is None else stream)
         try:
+            if stream is not None and not video.isOpened():
+                kind = "camera" if isinstance(stream, int) else "stream"
+                raise DataError(f"{kind} {stream} cannot be opened")
             fps = video.get(cv2.CAP_PROP_FPS)
+            frames = 0 if stream is not None else max(int(video.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
             index = 0
             while True:
                 good, image = video.read()
                 if not good:
                     break
-                yield Frame(path, index, image, fps if 0 < fps < 1000 else 25.0)
+                yield Frame(path, index, image, fps if 0 < fps < 1000 else 25.0, frames)
                 index += 1
             if index == 0:
                 self.skipped.append(path)
         finally:
             video.release()
+
+
+def _listed(path: Path) -> list[Path]:
+    """Return the files that a text file lists; relative ones stand beside it."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as exc:
+        raise DataError(f"{path}: is no list of pictures in UTF-8") from exc
+    files = [path.parent / line for line in lines if line]
+    if not files:
+        raise DataError(f"{path}: lists no pictures")
+    return files
+
+
+def _checked(path: Path) -> Path:
+    if path.suffix.lower() not in IMAGES + VIDEOS and read_image(path) is None:
+        raise DataError(f"{path}: is neither a picture nor a video that OpenCV reads")
+    return path
