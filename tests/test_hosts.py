@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import shutil
 import subprocess
 from pathlib import Path
@@ -155,6 +156,50 @@ def test_the_oldest_ultralytics(tmp_path: Path) -> None:
         ["yolov5_se.yaml", "3,118,304", "11,007,104"],
         ["yolo11_se.yaml", *["refused: no module is called 'C3k2'"] * 2],
     ]
+
+
+# A checkout whose own `models/common.py` imports the kit, and so before its parser is defined; then once more.
+AMID = """
+import sys
+for _ in range(2):
+    exec(sys.argv[1])
+    import yolo_attn
+    assert [h for h in yolo_attn.installed() if "yolov5" in h]
+    yolo.Model("yolov5n_se.yaml")
+    for name in [n for n in sys.modules if "models." in n and "yolo_attn" not in n]:
+        del sys.modules[name]
+"""
+
+
+def test_imported_amid_its_own_import_and_again(copied: Classic, tmp_path: Path) -> None:
+    """Under `python -OO`, which compiles the host without docstrings."""
+    copied.python(AMID, copied.imports, cwd=tmp_path, env={"PYTHONOPTIMIZE": "2"}).ok()
+
+
+def test_a_host_without_source(classic: Classic, copied: Classic, tmp_path: Path) -> None:
+    """Compiled files only: importing goes on, asking for the hook names the host, the file and the reason."""
+    models = copied.root / "models"
+    compileall.compile_dir(str(models), quiet=1, legacy=True)
+    (models / "yolo.py").rename(models / "yolo.py.away")
+    try:
+        run = copied.python("import yolo_attn\n{host}\nprint('HERE', yolo.__file__)\nyolo_attn.install()", cwd=tmp_path)
+    finally:
+        (models / "yolo.py.away").rename(models / "yolo.py")
+    assert "HERE" in run.out and run.code
+    last = run.err.strip().splitlines()[-1]
+    for word in ("cannot hook yolov5", str(models / "yolo.pyc"), "its source is not available", "Supported:"):
+        assert word in last
+
+
+@pytest.fixture(scope="module")
+def copied(classic: Classic, tmp_path_factory: pytest.TempPathFactory) -> Classic:
+    """A copy of the host whose `models/common.py` imports the kit."""
+    folder = tmp_path_factory.mktemp("copied")
+    copy = folder / (classic.root.name if classic.prefix else "copy")
+    shutil.copytree(classic.root, copy, ignore=shutil.ignore_patterns(".git", "__pycache__", "runs", "*.jpg", "*.pt"))
+    common = copy / "models" / "common.py"
+    common.write_text("import yolo_attn\n" + common.read_text(encoding="utf-8"), encoding="utf-8")
+    return Classic(classic.name, copy, classic.prefix, (str(folder), *classic.path))
 
 
 def test_patch_gives_a_diff_that_applies(classic: Classic, tmp_path: Path) -> None:

@@ -223,6 +223,84 @@ def test_install_and_uninstall() -> None:
     assert "all scenes" in run_python("-c", SCENES).ok()
 
 
+MORE_SCENES = """
+import importlib, inspect, pickle, sys, threading
+import yolo_attn
+from yolo_attn import parser
+from ultralytics.nn import tasks
+from ultralytics.nn.tasks import parse_model as by_name
+from torch import nn
+
+def build(name="ECA", parse=None):
+    d = {"nc": 2, "backbone": [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, name, []], [-1, 1, "SE", []]], "head": []}
+    return (parse or tasks.parse_model)(d, 3, verbose=False)[0]
+
+def unknown(parse=None):
+    try:
+        build(parse=parse)
+    except KeyError as exc:
+        return type(exc) is KeyError
+
+# functions pickle as ever, and their source is the host's
+assert pickle.loads(pickle.dumps(tasks.parse_model)) is tasks.parse_model
+for function in (tasks.yaml_model_load, tasks.BaseModel.load, tasks.BaseModel.fuse):
+    assert f"def {function.__name__}(" in inspect.getsource(function).splitlines()[0]
+
+# tracing tools see the parser
+seen = set()
+def trace(frame, event, arg):
+    seen.add(frame.f_code.co_name)
+    return trace
+sys.settrace(trace)
+build()
+sys.settrace(None)
+assert {"parse_model", "find", "place"} <= seen
+
+# the host is reloaded: the new functions are hooked, the old ones still are, and all are given back
+importlib.reload(tasks)
+assert by_name is not tasks.parse_model and yolo_attn.installed() == ["ultralytics"]
+build(), build(parse=by_name)
+importlib.reload(tasks)
+build()
+yolo_attn.uninstall()
+assert unknown() and unknown(by_name) and "_yolo_attn_seams" not in vars(tasks)
+assert yolo_attn.installed() == [] and not [f for f in sys.meta_path if type(f).__name__ == "Watch"]
+importlib.reload(tasks)
+assert unknown()
+yolo_attn.install()
+build()
+
+# the host is dropped and imported again
+del sys.modules["ultralytics.nn.tasks"]
+tasks = importlib.import_module("ultralytics.nn.tasks")
+assert yolo_attn.installed() == ["ultralytics"]
+build()
+
+# the kit is reloaded
+importlib.reload(parser)
+importlib.reload(yolo_attn)
+build()
+assert [type(f).__name__ for f in sys.meta_path].count("Watch") == 1
+
+# uninstalled by another thread in the middle of a row: the build goes on to its end
+class Middle(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        thread = threading.Thread(target=parser.uninstall)
+        thread.start(), thread.join()
+yolo_attn.register("Middle", Middle)
+assert type(build("Middle")[2]).__name__ == "SEAttention" and unknown()
+parser.install(); parser.uninstall()
+assert "_yolo_attn_seams" not in vars(tasks)
+print("all scenes")
+"""
+
+
+def test_reloads_and_concurrent_uninstall() -> None:
+    """Whatever is reloaded or dropped, the host's parser is the kit's until `uninstall`, and the host's after it."""
+    assert "all scenes" in run_python("-c", MORE_SCENES).ok()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [

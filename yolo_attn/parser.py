@@ -24,6 +24,7 @@ from typing import Any, Callable
 from .errors import HostError
 from .log import LOGGER
 from .splice import SpliceError, find_code, splice
+from .watch import Watch
 
 __all__ = ["Hook", "failures", "hooks", "install", "installed", "uninstall"]
 
@@ -35,8 +36,6 @@ GLOBAL = "_" + __name__.rpartition(".")[0].replace(".", "_") + "_seams"
 ON_DISK = GLOBAL.replace("_seams", "_rows")
 
 _lock = threading.RLock()
-_wanted = False
-_watching: set[str] = set()
 _failed: dict[str, HostError] = {}
 
 
@@ -46,13 +45,14 @@ class Hook:
 
     host: str
     module: types.ModuleType
+    touched: str
     function: types.FunctionType
     original: types.CodeType
     extended: types.CodeType
     undo: Callable[[], None]
 
 
-_hooks: dict[tuple[str, str], Hook] = {}
+_hooks: dict[types.FunctionType, Hook] = {}
 _prepared: dict[tuple[str, int], Callable[[], None]] = {}
 
 
@@ -76,45 +76,39 @@ def install(*, strict: bool = True) -> None:
     Raises:
         HostError: Names host, version and file, what was looked for, and the supported range.
     """
-    global _wanted
     from .patches import HOSTS
 
     with _lock:
-        _wanted = True
+        _watch().start()  # first: a module that another thread imports now is hooked here or there
         for host in HOSTS:
             for module in host.modules:
-                key = f"{host.name}:{module}"
                 if module in sys.modules:
                     _hook_module(host, module, strict=strict)
-                if key not in _watching:
-                    _watching.add(key)
-                    _watch(module, functools.partial(_on_import, host))
 
 
-def _watch(module: str, then: Callable[[types.ModuleType], None]) -> None:
-    import wrapt
+@functools.lru_cache(maxsize=1)
+def _watch() -> Watch:
+    from .patches import HOSTS
 
-    if module in sys.modules:  # wrapt would call at once, and once more later
-        already = sys.modules[module]
-        wrapt.register_post_import_hook(lambda m: None if m is already else then(m), module)
-    else:
-        wrapt.register_post_import_hook(then, module)
+    return Watch([name for host in HOSTS for name in host.modules], _on_import)
 
 
-def _on_import(host: Any, module: types.ModuleType) -> None:
+def _on_import(module: types.ModuleType) -> None:
+    from .patches import HOSTS
+
     with _lock:
-        if _wanted:
-            _hook_module(host, module.__name__, strict=False)
+        for host in HOSTS:
+            if module.__name__ in host.modules:
+                _hook_module(host, module.__name__, strict=False)
 
 
 def uninstall() -> None:
     """Give every host back its own code objects and leave no trace. Twice is once."""
-    global _wanted
     with _lock:
-        _wanted = False
-        for key, hook in list(_hooks.items()):
+        _watch().stop()
+        for hook in _hooks.values():
             hook.undo()
-            del _hooks[key]
+        _hooks.clear()
         for undo in _prepared.values():
             undo()
         _prepared.clear()
@@ -126,8 +120,7 @@ def installed() -> list[str]:
     from .patches import HOSTS
 
     parsers = {(h.name, t.function) for h in HOSTS for t in h.touches if t.splice}
-    with _lock:
-        return sorted({h.host for (_, f), h in _hooks.items() if (h.host, f) in parsers and _alive(h)})
+    return sorted({h.host for h in hooks() if (h.host, h.touched) in parsers})
 
 
 def hooks() -> list[Hook]:
@@ -142,7 +135,10 @@ def failures() -> dict[str, HostError]:
 
 
 def _alive(hook: Hook) -> bool:
-    return hook.function.__code__ is hook.extended and sys.modules.get(hook.module.__name__) is hook.module
+    """Whether the module still reaches the function (it was not reloaded or dropped), and the function the kit."""
+    if sys.modules.get(hook.module.__name__) is not hook.module or hook.function.__code__ is not hook.extended:
+        return False
+    return _innermost(_reach(hook.module, hook.touched), hook.module, hook.touched) is hook.function
 
 
 def _hook_module(host: Any, name: str, *, strict: bool) -> None:
@@ -167,11 +163,10 @@ def _hook_module(host: Any, name: str, *, strict: bool) -> None:
 
 
 def _hook_function(host: Any, touch: Any, module: types.ModuleType) -> None:
-    key = (f"{host.name}:{module.__name__}", touch.function)
-    old = _hooks.get(key)
+    function = _innermost(_reach(module, touch.function), module, touch.function)
+    old = _hooks.get(function) if function is not None else None
     if old is not None and _alive(old):
         return
-    function = _innermost(_reach(module, touch.function), module, touch.function)
     if function is None and not touch.splice:  # imported from elsewhere, as some versions have it
         return
     if function is None and not touch.defined:
@@ -180,7 +175,7 @@ def _hook_function(host: Any, touch: Any, module: types.ModuleType) -> None:
         raise HostError(_refusal(host, module, f"{touch.function} is no plain Python function"))
     if touch.splice and ON_DISK in function.__code__.co_names:
         code = function.__code__
-        _hooks[key] = Hook(host.name, module, function, code, code, lambda: None)
+        _hooks[function] = Hook(host.name, module, touch.function, function, code, code, lambda: None)
         return
     seams = module.__dict__.get(GLOBAL) or Seams()
     if touch.splice:
@@ -199,6 +194,8 @@ def _hook_function(host: Any, touch: Any, module: types.ModuleType) -> None:
     def undo() -> None:
         if function.__code__ is extended:
             function.__code__ = original
+        if _runs(extended):  # in another thread, to its end
+            return
         forget()
         seams.around.pop(touch.function, None)
         seams.originals.pop(touch.function, None)
@@ -210,7 +207,18 @@ def _hook_function(host: Any, touch: Any, module: types.ModuleType) -> None:
     except BaseException:
         undo()
         raise
-    _hooks[key] = Hook(host.name, module, function, original, extended, undo)
+    _hooks[function] = Hook(host.name, module, touch.function, function, original, extended, undo)
+
+
+def _runs(code: types.CodeType) -> bool:
+    """Whether some thread is within this code now."""
+    for top in sys._current_frames().values():
+        frame: types.FrameType | None = top
+        while frame is not None:
+            if frame.f_code is code:
+                return True
+            frame = frame.f_back
+    return False
 
 
 def _reach(module: types.ModuleType, path: str) -> Any:
@@ -326,11 +334,11 @@ def _wrapped_code(touch: Any, function: types.FunctionType) -> types.CodeType:
     free = code.co_freevars
     text = (
         f"def _provide({', '.join(free)}):\n"
-        f"    def {name}({', '.join(filter(None, given))}):\n"
-        f"        {'; '.join(free) or 'pass'}\n"
-        f"        return {GLOBAL}.around[{touch.function!r}]({', '.join(filter(None, passed))})\n"
+        f"    def {name}({', '.join(filter(None, given))}): {'; '.join([*free, ''])}"
+        f"return {GLOBAL}.around[{touch.function!r}]({', '.join(filter(None, passed))})\n"
     )
-    return find_code(find_code(compile(text, code.co_filename, "exec", dont_inherit=True), "_provide"), name)
+    new = find_code(find_code(compile(text, code.co_filename, "exec", dont_inherit=True), "_provide"), name)
+    return new.replace(co_firstlineno=code.co_firstlineno)  # inspect.getsource and tracebacks show the host's function
 
 
 def _source(host: Any, module: types.ModuleType) -> tuple[str, str]:
