@@ -22,7 +22,6 @@ PACKAGES = [
     "onnx",
     "onnxruntime",
     "onnxslim",
-    "wrapt",
 ]
 
 
