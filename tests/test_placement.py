@@ -173,6 +173,16 @@ def test_inside_keeps_rows_and_arguments() -> None:
     assert yolo_attn.remove(text) == CLASSIC
 
 
+def test_inside_c3k2_leaves_one_by_which_the_host_knows_yolo11() -> None:
+    d = {"nc": 2, "backbone": [[-1, 1, "Conv", [64, 3, 2]], [-1, 2, "C3k2", [64, False, 0.25]]]}
+    d["head"] = [[-1, 2, "C3k2", [64, True]], [[1, 2], 1, "Detect", ["nc"]]]
+    new = yolo_attn.insert(d, "SE", where="inside")
+    assert new["backbone"][1] == [-1, 2, "C3k2Attention", [64, False, 0.25, {"module": "SE"}]]
+    assert new["head"] == d["head"] and yolo_attn.remove(new) == d
+    with pytest.raises(UsageError, match="YOLO11's detection head; leave one as it is"):
+        yolo_attn.insert(d, "SE", where=["inside", "inside-head"])
+
+
 def test_several_places_take_a_row_once_but_inside_and_behind_both() -> None:
     once = yolo_attn.insert(base("yolov5"), "ECA", where=["backbone", "P4", "backbone-last2"])
     assert once == yolo_attn.insert(base("yolov5"), "ECA", where="backbone")

@@ -189,6 +189,24 @@ def test_another_kind_of_equal_shape_is_not_taken_for_it() -> None:
     assert all(torch.equal(swapped.state_dict()[k], fresh[k]) for k in report.attention)
 
 
+@pytest.mark.parametrize("letter", ["n", "m"])
+def test_inside_yolo11_every_tensor_keeps_its_name_and_the_outputs_are_equal(letter: str) -> None:
+    """From m on, the host makes every C3k2 of C3k blocks, whatever its row says."""
+    tasks = pytest.importorskip("ultralytics.nn.tasks")
+    if not hasattr(tasks, "C3k2"):  # before 8.3
+        pytest.skip("this ultralytics has no C3k2")
+    d = config.read(config.require("yolo11n.yaml"))
+    d = {**d, "nc": 3, "scales": {"n": [0.5, 0.125, 1024], "m": [0.5, 0.125, 512]}, "scale": letter}
+    base = plant(DetectionModel(d, verbose=False)).eval()
+    new = yolo_attn.insert(d, "SEAttention", where="inside", start="identity")
+    model = DetectionModel(new, verbose=False).eval()
+    report = yolo_attn.transfer(base, model)
+    assert report.fraction == 1 and all(t == s for t, s in report.mapping.items())
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(model(x)[0], base(x)[0])
+
+
 def test_inside_and_behind_exchange_the_detector() -> None:
     source, model = plant(build(attended("SEAttention", "inside"))), build(attended("SEAttention"))
     report = yolo_attn.transfer(source, model)

@@ -98,6 +98,7 @@ def insert(
                 _attend_inside(node, module, options, name)
             else:
                 graph.insert(node, _tail(module, options), node, graph.readers(node))
+    _check_plain_left(graph, name)
     if text is None:
         return {**deepcopy(d), **deepcopy(graph.parts())}
     return _render(text, name, graph)
@@ -383,6 +384,16 @@ def _attend_inside(node: Node, module: str, options: list[Any], name: str) -> No
     if positional:
         raise UsageError(f"{name}, row {node.old}: inside a block the options of {module} go by name.")
     node.tail = [node.tail[0], node.module + "Attention", [*node.args, {"module": module, **deepcopy(named)}]]
+
+
+def _check_plain_left(graph: Graph, name: str) -> None:
+    """The ultralytics host gives a model YOLO11's form of detection head because it meets one of these rows."""
+    modules = {n.module for n in graph.nodes}
+    if "C3k2Attention" in modules and not modules & {"C3k2", "A2C2f", "C2fCIB"}:
+        raise UsageError(
+            f"{name}: with attention inside every C3k2 none is left by which the host knows YOLO11's detection head; "
+            f"leave one as it is, e.g. where='inside' for the backbone alone."
+        )
 
 
 # -- recognising ---------------------------------------------------------------------------------------------------

@@ -111,6 +111,8 @@ def place(
     except Mismatch as exc:
         raise RowError(f"{spot}: {m.__name__}: {exc}.") from exc
     shown = [*call.args, dict(call.kwargs)] if call.kwargs else list(call.args)
+    if "model_scale" in binding.signature.parameters:
+        call.kwargs.setdefault("model_scale", str(d.get("scale") or next(iter(d.get("scales") or ()), "")))
     return Builder(m, call, spot), call.c2, call.n, shown
 
 

@@ -19,7 +19,7 @@ import yolo_attn
 from yolo_attn import registry
 from yolo_attn.errors import RowError, UnknownModuleError
 from yolo_attn.modules._conv import Conv, attention_of, fuse
-from yolo_attn.modules.blocks import C3SE, C2fAttention, C3Attention, SEConv
+from yolo_attn.modules.blocks import C3SE, C2fAttention, C3Attention, C3k2Attention, SEConv
 
 ATTENTION = [n for k in ("channel", "spatial", "both") for n in registry.list_modules(kind=k)]
 IDENTITY = [n for n in ATTENTION if "start" in registry.get_entry(n).binding.signature.parameters]
@@ -81,6 +81,26 @@ def test_without_attention_it_is_the_hosts_block(which: int, c1: int, c2: int, n
         y.square().sum().backward()
         z.square().sum().backward()
         assert torch.equal(a.grad, b.grad)
+
+
+@pytest.mark.parametrize("options", [{}, {"c3k": True}, {"e": 0.25, "g": 2, "shortcut": False}], ids=str)
+@pytest.mark.parametrize("attention", [None, *IDENTITY])
+def test_c3k2_is_the_hosts_while_attention_is_the_identity(attention: str | None, options: dict[str, Any]) -> None:
+    blocks = pytest.importorskip("ultralytics.nn.modules.block")
+    if not hasattr(blocks, "C3k2"):
+        pytest.skip("this ultralytics has no C3k2")
+    host = randomize(blocks.C3k2(16, 32, 2, **options)).eval()
+    start = {} if attention is None else {"start": "identity"}
+    own = C3k2Attention(16, 32, 2, **options, module=attention, **start).eval()
+    missing, unexpected = own.load_state_dict(host.state_dict(), strict=False)
+    assert not unexpected and all(".attn." in k for k in missing) and bool(missing) <= (attention is not None)
+    x = torch.randn(2, 16, 9, 7)
+    assert torch.equal(own(x), host(x))
+
+
+def test_c3k2_with_attention_of_its_own_is_refused() -> None:
+    with pytest.raises(ValueError, match="has attention of its own"):
+        C3k2Attention(8, 8, 1, True, 0.5, True)
 
 
 @pytest.mark.parametrize("place", ["inside", "after"])

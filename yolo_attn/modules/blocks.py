@@ -1,11 +1,11 @@
-"""YOLO blocks with attention inside: Conv, C3 and C2f, each with any registered module.
+"""YOLO blocks with attention inside: Conv, C3, C2f and C3k2, each with any registered module.
 
-No paper's: the blocks are YOLOv5's C3 (a cross-stage partial stage, https://arxiv.org/abs/1911.11929) and YOLOv8's
-C2f, with attention on the residual branch of each bottleneck, where figure 3 of https://arxiv.org/abs/1709.01507 puts
-it, or once behind the block.
+No paper's: the blocks are YOLOv5's C3 (a cross-stage partial stage, https://arxiv.org/abs/1911.11929), YOLOv8's C2f
+and YOLO11's C3k2, with attention on the residual branch of each bottleneck, where figure 3 of
+https://arxiv.org/abs/1709.01507 puts it, or once behind the block.
 
-Equal to: the hosts' ``Conv``, ``C3`` and ``C2f`` with the same weights, bit for bit, while the attention is the
-identity. Every parameter of those keeps its name, attention is added as ``m.0.attn`` or ``attn``, so a checkpoint of
+Equal to: the hosts' ``Conv``, ``C3``, ``C2f`` and ``C3k2`` with the same weights, bit for bit, while the attention is
+the identity. Every parameter of those keeps its name, attention is added as ``m.0.attn`` or ``attn``, so a checkpoint of
 the plain detector loads by name.
 """
 
@@ -20,7 +20,7 @@ from ..registry import check_class, register
 from ._base import check_flag
 from ._conv import Conv, attention_of, check_widths, hidden_width
 
-__all__ = ["C3CA", "C3CBAM", "C3ECA", "C3SE", "C2fAttention", "C3Attention", "SEConv"]
+__all__ = ["C3CA", "C3CBAM", "C3ECA", "C3SE", "C2fAttention", "C3Attention", "C3k2Attention", "SEConv"]
 
 PLACES = ("inside", "after")
 
@@ -79,12 +79,16 @@ class AttentionBottleneck(nn.Module):
         g: Groups of the second convolution.
         k: Kernel sizes of the two convolutions.
         attn: The attention module, or None.
+        e: Channels between the convolutions as a fraction of c.
     """
 
-    def __init__(self, c: int, shortcut: bool, g: int, k: tuple[int, int], attn: nn.Module | None) -> None:
+    def __init__(
+        self, c: int, shortcut: bool, g: int, k: tuple[int, int], attn: nn.Module | None, e: float = 1.0
+    ) -> None:
         super().__init__()
-        self.cv1 = Conv(c, c, k[0])
-        self.cv2 = Conv(c, c, k[1], g=g)
+        hidden = hidden_width(type(self).__name__, c, e, g)
+        self.cv1 = Conv(c, hidden, k[0])
+        self.cv2 = Conv(hidden, c, k[1], g=g)
         self.attn = nn.Identity() if attn is None else attn
         self.add = shortcut
 
@@ -123,6 +127,8 @@ class C3Attention(nn.Module):
             or a `module` that does not keep the shape.
     """
 
+    kernels = (1, 3)  # of the two convolutions of each bottleneck
+
     def __init__(
         self,
         c1: int,
@@ -143,7 +149,10 @@ class C3Attention(nn.Module):
         self.cv2 = Conv(c1, c)
         self.cv3 = Conv(2 * c, c2)
         self.m = nn.Sequential(
-            *(AttentionBottleneck(c, shortcut, g, (1, 3), _inside(place, module, c, name, options)) for _ in range(n))
+            *(
+                AttentionBottleneck(c, shortcut, g, self.kernels, _inside(place, module, c, name, options))
+                for _ in range(n)
+            )
         )
         self.attn = attention_of(module, c2, name, options) if place == "after" else nn.Identity()
 
@@ -299,4 +308,75 @@ class C2fAttention(nn.Module):
         return self.attn(self.cv2(torch.cat(y, 1)))
 
 
+class C3kAttention(C3Attention):
+    """C3k with attention, the C3 of 3x3 convolutions that YOLO11 puts into its C3k2: (B, c1, H, W) -> (B, c2, H, W)."""
+
+    kernels = (3, 3)
+
+
+@register(
+    "C3k2Attention",
+    aliases=("C3k2_Attention",),
+    paper="Squeeze-and-Excitation Networks (figure 3) in YOLO11's C3k2",
+    arxiv="1709.01507",
+    kind="block",
+    oracle="ultralytics C3k2",
+    use="in place of a C3k2 row (YOLO11, YOLO26): attention in each bottleneck; C3k2's weights load by name",
+)
+class C3k2Attention(C2fAttention):
+    """C3k2 with attention, (B, c1, H, W) -> (B, c2, H, W).
+
+    In a row: ``[-1, 2, C3k2Attention, [256, False, 0.25, {module: SE}]]``.
+
+    Args:
+        c1: Input channels.
+        c2: Output channels.
+        n: Inner blocks.
+        c3k: Whether they are C3k of two bottlenecks each, instead of single bottlenecks.
+        e: Hidden channels as a fraction of c2.
+        attn: Of the host's block, its own attention; with it there is no form of this one.
+        g: Groups of the 3x3 convolutions.
+        shortcut: Whether the bottlenecks add their input.
+        module: A registered attention module, by name; None for a plain C3k2.
+        place: ``inside`` each bottleneck, or once ``after`` the block.
+        model_scale: The letter of the model, which the parser knows: at m, l and x every C3k2 has `c3k`.
+        options: Passed on to the attention module, e.g. ``reduction``.
+
+    Raises:
+        UnknownModuleError: No module of that name.
+        ValueError: As :class:`C2fAttention`, and `attn`.
+    """
+
+    def __init__(
+        self,
+        c1: int,
+        c2: int,
+        n: int = 1,
+        c3k: bool = False,
+        e: float = 0.5,
+        attn: bool = False,
+        g: int = 1,
+        shortcut: bool = True,
+        *,
+        module: str | type | None = "SEAttention",
+        place: str = "inside",
+        model_scale: str = "",
+        **options: Any,
+    ) -> None:
+        super().__init__(c1, c2, n, shortcut, g, e, module=module, place=place, **options)
+        name = type(self).__name__
+        if check_flag(attn, f"{name}: attn"):
+            raise ValueError(f"{name}: a C3k2 with attn has attention of its own; leave that row as it is")
+        c = hidden_width(name, c2, e, g)
+        inner: dict[str, Any] = {"module": module, **options} if place == "inside" else {"module": None}
+
+        def block() -> nn.Module:
+            if check_flag(c3k, f"{name}: c3k") or model_scale in ("m", "l", "x"):
+                return C3kAttention(c, c, 2, shortcut, g, **inner)
+            return AttentionBottleneck(c, shortcut, g, (3, 3), _inside(place, module, c, name, options), e=0.5)
+
+        self.m = nn.ModuleList(block() for _ in range(n))
+
+
 check_class(AttentionBottleneck)
+check_class(C3kAttention)
