@@ -1,7 +1,8 @@
-"""Declare a classic host's layers safe for ``torch.load(weights_only=True)``, the default since torch 2.6.
+"""Declare an older host's layers safe for ``torch.load(weights_only=True)``, the default since torch 2.6.
 
-Classic YOLOv5 pickles whole models. Up to v7.0 it loads them with a plain ``torch.load(path)``, which under torch
-2.6 and later ends in an error: a training dies in its last step, where it strips its own checkpoint.
+The hosts pickle whole models. Classic YOLOv5 up to v7.0 and ultralytics before 8.2.42 load them with a plain
+``torch.load(path)``, which under torch 2.6 and later ends in an error: a training dies in its last step, where it
+strips its own checkpoint.
 
 What is declared is less than the classes: empty instances, no constructors (:mod:`yolo_attn.safe`), of layers that
 compute and do nothing else; numbers of NumPy's plain types, whose descriptions a file cannot alter.
@@ -9,11 +10,13 @@ compute and do nothing else; numbers of NumPy's plain types, whose descriptions 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import pickle
 import secrets
 import sys
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any, Callable
 
@@ -21,19 +24,24 @@ __all__ = ["READERS", "declare", "load_modules"]
 
 KIT = __name__.rpartition(".patches")[0]
 
-# Of torch.nn: what YOLOv5's layers are made of.
+# Of torch.nn: what the hosts' layers are made of.
 TORCH = """
     Sequential ModuleList ModuleDict Identity Conv1d Conv2d ConvTranspose2d Linear BatchNorm2d LayerNorm GroupNorm
     MaxPool2d AvgPool2d AdaptiveAvgPool2d AdaptiveMaxPool2d Upsample Dropout Flatten ZeroPad2d MultiheadAttention SiLU
     ReLU ReLU6 LeakyReLU ELU GELU Mish Hardswish Hardsigmoid Sigmoid Tanh Softmax PReLU Softplus Hardtanh
+    BCEWithLogitsLoss
 """
 # Modules of the hosts that are no layers: run or built, they open files and addresses that their arguments name.
 READERS = frozenset({"AutoShape", "DetectMultiBackend", "AutoBackend"})
 NUMBERS = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
 
 
-def declare(module: ModuleType) -> Callable[[], None] | None:
-    """Declare the layers of the host that `module`, its ``models.yolo``, belongs to.
+def declare(module: ModuleType, beside: Iterable[str] = ()) -> Callable[[], None] | None:
+    """Declare the layers of the host that `module`, its parser's, belongs to, and what else its checkpoints hold.
+
+    Args:
+        module: ``models.yolo``, or ``ultralytics.nn.tasks``.
+        beside: Full names of further classes, whose attributes do nothing when read or set.
 
     Returns:
         A function that takes the declarations back, or None where torch has none of this.
@@ -45,18 +53,22 @@ def declare(module: ModuleType) -> Callable[[], None] | None:
         return None
     load_modules()
     package = module.__name__.rpartition(".")[0]
-    homes = [sys.modules.get(f"{package}.{n}") for n in ("yolo", "common", "experimental")]
     layers = {
         (c, f"{home.__name__}.{name}")
-        for home in homes
-        if home is not None
+        for home in [m for n, m in sys.modules.items() if n.startswith(f"{package}.") and isinstance(m, ModuleType)]
         for name, c in vars(home).items()
         if isinstance(c, type) and issubclass(c, torch.nn.Module) and c.__module__ == home.__name__
         if c.__name__ not in READERS
     }
+    for name in beside:
+        home, _, cls = name.rpartition(".")
+        with contextlib.suppress(ImportError, AttributeError):  # not in every version
+            layers.add((getattr(importlib.import_module(home), cls), name))
     # Besides its own name each has those that older releases saved it under: `Model`, and in the package without
     # the package's.
-    aliases = sorted({(c, n) for c, name in layers for n in (name, name[name.index("models.") :])}, key=lambda a: a[1])
+    aliases = sorted(
+        {(c, n) for c, name in layers for n in (name, name[max(name.find("models."), 0) :])}, key=lambda a: a[1]
+    )
     classes = [getattr(torch.nn, n) for n in TORCH.split() if hasattr(torch.nn, n)]
     mine = [*safe.declare([*classes, *(c for c, _ in layers)], aliases), *_numbers()]
     torch.serialization.add_safe_globals(mine)

@@ -16,6 +16,8 @@ Why each touch is there:
   pixel at any size.
 - ``engine.trainer.BaseTrainer.run_callbacks`` announces each batch in every process of a run; a model's ``schedule``
   (freezing, learning rate of attention) is followed there, whatever trainer class is at work.
+- ``engine.exporter.Exporter.export_onnx``, in versions that leave the choice of torch's exporter to torch, was written for
+  the first one; since torch 2.9 they would get another, which asks for a package that none of them brings.
 - ``utils.checks.check_font`` asks the network for a font, seconds a try, also where there is none; offline, the
   font that matplotlib brings serves.
 """
@@ -29,7 +31,8 @@ from types import ModuleType
 from typing import Any, Callable
 
 from . import Host, Touch
-from .safe_classes import load_modules
+from .safe_classes import declare, load_modules
+from .yolov5_dated import first_exporter
 from .yolov5_shared import intersect_dicts
 
 __all__ = ["HOST"]
@@ -109,6 +112,11 @@ def _run_callbacks(original: Callable[..., Any], self: Any, event: str, *rest: A
     return original(self, event, *rest, **more)
 
 
+def _export_onnx(original: Callable[..., Any], self: Any, *rest: Any, **more: Any) -> Any:
+    with first_exporter():
+        return original(self, *rest, **more)
+
+
 def _font(original: Callable[..., Any], font: str = "Arial.ttf") -> Any:
     """Without a network, take a font that is here instead of waiting for one that is not."""
     utils = sys.modules["ultralytics.utils"]
@@ -120,10 +128,26 @@ def _font(original: Callable[..., Any], font: str = "Arial.ttf") -> Any:
     return installed or str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
 
 
-def _prepare(module: ModuleType) -> None:
-    """Where the host reads checkpoints by declared classes only, have the kit's declared before it reads one."""
+# What the checkpoints of versions without a `torch_load` of their own hold beside layers: arguments and losses.
+BESIDE = (
+    "ultralytics.utils.IterableSimpleNamespace",
+    *(
+        f"ultralytics.utils.loss.v8{task}Loss"
+        for task in ("Detection", "Segmentation", "Pose", "OBB", "Classification")
+    ),
+    *(f"ultralytics.utils.loss.{n}" for n in ("BboxLoss", "RotatedBboxLoss", "KeypointLoss")),
+    *(f"ultralytics.utils.tal.{n}" for n in ("TaskAlignedAssigner", "RotatedTaskAlignedAssigner")),
+)
+
+
+def _prepare(module: ModuleType) -> Callable[[], None] | None:
+    """Where checkpoints are read by declared classes only, have them declared before the host reads one."""
     if importlib.import_module(f"{KIT}.plugins").safe_load():
         load_modules()
+    own_load = hasattr(sys.modules.get("ultralytics.utils.patches"), "torch_load")  # asks torch for all classes
+    if module.__name__ != "ultralytics.nn.tasks" or own_load:
+        return None
+    return declare(module, BESIDE)
 
 
 HOST = Host(
@@ -155,6 +179,9 @@ HOST = Host(
             "BaseTrainer.run_callbacks",
             "freezing and learning rate: `schedule`",
             _run_callbacks,
+        ),
+        Touch(
+            "ultralytics.engine.exporter", "Exporter.export_onnx", "older ones: torch's first exporter", _export_onnx
         ),
         Touch("ultralytics.utils.checks", "check_font", "no wait for a font without a network", _font),
     ),

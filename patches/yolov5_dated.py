@@ -7,7 +7,8 @@ host's module that uses such a name sees a NumPy that has it, under its own glob
 The loss of v6.0 and v6.1 clamps whole numbers with a bound of type float, which torch refuses since 1.11; v6.2
 wrote the bound as a whole number, and so does the code that stands in here.
 
-``export.py`` was written for the exporter that torch calls by ``dynamo=False`` since 2.9.
+``export.py`` was written for the exporter that torch calls by ``dynamo=False`` since 2.9, and so was ultralytics before
+8.3.200 or so.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, Callable
 
-__all__ = ["exporter", "font_with_size", "mend_loss", "supply"]
+__all__ = ["exporter", "first_exporter", "font_with_size", "mend_loss", "supply"]
 
 DROPPED: dict[str, Any] = {"int": int, "float": float, "bool": bool, "object": object, "trapz": "trapezoid"}
 
@@ -72,6 +73,13 @@ def exporter(script: Path) -> Iterator[None]:
     if not beside or "torch.onnx.export(" not in text or "dynamo" in text:
         yield
         return
+    with first_exporter():
+        yield
+
+
+@contextlib.contextmanager
+def first_exporter() -> Iterator[None]:
+    """Have `torch.onnx.export` be the exporter that it was before torch 2.9 chose another, unless its caller chooses."""
     import torch
 
     original = torch.onnx.export

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 import torch
+from classic_host import base, get
 from conftest import ROOT, run_python
 from test_configs import tensors
 from ultralytics.nn import tasks
@@ -18,6 +21,8 @@ from ultralytics.nn import tasks
 import yolo_attn
 from yolo_attn import data
 from yolo_attn.flops import at_full_size
+
+__all__ = ["base"]  # a fixture
 
 MODELS = {
     "yolov8n.yaml": "DetectionModel",
@@ -114,19 +119,24 @@ def test_a_worker_of_several_gpus(tmp_path: Path, who: str) -> None:
 
 
 OLD = """
-import json, sys, hashlib
+import json, logging, sys, hashlib
 import torch
 {first}
 import ultralytics
 from ultralytics.nn import tasks
-model = None
+from ultralytics.utils import LOGGER
+lines = []
+handler = logging.Handler()
+handler.emit = lambda record: lines.append(record.getMessage().strip())
+LOGGER.addHandler(handler)
 torch.manual_seed(0)
-model = tasks.DetectionModel(sys.argv[1], verbose=False)
+model = tasks.DetectionModel(sys.argv[1])
 digest = hashlib.sha256()
 for key, value in model.state_dict().items():
     digest.update(key.encode() + value.numpy().tobytes())
-rows = [[m.i, m.f, m.type, m.np] for m in model.model]
-print("TOLD" + json.dumps([ultralytics.__version__, digest.hexdigest(), rows, model.save]))
+rows = [[m.i, m.f, m.type] for m in model.model]
+table = [line for line in lines if line[:1].isdigit()]
+print("TOLD" + json.dumps([ultralytics.__version__, digest.hexdigest(), rows, model.save, table]))
 """
 
 
@@ -138,29 +148,51 @@ def lowest() -> str:
     raise AssertionError("pyproject.toml names no ultralytics")
 
 
-@pytest.mark.slow
-def test_the_lowest_supported_version(tmp_path: Path) -> None:
-    """Equal to a hand-edited copy there too; the newest is what the other tests run on."""
-    target = tmp_path / "site"
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "-q",
-        "--no-deps",
-        "--target",
-        str(target),
-        f"ultralytics=={lowest()}",
-    ]
-    done = subprocess.run(pip, capture_output=True, text=True, check=False)
+@pytest.fixture(scope="module")
+def lowest_host(tmp_path_factory: pytest.TempPathFactory, base: Path) -> tuple[Path, tuple[str, ...]]:
+    """A folder with the lowest version, and those with what it imports; the newest is what other tests run on."""
+    needs = get("package", base).path  # pandas and such, which the classic package needs too
+    target = tmp_path_factory.mktemp("lowest")
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target)]
+    done = subprocess.run(
+        [*pip, f"ultralytics=={lowest()}", "py-cpuinfo", "hub-sdk"], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         pytest.skip(f"ultralytics {lowest()} cannot be installed here: {done.stderr.strip().splitlines()[-1:]}")
+    return target, needs
+
+
+def paths(folder: Path, needs: tuple[str, ...]) -> dict[str, str]:
+    """The environment in which the host of a folder is found first."""
+    return {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT), *needs])}
+
+
+@pytest.mark.slow
+def test_the_lowest_version_trains_and_exports(lowest_host: tuple[Path, tuple[str, ...]], tmp_path: Path) -> None:
+    """With the torch of today, whose defaults that version does not know."""
+    shapes = data.make(tmp_path / "shapes", data.Recipe(train=8, val=4, size=64))
+    argv = ["--cfg", "yolov5n_se.yaml", "--data", str(shapes), "--epochs", "1", "--img", "64", "--batch", "4"]
+    run = ["--device", "cpu", "--project", str(tmp_path), "--name", "a"]
+    trained = run_python(str(ROOT / "train_detect.py"), *argv, *run, cwd=tmp_path, env=paths(*lowest_host))
+    assert "next:" in trained.ok()
+    best = str(tmp_path / "a" / "weights" / "best.pt")
+    told = run_python("-m", "yolo_attn", "env", cwd=tmp_path, env=paths(*lowest_host)).ok()
+    assert re.search(rf"ultralytics\s+{re.escape(lowest())}", told), told
+    exported = run_python("-m", "yolo_attn", "export", best, "--imgsz", "64", cwd=tmp_path, env=paths(*lowest_host))
+    assert "proof: equal to PyTorch" in exported.ok()
+
+
+@pytest.mark.slow
+def test_the_lowest_version_builds_as_a_hand_edited_one(
+    lowest_host: tuple[Path, tuple[str, ...]], tmp_path: Path
+) -> None:
+    """Weights, rows and the printed table."""
     cfg = tmp_path / "yolov5n_gate.yaml"
     cfg.write_text((ROOT / "model_cfgs" / "yolov5_se.yaml").read_text(encoding="utf-8"), encoding="utf-8")
-    env = {"PYTHONPATH": f"{target}:{ROOT}"}
-    by_hook = run_python("-c", textwrap.dedent(OLD).format(first="import yolo_attn"), str(cfg), env=env)
-    file = target / "ultralytics" / "nn" / "tasks.py"
+    by_hook = run_python("-c", OLD.format(first="import yolo_attn"), str(cfg), env=paths(*lowest_host))
+    edited = tmp_path / "edited"
+    shutil.copytree(lowest_host[0], edited)
+    file = edited / "ultralytics" / "nn" / "tasks.py"
     text = file.read_text(encoding="utf-8")
     default = "        else:\n            c2 = ch[f]\n"
     assert text.count(default) == 1
@@ -169,7 +201,8 @@ def test_the_lowest_supported_version(tmp_path: Path) -> None:
     text = text.replace("\nimport torch\n", "\nimport torch\nfrom yolo_attn.modules.se import SEAttention\n", 1)
     file.write_text(text, encoding="utf-8")
     first = "import yolo_attn; yolo_attn.uninstall()"
-    by_hand = run_python("-c", textwrap.dedent(OLD).format(first=first), str(cfg), env=env)
+    by_hand = run_python("-c", OLD.format(first=first), str(cfg), env=paths(edited, lowest_host[1]))
     hook, hand = (json.loads(run.ok().rpartition("TOLD")[2]) for run in (by_hook, by_hand))
     assert hook[0] == lowest()
+    assert len(hook[-1]) == len(hook[2]) > 20
     assert hook == hand

@@ -45,7 +45,8 @@ from yolo_attn.errors import YoloAttnError
 root, names = sys.argv[1], json.loads(sys.argv[2])
 if root == "ultralytics":
     from ultralytics.nn import tasks
-    build = lambda name: tasks.DetectionModel(name, verbose=False)
+    tasks.LOGGER.setLevel(logging.ERROR)
+    build = tasks.DetectionModel  # writes its table as well, to nobody
     version = __import__("ultralytics").__version__
 else:
     if root == "yolov5":
