@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import compileall
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from classic_host import Classic, base, classic
 from conftest import ROOT, run_python
+from test_classic import TUTORIAL
 
 __all__ = ["base", "classic"]
 
@@ -202,22 +205,42 @@ def copied(classic: Classic, tmp_path_factory: pytest.TempPathFactory) -> Classi
     return Classic(classic.name, copy, classic.prefix, (str(folder), *classic.path))
 
 
+# Rows of registered modules from a file in the host's own dialect, then with the run-time hook as well.
+PATCHED = """
+import hashlib, sys, torch, yolo_attn
+{host}
+def digest(cfg):
+    torch.manual_seed(0)
+    return hashlib.sha256(b"".join(v.numpy().tobytes() for v in yolo.Model(cfg).state_dict().values())).hexdigest()
+hooked = [h for h in yolo_attn.installed() if "yolov5" in h]
+assert bool(hooked) == (sys.argv[2] == "hooked") and hasattr(yolo, "_yolo_attn_rows") != bool(hooked)
+first = digest(sys.argv[1])
+yolo_attn.install()
+assert not yolo_attn.parser.failures()
+print("HASHES", first, digest("yolov5n_se.yaml"))
+"""
+
+
 def test_patch_gives_a_diff_that_applies(classic: Classic, tmp_path: Path) -> None:
-    copy = tmp_path / (classic.root.name if classic.prefix else "copy")
+    """With Windows' line ends, a form feed and a path that no console's encoding holds; then the model without hooking."""
+    fork = tmp_path / "my fork \u5206\u652f"
+    copy = fork / (classic.root.name if classic.prefix else "copy")
     shutil.copytree(classic.root, copy, ignore=shutil.ignore_patterns(".git", "__pycache__", "runs", "*.jpg", "*.pt"))
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     file = copy / "models" / "yolo.py"
-    diff = run_python("-m", "yolo_attn", "patch", "--diff", str(file), cwd=tmp_path).ok()
-    changes = [line for line in diff.splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")]
-    assert [c[0] for c in changes] == list("+-+-+")
-    subprocess.run(["git", "apply", "-"], input=diff, text=True, cwd=tmp_path, check=True)
-    patched = Classic(classic.name, copy, classic.prefix, (str(tmp_path), *classic.path))
-    code = (
-        "import hashlib, torch, yolo_attn\n{host}\ntorch.manual_seed(0)\nmodel = yolo.Model('yolov5n_se.yaml')\n"
-        "assert yolo_attn.installed() and not yolo_attn.parser.failures()\n"
-        "print('HASH', hashlib.sha256(b''.join(v.numpy().tobytes() for v in model.state_dict().values())).hexdigest())\n"
-    )
-    hashes = {h.python(code, cwd=tmp_path).ok().rpartition("HASH")[2] for h in (classic, patched)}
-    assert len(hashes) == 1
+    file.write_bytes(b"# \x0c\r\n" + file.read_bytes().replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
+    ask = [sys.executable, "-m", "yolo_attn", "patch", "--diff", "yolo.py"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    diff = subprocess.run(ask, cwd=file.parent, env=env, check=True, capture_output=True).stdout
+    changes = [line for line in diff.splitlines() if line[:1] in b"+-" and line[:3] not in (b"+++", b"---")]
+    assert [c[:1] for c in changes] == [b"+", b"-", b"+", b"-", b"+"]
+    subprocess.run(["git", "apply", "-"], input=diff, cwd=tmp_path, check=True)
+    assert file.read_bytes().count(b"\r\n") == file.read_bytes().count(b"\n")
+    patched = Classic(classic.name, copy, classic.prefix, (str(fork), *classic.path))
+    cfg = tmp_path / "tutorial.yaml"
+    cfg.write_text(TUTORIAL, encoding="utf-8")
+    hooked = classic.python(PATCHED, str(cfg), "hooked", cwd=tmp_path).ok().rpartition("HASHES")[2]
+    on_disk = patched.python(PATCHED, str(cfg), "on disk", cwd=tmp_path, env={"YOLO_ATTN_HOOK": "0"}).ok()
+    assert on_disk.rpartition("HASHES")[2] == hooked
     again = run_python("-m", "yolo_attn", "patch", "--diff", str(file), cwd=tmp_path).mistake()
     assert "carries the seams already" in again

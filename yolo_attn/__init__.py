@@ -1,11 +1,13 @@
 """yolo_attn: attention for YOLO detectors, plugged into the model parser, no host file edited.
 
-Importing this package hooks the hosts (:mod:`yolo_attn.parser`); nothing heavy is imported until it is used.
+Importing this package hooks the hosts (:mod:`yolo_attn.parser`), unless ``YOLO_ATTN_HOOK=0`` is in the environment;
+nothing heavy is imported until it is used.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,4 +82,5 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-importlib.import_module(f"{__name__}.parser").install(strict=False)
+if os.environ.get("YOLO_ATTN_HOOK", "1") != "0":
+    importlib.import_module(f"{__name__}.parser").install(strict=False)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import io
 import linecache
 import sys
 import threading
@@ -305,7 +306,7 @@ def _spliced_code(
     name = f"{path} (extended by {__name__.partition('.')[0]})"
     code = find_code(compile(spliced.source, name, "exec", dont_inherit=True), touch.function)
     # Tracebacks and inspect.getsource read this entry, and so show what runs; without a time it is never checked.
-    linecache.cache[name] = (len(spliced.source), None, spliced.source.splitlines(keepends=True), name)
+    linecache.cache[name] = (len(spliced.source), None, io.StringIO(spliced.source).readlines(), name)
     return code, lambda: linecache.cache.pop(name, None) and None
 
 

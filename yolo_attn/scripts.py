@@ -6,6 +6,7 @@ Its parser then lives in ``__main__``, where no import hook sees it; so the file
 from __future__ import annotations
 
 import builtins
+import io
 import linecache
 import sys
 import tokenize
@@ -27,7 +28,7 @@ def run_parser(script: Path) -> bool:
     except (SpliceError, SyntaxError):
         return False
     name = f"{script} (extended by {__name__.partition('.')[0]})"
-    linecache.cache[name] = (len(spliced.source), None, spliced.source.splitlines(keepends=True), name)
+    linecache.cache[name] = (len(spliced.source), None, io.StringIO(spliced.source).readlines(), name)
     code = compile(spliced.source, name, "exec", dont_inherit=True)
     main = types.ModuleType("__main__")
     main.__dict__.update({"__file__": str(script), "__builtins__": builtins, parser.GLOBAL: parser.Seams()})

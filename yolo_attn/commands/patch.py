@@ -1,10 +1,16 @@
-"""`yolo-attn patch --diff models/yolo.py`: the hook as a diff of that very file, for those who may not hook at run time."""
+"""`yolo-attn patch --diff models/yolo.py`: the hook as a diff of that very file, for those who may not hook at run time.
+
+A file that carries the two seams builds rows that name registered modules. What the run-time hook adds beside it (the
+kit's YAMLs by name, the other dialect, `register:`) stays on when the kit is imported; ``YOLO_ATTN_HOOK=0`` in the
+environment turns it off.
+"""
 
 from __future__ import annotations
 
 import argparse
 import ast
 import difflib
+import re
 import sys
 from pathlib import Path
 
@@ -22,7 +28,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the diff: `yolo-attn patch --diff models/yolo.py | git apply`."""
-    sys.stdout.write(diff(Path(args.diff)))
+    # Bytes: a console's encoding and line ends are not the file's.
+    sys.stdout.flush()
+    sys.stdout.buffer.write(diff(Path(args.diff)).encode("utf-8"))
     return 0
 
 
@@ -46,11 +54,16 @@ def diff(path: Path) -> str:
     except SpliceError as exc:
         raise HostError(f"{path}: no parser that can be extended: could not find {exc}.") from exc
     end = "\r\n" if "\r\n" in source else "\n"
-    lines = new.splitlines(keepends=True)  # no seam moves a line
+    lines = _lines(new)  # no seam moves a line
     lines.insert(spot, f"from {__name__.rpartition('.commands')[0]} import rows as {ON_DISK}{end}")
     name = _in_repository(path)
-    changes = difflib.unified_diff(source.splitlines(keepends=True), lines, f"a/{name}", f"b/{name}")
+    changes = difflib.unified_diff(_lines(source), lines, f"a/{name}", f"b/{name}")
     return "".join(c if c.endswith("\n") else f"{c}\n\\ No newline at end of file\n" for c in changes)
+
+
+def _lines(text: str) -> list[str]:
+    """The lines as git counts them; `str.splitlines` ends one at a form feed too."""
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
 def _after_imports(source: str) -> int:
