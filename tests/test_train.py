@@ -229,6 +229,8 @@ def test_embedded_data(tmp_path: Path) -> None:
     (tmp_path / "mine" / "thesis.txt").write_text("ten years")
     with pytest.raises(DataError, match="holds other files"):
         data.make(tmp_path / "mine", recipe)
+    with pytest.raises(DataError, match="holds a data set of other numbers"):
+        data.make(tmp_path / "a", data.Recipe(train=5, val=2, size=96, seed=5))
 
 
 @pytest.mark.parametrize(

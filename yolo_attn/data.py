@@ -81,8 +81,9 @@ def make(folder: str | os.PathLike[str] | None = None, recipe: Recipe | None = N
         return data
     if target.exists() and not target.is_dir():
         raise DataError(f"{target} is a file. Give an empty or a new folder for the embedded data set.")
-    if folder is not None and target.exists() and any(target.iterdir()) and not mark.is_file():
-        raise DataError(f"{target} holds other files. Give an empty or a new folder for the embedded data set.")
+    if folder is not None and target.exists() and any(target.iterdir()):
+        found = "a data set of other numbers" if mark.is_file() else "other files"
+        raise DataError(f"{target} holds {found}. Give an empty or a new folder for the embedded data set.")
     draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         shutil.rmtree(draft, ignore_errors=True)
