@@ -74,3 +74,21 @@ def test_every_command_has_help() -> None:
     """The overview lists what exists, and nothing exists that it does not list."""
     files = {p.stem for p in (Path(cli.__file__).parent / "commands").glob("*.py")} - {"__init__"}
     assert files == set(cli.COMMANDS)
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_troubleshooting_quotes_what_is_printed(name: str) -> None:
+    """Each message of the table stands in the code, but for the two that a host prints."""
+    code = "\n".join(p.read_text(encoding="utf-8") for d in ("yolo_attn", "patches") for p in (ROOT / d).rglob("*.py"))
+    code = re.sub(r"[\"']\s*\n\s*f?[\"']", "", re.sub(r"\{[^{}\n]*\}", "0", code))  # joined literals; fields are figures
+    table = text(name).split("`cannot hook ...`")[0].rpartition("| --- | --- |")[2]
+    table += "`cannot hook ...`" + text(name).split("`cannot hook ...`")[1].partition("\n\n")[0]
+    messages = re.findall(r"^\| `([^`]*)` \|", table, re.MULTILINE)
+    assert len(messages) >= 13
+    for message in messages:
+        if message.startswith("expected input"):
+            continue
+        for part in re.split(r"\.\.\.|'[^']*'|, but |\bmy_attn\.py\b|1e-04", message):
+            wanted = re.sub(r"\d+", "0", part).strip(" :")
+            if len(wanted) > 3:
+                assert wanted in code, (message, wanted)

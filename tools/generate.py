@@ -86,10 +86,30 @@ def _options(entry: Any) -> list[str]:
 
 def tables(language: str) -> dict[str, str]:
     """Return the generated tables of a README, by the name of their markers."""
+    from yolo_attn.patches import HOSTS
+
+    from yolo_attn import config
     from yolo_attn import tables as text
 
-    rows = json.loads(CATALOG.read_text(encoding="utf-8"))
-    return {"modules": text.modules(rows, language), "configs": text.configs(language), "hosts": text.hosts(language)}
+    rows, yamls = json.loads(CATALOG.read_text(encoding="utf-8")), config.list_configs()
+    functions = sum(len(h.touches) for h in HOSTS)
+    said = {
+        "en": ("All {} with paper, cost and proof", "All {} YAMLs", "All {} functions that are replaced, and why"),
+        "zh": ("全部 {} 个：论文、开销与对照验证（说明为英文）", "全部 {} 个 YAML（说明为英文）",
+               "全部 {} 个被替换的函数及原因（说明为英文）"),
+    }[language]  # fmt: skip
+    return {
+        "kinds": text.kinds(rows, language),
+        "modules": folded(said[0].format(len(rows)), text.modules(rows, language)),
+        "configs": folded(said[1].format(len(yamls)), text.configs(language)),
+        "hosts": text.hosts(language),
+        "touched": folded(said[2].format(functions), text.touched(language)),
+    }
+
+
+def folded(summary: str, table: str) -> str:
+    """Return a table that a page shows on a click."""
+    return f"<details>\n<summary>{summary}</summary>\n\n{table}\n\n</details>"
 
 
 def fill(readme: str, parts: dict[str, str]) -> str:

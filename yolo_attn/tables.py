@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["catalog", "configs", "grid", "hosts", "modules"]
+__all__ = ["KINDS", "catalog", "configs", "grid", "hosts", "kinds", "modules", "touched"]
 
 WORDS = {
     "en": {
@@ -16,10 +16,17 @@ WORDS = {
     },
     "zh": {
         "module": "模块", "aliases": "别名", "paper": "论文", "attends": "作用于", "weights": "参数量",
-        "flops": "MFLOPs", "nodes": "ONNX 节点", "identity": "恒等起步", "oracle": "对照验证", "use": "适用场景",
-        "config": "配置", "where": "说明", "host": "宿主", "touched": "改动的函数", "why": "原因", "tested": "已测版本",
+        "flops": "MFLOPs", "nodes": "ONNX 节点", "identity": "恒等初始化", "oracle": "对照验证", "use": "适用场景",
+        "config": "配置", "where": "说明", "host": "宿主", "touched": "被替换的函数", "why": "原因", "tested": "已测试的版本",
     },
 }  # fmt: skip
+
+
+# What a module attends to, in the order of the lists.
+KINDS = {
+    "en": {"channel": "channel", "spatial": "spatial", "both": "both", "block": "block", "fusion": "fusion"},
+    "zh": {"channel": "通道", "spatial": "空间", "both": "通道与空间", "block": "块（block）", "fusion": "特征融合"},
+}
 
 
 def catalog() -> list[dict[str, Any]]:
@@ -48,10 +55,17 @@ def modules(rows: list[dict[str, Any]], language: str = "en") -> str:
         )
         aliases = ", ".join(f"`{a}`" for a in r["aliases"])
         body.append(
-            [f"`{r['name']}`", aliases, paper, r["kind"], f"{r['params']:,}", f"{r['mflops']:g}", str(r["nodes"]["count"]), r["identity"] or "-",
+            [f"`{r['name']}`", aliases, paper, KINDS[language][r["kind"]], f"{r['params']:,}", f"{r['mflops']:g}", str(r["nodes"]["count"]), r["identity"] or "-",
              r["oracle"], r["use"]]
         )  # fmt: skip
     return markdown(head, body)
+
+
+def kinds(rows: list[dict[str, Any]], language: str = "en") -> str:
+    """Return the short table: the names of the modules by what they attend to."""
+    w = WORDS[language]
+    body = [[word, ", ".join(f"`{r['name']}`" for r in rows if r["kind"] == k)] for k, word in KINDS[language].items()]
+    return markdown([w["attends"], w["module"]], body)
 
 
 def configs(language: str = "en", names: list[str] | None = None) -> str:
@@ -76,16 +90,22 @@ def summary(path: Path) -> str:
 
 
 def hosts(language: str = "en") -> str:
-    """Return the table of hosts: what is touched and why, what was tested."""
+    """Return the short table of hosts: which versions were tested."""
     from .patches import HOSTS
 
     w = WORDS[language]
-    head = [w[k] for k in ("host", "touched", "why", "tested")]
-    body = []
-    for h in HOSTS:
-        for k, t in enumerate(h.touches):
-            body.append([h.name if not k else "", f"`{t.module}.{t.function}`", t.why, h.supported() if not k else ""])
-    return markdown(head, body)
+    return markdown([w["host"], w["tested"]], [[h.name, h.supported()] for h in HOSTS])
+
+
+def touched(language: str = "en") -> str:
+    """Return the table of what is changed in each host, in memory, and why."""
+    from .patches import HOSTS
+
+    w = WORDS[language]
+    rows = [
+        [h.name if not k else "", f"`{t.module}.{t.function}`", t.why] for h in HOSTS for k, t in enumerate(h.touches)
+    ]
+    return markdown([w[k] for k in ("host", "touched", "why")], rows)
 
 
 def grid(head: list[str], rows: list[list[str]]) -> str:

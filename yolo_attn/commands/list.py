@@ -8,8 +8,6 @@ from typing import Any
 from .. import tables
 from ..errors import ConfigError, UnknownModuleError, did_you_mean
 
-KINDS = ("channel", "spatial", "both", "block", "fusion")
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
@@ -19,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="one module in full, by name or alias; with --configs, the YAMLs that have it in their name",
     )
     parser.add_argument("--configs", action="store_true", help="list the model YAMLs instead")
-    parser.add_argument("--kind", choices=KINDS, help="only modules of this kind")
+    parser.add_argument("--kind", choices=[*tables.KINDS["en"]], help="only modules of this kind")
     parser.add_argument("--markdown", action="store_true", help="as the README's table")
 
 
