@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import yolo_attn
-from yolo_attn import registry
+from yolo_attn import registry, rows
 from yolo_attn.binding import Binding, Mismatch
 from yolo_attn.errors import RegistryError, UnknownModuleError
 
@@ -68,6 +68,20 @@ def test_unknown_name_suggests() -> None:
         yolo_attn.get_module("SEAttenton")
 
 
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("SEAttenton", "SEAttention"), ("yolo_attn.SEAttenton", "SEAttention"), ("eca", "ECA"), ("Cnov", "Conv"), ("Min", "Mine")],
+)  # fmt: skip
+def test_an_unknown_row_names_file_row_and_the_nearest(name: str, near: str) -> None:
+    rows_of = {"yaml_file": "my.yaml", "backbone": [[-1, 1, "Conv", [8]]], "head": [[-1, 1, name, []]]}
+
+    def host_lookup() -> Any:
+        raise KeyError(name)
+
+    with pytest.raises(UnknownModuleError, match=rf"^my\.yaml, row 1 \(head\).*'{name}'.*Did you mean '{near}'"):
+        rows.find(name, [], 1, {**rows_of, "register": {"Mine": "mine.py:Mine"}}, host_lookup)
+
+
 @pytest.mark.parametrize("attribute", ["i", "f", "type", "np"])
 def test_names_that_the_parser_overwrites_are_refused(attribute: str) -> None:
     namespace: dict[str, Any] = {"nn": nn}
@@ -117,6 +131,7 @@ def half(c: Any) -> Any:
         ("channels, *, reduction=16", [], 256, 1, [256], {}, 256, 1),
         ("channels, *, reduction=16", [512], 256, 1, [256], {}, 256, 1),  # nominal width, scaled
         ("channels, *, reduction=16", [256], 256, 1, [256], {}, 256, 1),  # true width
+        ("channels, *, reduction=16", [512.0], 256, 1, [256], {}, 256, 1),
         ("channels, *, reduction=16", [{"reduction": 8}], 256, 1, [256], {"reduction": 8}, 256, 1),
         ("channels, *, reduction=16", [512, 8], 256, 1, [256], {"reduction": 8}, 256, 1),  # the field's habit
         ("channels, reduction=16, k=3", [512, 8, 5], 256, 1, [256, 8, 5], {}, 256, 1),
@@ -149,6 +164,7 @@ def test_binding(
 @pytest.mark.parametrize(
     ("parameters", "row", "channels", "n", "told"),
     [
+        ("channels, *, reduction=16", [1024.0], 256, 1, "1024 channels, 512"),
         ("channels", [1024], 256, 1, "1024 channels, 512 after width scaling, but 256 arrive"),
         ("channels, *, reduction=16", [{"reductio": 8}], 256, 1, "reductio.*reduction=16"),
         ("channels, *, reduction=16", [512, 8, 9], 256, 1, "takes reduction=16|too many"),

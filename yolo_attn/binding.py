@@ -173,6 +173,8 @@ class Binding:
 
     def _drop_nominal_width(self, args: list[Any], channels: int | list[int], widen: Callable[[Any], Any]) -> None:
         """Remove a leading nominal width if it agrees with the graph; field habit writes one, nothing needs it."""
+        if args and isinstance(args[0], float) and args[0].is_integer():  # 1024.0
+            args[0] = int(args[0])
         if not args or isinstance(args[0], bool) or not isinstance(args[0], int) or isinstance(channels, list):
             return
         if not self.takes and not self._channel_free_extra(args):

@@ -64,7 +64,7 @@ def find(name: Any, args: list[Any], i: int, d: dict[str, Any], host_lookup: Cal
             found = host_lookup()
         except (KeyError, NameError, AttributeError, SyntaxError) as exc:
             raise UnknownModuleError(
-                f"{where(d, i)}: no module is called '{name}'.{did_you_mean(name, _known(d))} "
+                f"{where(d, i)}: no module is called '{name}'.{did_you_mean(_plain(name), _known(d))} "
                 f"'yolo-attn list' shows the attention modules; your own are named under 'register:' in the YAML, "
                 f"or given with --plugin FILE."
             ) from exc
@@ -186,8 +186,12 @@ def _channels(ch: list[int], f: Any, i: int) -> Any:
     return [one(x) for x in f] if isinstance(f, (list, tuple)) else one(f)
 
 
+def _plain(name: str) -> str:
+    return name[len(PREFIX) :] if name.startswith(PREFIX) else name
+
+
 def _registered(name: str, d: dict[str, Any], i: int) -> type | None:
-    plain = name[len(PREFIX) :] if name.startswith(PREFIX) else name
+    plain = _plain(name)
     own = plugins.from_yaml(plain, d, where(d, i)) if d.get("register") else None
     if own is not None:
         return own
