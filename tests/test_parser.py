@@ -226,6 +226,13 @@ def test_install_and_uninstall() -> None:
 MORE_SCENES = """
 import importlib, inspect, pickle, sys, threading
 import yolo_attn
+
+# threads that look names up at once: none sees a registry half filled
+found = []
+threads = [threading.Thread(target=lambda: found.append(yolo_attn.get_module("SEAttention"))) for _ in range(4)]
+[t.start() for t in threads]; [t.join() for t in threads]
+assert len(found) == 4 and len(set(found)) == 1
+
 from yolo_attn import parser
 from ultralytics.nn import tasks
 from ultralytics.nn.tasks import parse_model as by_name

@@ -60,7 +60,10 @@ def test_duplicates_name_both_owners(clean: Any) -> None:
         yolo_attn.register("MyGate", Plain, aliases=["SE"])
     assert "MyGate" not in registry.known_names()  # all or nothing
     yolo_attn.register("MyGate", Plain)
-    yolo_attn.register("MyGate", Plain)  # the same class again, as when a notebook cell is run twice
+    yolo_attn.register("MyGate", Plain, aliases=["MG"])  # the same class again, as when a notebook cell is run twice
+    with pytest.raises(RegistryError, match="'SE'"):
+        yolo_attn.register("MyGate", Plain, aliases=["SE"])
+    assert yolo_attn.get_module("MG") is Plain  # what was there stays
 
 
 def test_unknown_name_suggests() -> None:

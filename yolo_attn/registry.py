@@ -52,7 +52,9 @@ _entries: dict[str, Entry] = {}  # by name
 _names: dict[str, str] = {}  # name or alias -> name
 _by_class: dict[type, Entry] = {}
 _lock = threading.RLock()
-_loaded = False
+# Another one than the former: a thread that imports a module registers it, and must not wait for one that loads all.
+_load_lock = threading.RLock()
+_loaded = _loading = False
 
 
 def register(
@@ -107,17 +109,19 @@ def register(
     entry = Entry(name or cls.__name__, cls, Binding.of(cls, takes, out_channels), tuple(aliases), paper, arxiv, kind,
                   oracle, use, lists)  # fmt: skip
     with _lock:
-        if entry.name in _entries and _entries[entry.name].owner == entry.owner:
-            unregister(entry.name)  # the same class once more: a reloaded module or a re-run notebook cell
+        old = _entries.get(entry.name)
+        again = old is not None and old.owner == entry.owner  # a reloaded module or a re-run notebook cell
         for n in (entry.name, *entry.aliases):
             if not isinstance(n, str) or not n.strip() or n != n.strip():
                 raise RegistryError(f"cannot register {entry.owner} under {n!r}: a name is a non-empty string")
-            if n in _names:
+            if n in _names and not (again and _names[n] == entry.name):
                 other = _entries[_names[n]]
                 raise RegistryError(
                     f"cannot register {entry.owner} as '{n}': that name belongs to {other.owner}. "
                     f"Choose another name, or call yolo_attn.unregister('{other.name}') first."
                 )
+        if old is not None:
+            _forget(old)
         _entries[entry.name] = _by_class[cls] = entry
         for n in (entry.name, *entry.aliases):
             _names[n] = entry.name
@@ -179,21 +183,26 @@ def unregister(name: str) -> None:
     """Forget a module and its aliases.
 
     Raises:
-        RegistryError: No module of that name.
+        UnknownModuleError: No module of that name.
     """
+    entry = get_entry(name)
     with _lock:
-        entry = get_entry(name)
-        del _entries[entry.name]
-        _by_class.pop(entry.cls, None)
-        for n in [n for n, owner in _names.items() if owner == entry.name]:
-            del _names[n]
+        _forget(entry)
+
+
+def _forget(entry: Entry) -> None:
+    _entries.pop(entry.name, None)
+    _by_class.pop(entry.cls, None)
+    for n in [n for n, owner in _names.items() if owner == entry.name]:
+        del _names[n]
 
 
 def find(name: str) -> Entry | None:
     """Return the entry of a name or alias, or None."""
     load_all()
-    owner = _names.get(name)
-    return _entries[owner] if owner is not None else None
+    with _lock:
+        owner = _names.get(name)
+        return _entries[owner] if owner is not None else None
 
 
 def get_entry(name: str) -> Entry:
@@ -227,7 +236,7 @@ def list_modules(*, kind: str | None = None) -> list[str]:
         kind: Only modules of this kind.
     """
     load_all()
-    return sorted((n for n, e in _entries.items() if kind is None or e.kind == kind), key=str.lower)
+    return sorted((n for n, e in list(_entries.items()) if kind is None or e.kind == kind), key=str.lower)
 
 
 def binding_of(cls: type) -> Binding | None:
@@ -243,23 +252,27 @@ def known_names() -> list[str]:
 
 
 def load_all() -> None:
-    """Import the kit's own modules and the installed entry points, once."""
-    global _loaded
+    """Import the kit's own modules and the installed entry points, once; other threads wait until all are there.
+
+    Raises:
+        PluginError: An installed package brings a module that cannot be used.
+    """
+    global _loaded, _loading
     if _loaded:
         return
-    with _lock:
-        if _loaded:
+    with _load_lock:
+        if _loaded or _loading:  # the latter in this very thread: a module that looks names up while it is imported
             return
-        _loaded = True  # before the imports: they call register, and a plug-in may look names up
+        _loading = True
         try:
             package = importlib.import_module(__package__ + ".modules")
             for info in pkgutil.iter_modules(package.__path__):
                 if not info.name.startswith("_"):
                     importlib.import_module(f"{package.__name__}.{info.name}")
-        except BaseException:
-            _loaded = False
-            raise
-        _load_entry_points()
+            _load_entry_points()
+            _loaded = True
+        finally:
+            _loading = False
 
 
 def entry_points() -> list[Any]:
