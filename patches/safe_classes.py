@@ -55,7 +55,9 @@ def declare(module: ModuleType, beside: Iterable[str] = ()) -> Callable[[], None
     package = module.__name__.rpartition(".")[0]
     layers = {
         (c, f"{home.__name__}.{name}")
-        for home in [m for n, m in sys.modules.items() if n.startswith(f"{package}.") and isinstance(m, ModuleType)]
+        for home in [
+            m for n, m in list(sys.modules.items()) if n.startswith(f"{package}.") and isinstance(m, ModuleType)
+        ]
         for name, c in vars(home).items()
         if isinstance(c, type) and issubclass(c, torch.nn.Module) and c.__module__ == home.__name__
         if c.__name__ not in READERS
