@@ -18,6 +18,7 @@ Why each touch is there:
   (freezing, learning rate of attention) is followed there, whatever trainer class is at work.
 - ``engine.exporter.Exporter.export_onnx``, in versions that leave the choice of torch's exporter to torch, was written for
   the first one; since torch 2.9 they would get another, which asks for a package that none of them brings.
+- ``engine.model.Model.predict``, ``.val`` and ``.export`` would take a model whose attention got no weights for a detector.
 - ``utils.checks.check_font`` asks the network for a font, seconds a try, also where there is none; offline, the
   font that matplotlib brings serves.
 """
@@ -117,6 +118,11 @@ def _export_onnx(original: Callable[..., Any], self: Any, *rest: Any, **more: An
         return original(self, *rest, **more)
 
 
+def _detecting(original: Callable[..., Any], self: Any, *given: Any, **named: Any) -> Any:
+    importlib.import_module(f"{KIT}.pretrained").check_filled(self.model)
+    return original(self, *given, **named)
+
+
 def _font(original: Callable[..., Any], font: str = "Arial.ttf") -> Any:
     """Without a network, take a font that is here instead of waiting for one that is not."""
     utils = sys.modules["ultralytics.utils"]
@@ -182,6 +188,10 @@ HOST = Host(
         ),
         Touch(
             "ultralytics.engine.exporter", "Exporter.export_onnx", "older ones: torch's first exporter", _export_onnx
+        ),
+        *(
+            Touch("ultralytics.engine.model", f"Model.{verb}", "attention without weights is an error", _detecting)
+            for verb in ("predict", "val", "export")
         ),
         Touch("ultralytics.utils.checks", "check_font", "no wait for a font without a network", _font),
     ),

@@ -5,6 +5,7 @@ Values are planted, each tensor with its own, and looked for where they belong; 
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -197,14 +198,14 @@ def test_inside_yolo11_every_tensor_keeps_its_name_and_the_outputs_are_equal(let
         pytest.skip("this ultralytics has no C3k2")
     d = config.read(config.require("yolo11n.yaml"))
     d = {**d, "nc": 3, "scales": {"n": [0.5, 0.125, 1024], "m": [0.5, 0.125, 512]}, "scale": letter}
-    base = plant(DetectionModel(d, verbose=False)).eval()
+    plain = plant(DetectionModel(d, verbose=False)).eval()
     new = yolo_attn.insert(d, "SEAttention", where="inside", start="identity")
     model = DetectionModel(new, verbose=False).eval()
-    report = yolo_attn.transfer(base, model)
+    report = yolo_attn.transfer(plain, model)
     assert report.fraction == 1 and all(t == s for t, s in report.mapping.items())
     x = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
-        assert torch.equal(model(x)[0], base(x)[0])
+        assert torch.equal(model(x)[0], plain(x)[0])
 
 
 def test_inside_and_behind_exchange_the_detector() -> None:
@@ -405,6 +406,26 @@ def test_the_load_says_what_came_and_how_attention_begins(folder: Path, caplog: 
     caplog.clear()
     DetectionModel("yolov5n-small.yaml", verbose=False).load(plain)
     assert "yolo_attn" not in [r.name for r in caplog.records]
+
+
+def test_the_host_refuses_to_detect_with_attention_that_got_no_weights(folder: Path) -> None:
+    plain, quiet = YOLO("yolov5n-small.yaml"), {"imgsz": 64, "verbose": False, "device": "cpu"}
+    picture = torch.zeros(1, 3, 64, 64)
+    model = YOLO("yolov5n-small-se.yaml").load(plant(plain.model))
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match=r"8 tensors of attention \(first model.3.*Train it first"):
+            model.predict(picture, **quiet)
+    with pytest.raises(CheckpointError, match="no weights"):
+        model.val(data="no-matter.yaml", **quiet)
+    model.load(build(attended("SEAttention")))  # the very same architecture
+    assert len(model.predict(picture, **quiet)) == 1
+    Path("yolov5n-start.yaml").write_text(
+        yolo_attn.insert("yolov5n-small.yaml", "SEAttention", where="backbone", start="identity"), encoding="utf-8"
+    )
+    assert len(YOLO("yolov5n-start.yaml").load(plain.model).predict(picture, **quiet)) == 1
+    copied = copy.deepcopy(YOLO("yolov5n-small-se.yaml").load(plain.model))
+    copied.save("any.pt")
+    assert len(YOLO("any.pt").predict(picture, **quiet)) == 1, "a checkpoint is whole; its training is its owner's"
 
 
 def test_uninstalled_the_host_loads_as_ever(folder: Path) -> None:

@@ -4,22 +4,32 @@ Both hosts copy what has the same name and shape, and an inserted row gives most
 the way in, the ultralytics host ends in ``BaseModel.load`` (``--weights``, ``pretrained=``, ``.load()``), classic
 YOLOv5 in ``intersect_dicts``; both are wrapped here. Detectors without attention, and a checkpoint of the very same
 model, pass through untouched.
+
+What is loaded to be trained may have gaps; what is loaded to detect may not: a detector whose attention got no weights
+is remembered until it is trained, and refused where the host would predict, validate or export with it.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any, Callable
+from weakref import WeakKeyDictionary
 
 from . import checkpoint, weights
+from .errors import CheckpointError
 from .log import LOGGER, announce
 
-__all__ = ["intersect", "load"]
+__all__ = ["check_filled", "intersect", "load", "trained"]
+
+# Detectors with attention that neither weights nor training reached: how many tensors, the first, what was loaded.
+_unfilled: WeakKeyDictionary[Any, tuple[int, str, str]] = WeakKeyDictionary()
 
 
 def load(original: Callable[..., Any], self: Any, given: Any, *rest: Any, **more: Any) -> Any:
     """Stand in for the ultralytics host's ``BaseModel.load(self, weights, verbose=True)``."""
     source = (given.get("ema") or given.get("model")) if isinstance(given, dict) else given
+    trained(self)
     report = _align(source, self)
     if report is None:
         return original(self, given, *rest, **more)
@@ -28,14 +38,18 @@ def load(original: Callable[..., Any], self: Any, given: Any, *rest: Any, **more
         renamed = {**given, "ema": renamed, "model": renamed}
     result = original(self, renamed, *rest, **more)
     after = _align(source, self)  # the host may have rebuilt the class layers to the source's width
-    if after is not None and more.get("verbose", rest[0] if rest else True):
+    if after is not None:
         after.source = str(getattr(source, "pt_path", None) or "the checkpoint")
-        _tell(after)
-        if after.new_attention and "identity" not in str(getattr(self, "yaml", "")):
-            announce(
-                "new attention begins as its paper says and weakens the pretrained features; "
-                "{start: identity} in its rows, or 'yolo-attn transfer', lets the detector begin as it was"
-            )
+        gaps = _gaps(after, getattr(self, "yaml", None) or {})
+        if gaps:
+            _unfilled[self] = len(gaps), gaps[0], after.source
+        if more.get("verbose", rest[0] if rest else True):
+            _tell(after)
+            if gaps:
+                announce(
+                    "new attention begins as its paper says and weakens the pretrained features; "
+                    "{start: identity} in its rows, or 'yolo-attn transfer', lets the detector begin as it was"
+                )
     weights.take_names(self, checkpoint.of(source).names, report)
     return result
 
@@ -53,6 +67,37 @@ def intersect(original: Callable[..., Any], da: Any, db: Any, exclude: Any = ())
     _tell(report)
     moved = {t: da[s] for t, s in report.mapping.items() if s in da}
     return original(moved, db, exclude)
+
+
+def check_filled(model: Any) -> None:
+    """Refuse a detector that is about to detect with attention that was neither loaded nor trained.
+
+    Raises:
+        CheckpointError: It is one.
+    """
+    try:
+        gaps = _unfilled.get(model)
+    except TypeError:  # a path, or whatever else a host takes for a model
+        return
+    if gaps is not None:
+        count, first, source = gaps
+        raise CheckpointError(
+            f"{count} tensors of attention (first {first}) have no weights: {source} has none for them. The model would "
+            f"detect with random ones. Train it first, load the checkpoint of this very model, or let attention begin "
+            f"as the identity: {{start: identity}} in its rows."
+        )
+
+
+def trained(model: Any) -> None:
+    """Note that a detector's weights are its own from now on."""
+    _unfilled.pop(model, None)
+
+
+def _gaps(report: weights.Report, d: Mapping[str, Any]) -> list[str]:
+    """Tensors of attention that nothing came for, in rows that do not begin as the identity."""
+    rows = [*(d.get("backbone") or ()), *(d.get("head") or ())]
+    missing = [*report.new_attention, *(k for k, _, _ in report.mismatch if k in report.attention)]
+    return [k for k in missing if "identity" not in str(rows[int(k.split(".")[1])][3])] if rows else missing
 
 
 class Renamed:

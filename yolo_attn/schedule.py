@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from . import pretrained
 from .errors import ConfigError, UsageError, did_you_mean
 from .log import announce
 
@@ -123,6 +124,7 @@ def frozen_epochs(words: str) -> int | None:
 def before_batch(trainer: Any) -> None:
     """Stand before each batch of an ultralytics trainer, in every process of a run."""
     if "_yolo_attn_pace" not in vars(trainer):
+        pretrained.trained(_plain(trainer.model))
         trainer._yolo_attn_pace = _begin(trainer.model, trainer.start_epoch, trainer.ema)
     if trainer._yolo_attn_pace is not None:
         trainer._yolo_attn_pace.settle(trainer.epoch, trainer.optimizer)
