@@ -1,6 +1,24 @@
 """One module per host: where its parser lives, how to recognise it, what is touched and why.
 
 Imported as ``yolo_attn.patches``. Every host module offers one :class:`Host` named ``HOST``.
+
+A new host is one file beside these, ``mine_host.py``, and its name in ``_NAMES`` below::
+
+    from . import Host, Touch
+
+    HOST = Host(
+        name="mine",
+        touches=(Touch("mine.models.parser", "parse_model", "registered names in YAML rows"),),
+        recognise=lambda module: module.__name__.startswith("mine."),
+        version=lambda module: __import__("mine").__version__,
+        supported=lambda: "mine 1.0 to 1.4",
+    )
+
+The first touch is the parser, into which :mod:`yolo_attn.splice` puts the kit's two seams; it must have YOLO's shape, a
+loop over rows that looks a name up and ends in ``else: c2 = ch[f]``, and says what is missing if it has not. Any other
+touch runs a ``replacement(original, *args, **kwargs)`` in place of one function. `yolo-attn patch --diff FILE` shows
+what becomes of a parser, `yolo-attn env` whether the host was found and hooked, and the table of hosts in the README is
+made from the touches. File names end in what keeps them from shadowing the package that they patch.
 """
 
 from __future__ import annotations

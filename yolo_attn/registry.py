@@ -1,6 +1,11 @@
 """The module registry: name -> attention class, with aliases, paper and binding.
 
-Four public verbs: :func:`register`, :func:`get_module`, :func:`list_modules`, :func:`unregister`.
+Four public verbs: :func:`register`, :func:`get_module`, :func:`list_modules`, :func:`unregister`::
+
+    @register("Gate", aliases=("MyGate",), arxiv="1709.01507", kind="channel")
+    class Gate(nn.Module):
+        def __init__(self, channels, *, reduction=16): ...  # `- [-1, 1, Gate, [{reduction: 8}]]`; channels come by themselves
+
 Registering is importing: the files in ``yolo_attn/modules`` and the entry points of the group
 ``yolo_attn.modules`` are imported on the first look-up, never by ``import yolo_attn``.
 """
