@@ -1,8 +1,9 @@
 """A detector as one file without a pickle: weights, the model YAML, what its rows' names mean, versions, hashes.
 
-A `.bundle` is a zip of three files: ``weights.safetensors``, ``model.yaml`` and ``manifest.json``, which holds the
-SHA-256 of the other two. Reading one runs no code from it: names in rows are looked up among the host's and the
-registered classes, and nothing is imported by a name from the file.
+A `.bundle` is an uncompressed zip of three files: ``weights.safetensors``, ``model.yaml`` and ``manifest.json``, which
+holds the SHA-256 of the other two and of itself. The hashes tell that a file was changed, not who made it. Reading one
+unpacks nothing to the disk and runs no code from it: names in rows are looked up among the host's and the registered
+classes, and nothing is imported by a name from the file.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from typing import Any
 import yaml
 
 from ._version import __version__
-from .errors import CheckpointError, UsageError
-from .loading import Source, attention_used, quiet_host
+from .errors import CheckpointError, UsageError, YoloAttnError
+from .loading import Source, attention_used, quiet_host, widen_classes
 
 __all__ = ["load", "read_manifest", "save"]
 
@@ -71,6 +72,8 @@ def save(source: Source, target: Path) -> None:
         },
         "sha256": {WEIGHTS: hashlib.sha256(weights).hexdigest(), MODEL: hashlib.sha256(model).hexdigest()},
     }
+    manifest = json.loads(json.dumps(manifest))  # as it will be read, keys as text
+    manifest["sha256"][MANIFEST] = _seal(manifest)
     draft = target.with_name(f".{target.name}.part")
     try:
         with zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as file:
@@ -98,24 +101,36 @@ def read_manifest(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[st
                     f"{path}: is no bundle: it should hold {WEIGHTS}, {MODEL} and {MANIFEST}, it holds "
                     f"{', '.join(inside[:5]) or 'nothing'}."
                 )
+            for entry in file.infolist():  # what is stored as it is cannot grow beyond the file
+                if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
+                    raise CheckpointError(f"{path}: is no bundle: {entry.filename} is compressed or encrypted.")
             content = {name: file.read(name) for name in inside}
         manifest = json.loads(content.pop(MANIFEST))
         hashes = manifest["sha256"]
         version = manifest["format"]
+        found = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
+        found[MANIFEST] = _seal(manifest)
+        said = {name: str(hashes.get(name)) for name in found}
     except FileNotFoundError as exc:
         raise CheckpointError(f"bundle not found: {path} (looked in {Path.cwd()})") from exc
-    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, OSError) as exc:
+    except (zipfile.BadZipFile, RecursionError, AttributeError, ValueError, KeyError, TypeError, OSError) as exc:
         raise CheckpointError(f"{path}: is no bundle, or it is damaged: {exc}") from exc
     if version != FORMAT:
         raise CheckpointError(f"{path}: is a bundle of format {version}, this kit reads format {FORMAT}. Update it.")
-    for name, data in content.items():
-        found = hashlib.sha256(data).hexdigest()
-        if found != hashes.get(name):
+    for name, value in found.items():
+        if value != said[name]:
             raise CheckpointError(
-                f"{path}: {name} was changed: its SHA-256 is {found[:16]}..., the manifest says "
-                f"{str(hashes.get(name))[:16]}... Get the file again from where it was made."
+                f"{path}: {name} was changed: its SHA-256 is {value[:16]}..., the manifest says {said[name][:16]}... "
+                f"Get the file again from where it was made."
             )
     return manifest, content
+
+
+def _seal(manifest: dict[str, Any]) -> str:
+    """Return the hash of a manifest: of its text without this hash, keys in order."""
+    hashes = {k: v for k, v in manifest["sha256"].items() if k != MANIFEST}
+    text = json.dumps({**manifest, "sha256": hashes}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -141,19 +156,28 @@ def load(path: str | os.PathLike[str]) -> Any:
     try:
         d = yaml.safe_load(content[MODEL])
         state = deserialize(content[WEIGHTS])
-    except (yaml.YAMLError, SafetensorError) as exc:
-        raise CheckpointError(f"{path}: is damaged: {exc}") from exc
+        names = {int(k): str(v) for k, v in manifest["names"].items()}
+        size = [int(v) for v in manifest["imgsz"]]
+    except (yaml.YAMLError, SafetensorError, RecursionError, AttributeError, ValueError, KeyError, TypeError) as exc:
+        line = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
+        raise CheckpointError(f"{path}: is damaged: {line}") from exc
     if not isinstance(d, dict):
         raise CheckpointError(f"{path}: its {MODEL} is no model")
     d["yaml_file"] = str(path)
     config.validate({**d, "scale": ""}, str(path))
     dialect.check_expressions(d, str(path))
     _check_rows(d, str(path))
-    with quiet_host(), tempfile.TemporaryDirectory(prefix="yolo_attn") as folder:
-        placeholder = Path(folder) / "placeholder.yaml"
-        placeholder.write_text(yaml.safe_dump(_PLACEHOLDER), encoding="utf-8")
-        handle: Any = YOLO(str(placeholder), task=str(manifest.get("task", "detect")))
-        model = handle._smart_load("model")(d, verbose=False)
+    try:
+        with quiet_host(), tempfile.TemporaryDirectory(prefix="yolo_attn") as folder:
+            placeholder = Path(folder) / "placeholder.yaml"
+            placeholder.write_text(yaml.safe_dump(_PLACEHOLDER), encoding="utf-8")
+            handle: Any = YOLO(str(placeholder), task=str(manifest.get("task", "detect")))
+            model = widen_classes(handle._smart_load("model")(d, verbose=False), state)
+    except YoloAttnError:
+        raise
+    except Exception as exc:  # the host's parser raises whatever a wrong row leads to
+        line = (str(exc).strip().splitlines() or [""])[0]
+        raise CheckpointError(f"{path}: its {MODEL} cannot be built: {type(exc).__name__}: {line[:300]}") from exc
     wanted = model.state_dict()
     bad = [k for k, v in wanted.items() if k not in state or state[k].shape != v.shape] + [
         k for k in state if k not in wanted
@@ -161,13 +185,13 @@ def load(path: str | os.PathLike[str]) -> Any:
     if bad:
         raise CheckpointError(f"{path}: its weights do not fit its YAML, first at {bad[0]} ({len(bad)} tensors).")
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
-    model.names = {int(k): str(v) for k, v in manifest.get("names", {}).items()}
+    model.names = names
     model.task = handle.task
-    model.args = {**handle.model.args, "model": str(path), "imgsz": list(manifest.get("imgsz", (640, 640)))}
+    model.args = {**handle.model.args, "model": str(path), "imgsz": size}
     model.pt_path = None
     handle.model = model.eval()
     handle.model_name = str(path)
-    handle.overrides.update(model=str(path), imgsz=model.args["imgsz"])
+    handle.overrides.update(model=str(path), imgsz=size)
     return handle
 
 
@@ -195,13 +219,18 @@ def _register_map(model: Any) -> dict[str, str]:
 
 
 def _check_rows(d: dict[str, Any], path: str) -> None:
-    """Refuse a row whose name is anything but a layer: the host calls whatever its parser's module knows."""
+    """Refuse a row whose name is anything but a layer: the host calls whatever its parser's module knows.
+
+    A layer that would fetch pretrained weights is told not to, in place.
+    """
     import torch
     from ultralytics.nn import tasks
 
     from . import plugins, registry
 
-    for i, (_, _, name, _) in enumerate(d["backbone"] + d["head"]):
+    for i, (_, _, name, args) in enumerate(d["backbone"] + d["head"]):
+        if name == "TorchVision":  # [channels, model, weights, ...]: they are in the bundle, and are not fetched
+            args[2:3] = [None]
         spot = f"{path}, row {i}"
         if registry.find(name) or name.startswith("yolo_attn.") or plugins.from_yaml(name, d, spot):
             continue

@@ -16,7 +16,7 @@ from typing import Any
 
 from .errors import CheckpointError, ConfigError, YoloAttnError
 
-__all__ = ["Source", "attention_used", "open_source", "quiet_host"]
+__all__ = ["Source", "attention_used", "open_source", "quiet_host", "widen_classes"]
 
 # A random network that keeps its variance from layer to layer is at the edge of chaos: at 640 pixels it amplifies
 # rounding in the seventh digit to the fourth. A little more assumed variance takes it off that edge.
@@ -256,15 +256,14 @@ def _yaml_with_weights(cfg: str | os.PathLike[str], file: Path) -> Source:
         state, names, imgsz = donor.model.state_dict(), donor.names, donor.imgsz
     source = _yaml(cfg)
     source.notes.clear()
-    wanted = source.model.state_dict()
-    classes = len(names) or _classes(state, wanted)
+    classes = len(names) or _classes(state, source.model.state_dict())
     if classes and classes != len(source.names):
-        from ultralytics.nn.tasks import DetectionModel
-
+        plain, old = type(source.model), source.model
         with quiet_host():
-            source.model = DetectionModel(source.model.yaml, nc=classes, verbose=False).float().eval()
-        source.handle.model = source.model
-        wanted = source.model.state_dict()
+            source.model = plain(old.yaml, nc=classes, verbose=False).float().eval()
+        source.model.args, source.model.task = old.args, old.task
+    source.handle.model = widen_classes(source.model, state).eval()
+    wanted = source.model.state_dict()
     bad = [k for k, v in wanted.items() if k not in state or state[k].shape != v.shape]
     more = [k for k in state if k not in wanted]
     if bad or more:
@@ -283,3 +282,31 @@ def _classes(state: dict[str, Any], wanted: dict[str, Any]) -> int:
     """Read the number of classes off a bare state dict: the last bias that differs from the YAML's by shape alone."""
     off = [k for k, v in wanted.items() if k in state and state[k].shape != v.shape and v.ndim == 1]
     return int(state[off[-1]].shape[0]) if off else 0
+
+
+def widen_classes(model: Any, state: dict[str, Any]) -> Any:
+    """Give the head's class branches the hidden width that they have in `state`, in place; return the model.
+
+    The width follows the number of classes, but a detector that was fine-tuned from one of more classes keeps that
+    one's (ultralytics 8.4 does so to keep its weights): the YAML alone does not say it.
+    """
+    import torch
+
+    head: Any = model.model[-1]
+    donor: Any = None
+    for name in ("cv3", "one2one_cv3"):
+        branches: Any = getattr(head, name, None) or [None]
+        if not isinstance(branches[0], torch.nn.Sequential):
+            continue
+        last = state.get(f"model.{head.i}.{name}.0.{len(branches[0]) - 1}.weight")
+        if last is None or last.ndim != 4 or last.shape[1] == branches[0][-1].in_channels:
+            continue
+        if donor is None:  # as many classes as the width was made for
+            with quiet_host():
+                donor = type(model)({**model.yaml, "nc": int(last.shape[1])}, verbose=False)
+        wide = getattr(donor.model[-1], name)
+        if wide[0][-1].in_channels == last.shape[1]:
+            for new, old in zip(wide, branches):
+                new[-1] = torch.nn.Conv2d(new[-1].in_channels, old[-1].out_channels, 1)
+            setattr(head, name, wide)
+    return model
