@@ -75,6 +75,25 @@ def test_show(capfd: pytest.CaptureFixture[str]) -> None:
     assert "GFLOPs at 128" in out
 
 
+def test_show_of_own_attention(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What the YAML registers is attention too, where it keeps the channels."""
+    monkeypatch.chdir(tmp_path)
+    source = (
+        "from torch import nn\nclass Own(nn.Module):\n    def __init__(self, channels):\n        super().__init__()\n"
+    )
+    source += (
+        "        self.g = nn.Conv2d(channels, channels, 1)\n    def forward(self, x):\n        return x * self.g(x)\n"
+    )
+    Path("own_gate.py").write_text(source, encoding="utf-8")
+    text = (config.configs_folder() / "yolov5_se_p5.yaml").read_text(encoding="utf-8")
+    text = text.replace("SEAttention", "Own") + "register:\n  Own: own_gate.py:Own\n"
+    Path("yolov5n_own.yaml").write_text(text, encoding="utf-8")
+    out = told(capfd, "show", "yolov5n_own.yaml", "--img", "32").splitlines()
+    assert out[-2].split()[:4] == ["attention", "adds", "+1", f"+{256 * 256 + 256:,}"]
+
+
 def test_env(capfd: pytest.CaptureFixture[str]) -> None:
     import torch
     import ultralytics
@@ -101,6 +120,8 @@ def test_env(capfd: pytest.CaptureFixture[str]) -> None:
         (["data", "new", "--seed", "-1"], "seed must be at least 0, got -1"),
         (["data", "a_file"], "a_file is a file. Give an empty or a new folder"),
         (["run", "nowhere.py"], "no such script: nowhere.py"),
+        (["transfer", "yolov5su.pt", "yolov5s_se.yaml"], "yolov5su.pt is not here and cannot be fetched"),
+        (["transfer", "mine.pt", "yolov5s_se.yaml"], "checkpoint not found: mine.pt"),
     ],
 )
 def test_mistakes(

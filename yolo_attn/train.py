@@ -16,7 +16,7 @@ from .errors import CheckpointError, ConfigError, DataError, UsageError, YoloAtt
 from .log import announce
 from .options import host_arguments
 
-__all__ = ["main"]
+__all__ = ["fetch", "main"]
 
 # Arguments of the host that the kit's own options stand for.
 OWN = {
@@ -101,7 +101,7 @@ def _pretrained(options: argparse.Namespace, host: Any, weights: str, folder: Pa
             plan(model, freeze_base=options.freeze_base, lr_new=options.lr_new or 1.0)
         return model
 
-    file = _fetch(weights)
+    file = fetch(weights)
     if not options.chosen_cfg and file.suffix == ".pt":
         return planned(host.YOLO(str(file)))
     start = options.start or "identity"
@@ -119,20 +119,24 @@ def _pretrained(options: argparse.Namespace, host: Any, weights: str, folder: Pa
     return host.YOLO(str(target))
 
 
-def _fetch(weights: str) -> Path:
-    """A local file, or a published name that the host fetches."""
+def fetch(weights: str) -> Path:
+    """Return a local file, or fetch a published name with the host.
+
+    Raises:
+        CheckpointError: Neither here nor to be had.
+    """
     if Path(weights).is_file():
         return Path(weights)
     from ultralytics.utils.downloads import attempt_download_asset
 
     name = weights if weights.endswith(".pt") else f"{weights}.pt"
-    advice = "Without a network, name a file that is here."
+    advice = f"Without a network, name a file that is here (looked in {Path.cwd()})."
     try:
         file = Path(attempt_download_asset(name))
     except Exception as exc:  # whatever the network did
-        raise CheckpointError(f"--weights {name} cannot be fetched. {advice}\nultralytics: {_first_line(exc)}") from exc
+        raise CheckpointError(f"{name} is not here and cannot be fetched. {advice}\nultralytics: {_first_line(exc)}") from exc
     if not file.is_file():
-        raise CheckpointError(f"--weights {name} is not here and cannot be fetched. {advice}")
+        raise CheckpointError(f"{name} is not here and cannot be fetched. {advice}")
     return file
 
 

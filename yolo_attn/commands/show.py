@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Build both, print table and figures."""
     os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing here needs a network
-    from .. import config, placement
+    from .. import config
     from ..parser import install
     from ..tables import grid
 
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     stride = int(max(model.stride))
     side = -(-args.imgsz // stride) * stride  # the hosts round up as well
     with_attention = _figures(model, side)
-    base = placement.remove(d)
+    base = _without_attention(d, str(args.cfg))
     rows = [[Path(args.cfg).stem, *with_attention]]
     if base["backbone"] + base["head"] != d["backbone"] + d["head"]:
         without = _figures(_build(ultralytics.nn.tasks, base, verbose=False), side)
@@ -49,6 +49,19 @@ def run(args: argparse.Namespace) -> int:
     print(grid(["model", "rows", "parameters", f"GFLOPs at {side}"], rows))
     print("GFLOPs of convolutions and matrix products, two operations a multiply-add")
     return 0
+
+
+def _without_attention(d: dict[str, Any], name: str) -> dict[str, Any]:
+    """The model without the kit's attention and without the YAML's own, as far as that keeps the channels."""
+    from .. import placement, plugins
+
+    base: dict[str, Any] = placement.remove(d)
+    for own in d.get("register") or {}:
+        cls = plugins.from_yaml(own, d, name)
+        binding = plugins.binding_of(cls) if cls is not None else None
+        if binding is not None and not binding.is_block:
+            base = placement.remove(base, own)
+    return base
 
 
 def _build(tasks: Any, d: dict[str, Any], *, verbose: bool) -> Any:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
-from .. import initial, weights
+from .. import initial, train, weights
 from ..errors import UsageError
+
+PUBLISHED = re.compile(r"yolo[\w-]+\.pt")  # as yolov5su.pt: the ultralytics host knows where it is
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add = parser.add_argument
-    add("source", metavar="WEIGHTS", help="a .pt of ultralytics or YOLOv5, a state dict, or .safetensors")
+    add(
+        "source",
+        metavar="WEIGHTS",
+        help="a .pt of ultralytics or YOLOv5, a state dict, or .safetensors; or a published name",
+    )
     add("cfg", metavar="YAML", help="the model that shall have them: a name (yolov5s_se.yaml) or file")
     add("-o", "--output", metavar="FILE", help="the checkpoint to write (.pt); without it, only the report")
     add("--nc", type=int, metavar="N", help="classes of the new model (default: the YAML's)")
@@ -39,8 +46,11 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f"{output} exists. Choose another name, or add --force to overwrite it.")
         if not output.parent.is_dir():
             raise UsageError(f"the folder {output.parent} does not exist")
+    source = args.source
+    if not args.yolov5 and PUBLISHED.fullmatch(source) and not Path(source).is_file():
+        source = str(train.fetch(source))
     model, report = initial.build(
-        args.source,
+        source,
         args.cfg,
         start=args.start,
         nc=args.nc,
