@@ -234,8 +234,12 @@ def test_a_hostile_checkpoint_on_a_classic_host(classic: Classic, tmp_path: Path
     assert told.pop("honest") is True
     assert told.pop("names") == [True, True]
     assert told.pop("float64") == "dtype('float64')"
-    for name in ("a row", "a registered row"):
-        assert "AutoShape" in told[name] and "is not called" in told.pop(name)
+    assert "AutoShape" in told["a row"]
+    assert (
+        "is not called" in told["a row"] or "no module is called" in told["a row"]
+    )  # where the parser has no such name
+    assert "AutoShape" in told["a registered row"] and "is not called" in told.pop("a registered row")
+    del told["a row"]
     assert "not a subclass of torch.nn.Module" in told.pop("no layer")
     assert "is not loaded" in told.pop("an import")
     refused = "UnpicklingError"
