@@ -67,7 +67,7 @@ class Watch(importlib.abc.MetaPathFinder):
                 find = getattr(finder, "find_spec", None)
                 spec: Any = find(fullname, path, target) if find is not None and finder is not self else None
                 if spec is not None:
-                    if hasattr(spec.loader, "exec_module"):
+                    if spec.loader is not None:  # as a namespace package's is
                         spec.loader = _Loader(spec.loader, self._done)
                     return spec  # type: ignore[no-any-return]
             return None
@@ -86,7 +86,8 @@ class _Loader(importlib.abc.Loader):
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         """As the loader does."""
-        return self.loader.create_module(spec)  # type: ignore[no-any-return]
+        create = getattr(self.loader, "create_module", None)
+        return create(spec) if create is not None else None
 
     def exec_module(self, module: ModuleType) -> None:
         """As the loader does, which is the module's loader again from here on; then call back."""
@@ -94,7 +95,10 @@ class _Loader(importlib.abc.Loader):
             module.__spec__.loader = self.loader
         if getattr(module, "__loader__", None) is self:
             module.__loader__ = self.loader
-        self.loader.exec_module(module)
+        if hasattr(self.loader, "exec_module"):
+            self.loader.exec_module(module)
+        else:  # zip files before Python 3.10: the older interface fills the module of that name
+            self.loader.load_module(module.__name__)
         self.then(module)
 
 
