@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import os
+import shlex
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -20,12 +22,13 @@ import torch
 from torch import nn
 
 import yolo_attn
-from yolo_attn import config, proof, registry
+from yolo_attn import config, export_classic, proof, registry, tensorrt
 from yolo_attn.errors import CheckpointError, DataError, ExportError, UsageError
 from yolo_attn.export import export
 from yolo_attn.loading import CALM, open_source
 from yolo_attn.module_graph import export_module, make_module
 from yolo_attn.onnx_graph import _drop_round_trips, decode_nodes, pool_means
+from yolo_attn.runtime.boxes import suppress
 from yolo_attn.runtime.opencv import UNSUPPORTED, obstacles
 
 warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -304,6 +307,49 @@ def test_int8_says_how_near_it_comes(checkpoint: Path, tmp_path: Path) -> None:
     assert meta["precision"] == "int8" and json.loads(meta["attention"]) == {"SEAttention": 4}
 
 
+def test_nms_inside_a_classic_detector() -> None:
+    """Equal to this package's own NMS of the same output, (B, N, 5 + classes), whatever is found, nothing among it."""
+    rng = np.random.default_rng(0)
+    y = np.zeros((1, 2000, 9), np.float32)
+    y[0, :, :4] = np.stack((*rng.uniform(50, 590, (2, 2000)), *rng.uniform(20, 90, (2, 2000))), 1)
+    y[0, :, 4:] = rng.random((2000, 5)) ** 0.5
+
+    class Classic(nn.Module):
+        def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+            return [torch.from_numpy(y) * x.mean()]  # a dark picture lowers everything
+
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(export_classic._first_output(Classic(), nms=True), (torch.ones(1, 3, 32, 32),), buffer,
+                          opset_version=17, dynamo=False)  # fmt: skip
+    session = onnxruntime.InferenceSession(buffer.getvalue(), providers=["CPUExecutionProvider"])
+    for light in (1.0, 0.6, 0.0):
+        (got,) = session.run(None, {session.get_inputs()[0].name: np.full((1, 3, 32, 32), light, np.float32)})
+        want = suppress(y[0] * np.float32(light), "anchor-based", conf=0.25, iou=0.7)
+        assert got.shape == (1, 300, 6) and (len(want) > 20 if light else not len(want))
+        np.testing.assert_allclose(got[0, : len(want)], want, rtol=1e-4)
+        assert not got[0, len(want) :].any()
+
+
+def test_an_engine_where_tensorrt_is_missing(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line to type elsewhere, with shapes that a dynamic engine needs, in quotes where a path has blanks."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    target = tmp_path / "my model.engine"
+    with pytest.raises(UsageError, match="a CUDA device") as error:
+        export(checkpoint, format="engine", imgsz=[384, 640], dynamic=True, output=target, log=lambda line: None)
+    assert not list(tmp_path.iterdir())
+    line = shlex.split(str(error.value)[str(error.value).index("trtexec") :])
+    assert line == [
+        "trtexec", f"--onnx={tmp_path / 'my model.onnx'}", f"--saveEngine={target}",
+        "--minShapes=images:1x3x320x320", "--optShapes=images:1x3x384x640", "--maxShapes=images:8x3x1280x1280",
+    ]  # fmt: skip
+    static = tensorrt.command(Path("a.onnx"), (640, 640), dynamic=False, half=True)
+    assert static == "trtexec --onnx=a.onnx --saveEngine=a.engine --fp16"
+    assert tensorrt.unsupported(["Conv", "Mul", "Unique", "Sigmoid"]) == ["Unique"]
+
+
 # --- every module ---------------------------------------------------------------------------------------------------
 
 # Operators that a shape's bookkeeping leaves behind.
@@ -353,6 +399,7 @@ def test_a_module_leaves_as_a_small_graph(name: str, dynamic: bool) -> None:
     assert difference <= 1e-5
     ops = Counter(n.op_type for n in graph.graph.node)
     assert not {o for o in ops if "Adaptive" in o or o == "Loop"}
+    assert not tensorrt.unsupported(ops)
     if name in MOST:
         assert sum(ops.values()) <= MOST[name], ops
     allowed = NEEDED.get(name, "")
@@ -403,6 +450,7 @@ def test_a_shipped_config_exports_dynamic(name: str, tmp_path: Path) -> None:
     )
     runs = result.report["proof"]["runs"]
     assert result.report["proof"]["passed"] and len({tuple(r["shape"]) for r in runs}) >= 2
+    assert not tensorrt.unsupported(result.report["graph"]["operators"])
     assert bool(result.report["attention"]) == ("_" in name)
 
 
@@ -417,6 +465,7 @@ def test_a_shipped_config_exports_static(name: str, tmp_path: Path) -> None:
     result = export(sized(name, "s") + ".yaml", imgsz=[64, 128], simplify=False, output=tmp_path / "a.onnx",
                     log=lambda line: None)  # fmt: skip
     assert result.report["proof"]["passed"] and result.report["imgsz"] == [64, 128]
+    assert not tensorrt.unsupported(result.report["graph"]["operators"])
 
 
 # --- mistakes -------------------------------------------------------------------------------------------------------

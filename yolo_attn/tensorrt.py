@@ -5,12 +5,34 @@ from __future__ import annotations
 import importlib.util
 import os
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Callable
 
 from .errors import ExportError, UsageError
 
-__all__ = ["build", "command", "require"]
+__all__ = ["OPERATORS", "build", "command", "require", "unsupported"]
+
+# What the ONNX parser of TensorRT 10.0 reads, in opsets 9 to 20 (docs/operators.md of onnx/onnx-tensorrt).
+OPERATORS = frozenset(
+    "Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization Cast CastLike Ceil "
+    "Celu Clip Concat Constant ConstantOfShape Conv ConvTranspose Cos Cosh CumSum DeformConv DepthToSpace "
+    "DequantizeLinear Div Dropout Einsum Elu Equal Erf Exp Expand EyeLike Flatten Floor Gather GatherElements "
+    "GatherND Gelu Gemm GlobalAveragePool GlobalLpPool GlobalMaxPool Greater GreaterOrEqual GridSample "
+    "GroupNormalization GRU HardSigmoid HardSwish Hardmax Identity If InstanceNormalization IsInf IsNaN "
+    "LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax Loop LRN LSTM LpNormalization LpPool MatMul Max "
+    "MaxPool Mean MeanVarianceNormalization Min Mish Mod Mul Neg NonMaxSuppression NonZero Not OneHot Or Pad Pow "
+    "PRelu QuantizeLinear RandomNormal RandomNormalLike RandomUniform RandomUniformLike Range Reciprocal ReduceL1 "
+    "ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu "
+    "Reshape Resize ReverseSequence RNN RoiAlign Round Scan ScatterElements ScatterND Selu Shape Shrink Sigmoid "
+    "Sign Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh "
+    "ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Upsample Where Xor".split()
+)
+
+
+def unsupported(operators: Iterable[str]) -> list[str]:
+    """Return those of an ONNX graph's operators that TensorRT's parser does not read."""
+    return sorted(set(operators) - OPERATORS)
 
 
 def command(onnx: Path, size: tuple[int, int], dynamic: bool, half: bool) -> str:
