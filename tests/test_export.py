@@ -364,6 +364,7 @@ NEEDED = {
     "EMAttention": "groups become batch entries, (B g, C / g, H, W), and back",
     "GC": "softmax over the flattened H x W, then a matrix product with the map",
     "GE": "the gathered map is resized to the size of the input",
+    "MLCA": "its n x n cells divide height and width, which come from the input's shape",
     "NonLocal": "flattens H x W for its matrix products; height and width come back from the input's shape",
     "ParallelPolarizedSelfAttention": "softmax over the flattened H x W, then a matrix product with the map",
     "SequentialPolarizedSelfAttention": "the same",

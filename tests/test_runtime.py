@@ -227,7 +227,7 @@ def test_sources(files: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "路径 空格").mkdir()
     (tmp_path / "路径 空格" / "图 一.png").write_bytes((folder / "0.png").read_bytes())
     assert [f.image.shape for f in Source(str(tmp_path / "表.txt"))] == [(480, 480, 3)]
-    (tmp_path / "gbk.txt").write_bytes("图.png".encode("gbk"))
+    (tmp_path / "gbk.txt").write_bytes("公交.png".encode("gbk"))
     with pytest.raises(DataError, match="UTF-8"):
         Source(str(tmp_path / "gbk.txt"))
     for stream in ("97", "file:///nowhere.avi"):
