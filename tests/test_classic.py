@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -196,6 +197,25 @@ def test_translation_is_cached_by_content(tmp_path: Path, monkeypatch: pytest.Mo
     first.write_text("tampered", encoding="utf-8")
     assert "width_multiple: 0.5" in dialect.classic_file("yolov5s_se.yaml", path).read_text(encoding="utf-8")
     assert not [p for p in first.parent.iterdir() if p != first]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+def test_a_cache_in_the_common_folder_is_the_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the home cannot be written; the host evaluates strings of what it reads there."""
+    (tmp_path / "home").write_text("no folder", encoding="utf-8")
+    monkeypatch.setenv("YOLO_ATTN_CACHE", str(tmp_path / "home"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    path = config.configs_folder() / "yolov5_se.yaml"
+    made = dialect.classic_file("yolov5s_se.yaml", path)
+    mine = tmp_path / f"yolo_attn-{os.getuid()}"
+    assert mine in made.parents and mine.stat().st_mode & 0o077 == 0
+    mine.chmod(0o777)
+    with pytest.raises(ConfigError, match="YOLO_ATTN_CACHE"):
+        dialect.classic_file("yolov5s_se.yaml", path)
+    shutil.rmtree(mine)
+    mine.symlink_to(tmp_path)
+    with pytest.raises(ConfigError, match="YOLO_ATTN_CACHE"):
+        dialect.classic_file("yolov5s_se.yaml", path)
 
 
 @pytest.mark.parametrize(

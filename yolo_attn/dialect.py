@@ -17,7 +17,9 @@ import copy
 import hashlib
 import math
 import os
+import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +226,20 @@ def classic_file(name: str | os.PathLike[str], path: Path, *, anchors: bool = Tr
     raise ConfigError(f"{name}: no folder to write its classic form to; set YOLO_ATTN_CACHE to one that is writable.")
 
 
-def _cache_folders() -> list[Path]:
-    user = getattr(os, "getuid", lambda: "user")()
-    return [cache_folder() / "classic", Path(tempfile.gettempdir()) / f"yolo_attn-{user}" / "classic"]
+def _cache_folders() -> Iterator[Path]:
+    yield cache_folder() / "classic"
+    shared = Path(tempfile.gettempdir()) / f"yolo_attn-{getattr(os, 'getuid', lambda: 'user')()}"
+    if _private(shared):
+        yield shared / "classic"
+
+
+def _private(folder: Path) -> bool:
+    """Whether a folder where all may write is this user's alone: the host evaluates strings of what lies there."""
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        about = folder.lstat()
+    except OSError:
+        return False
+    if os.name == "nt":
+        return True
+    return stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid() and not about.st_mode & 0o022
