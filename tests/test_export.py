@@ -430,8 +430,8 @@ def test_opencv_runs_a_module_or_the_table_says_why_not(name: str) -> None:
 
 def test_what_opencv_cannot_run_is_said_before_the_export(tmp_path: Path) -> None:
     assert obstacles({"SEAttention": 4}) == []
-    lines = obstacles({"BAM": 2, "ECA": 1}, nms=True, half=True)
-    assert len(lines) == 3 and "OpenCV cannot run BAM" in lines[0]
+    lines = obstacles({"BAM": 2, "ECA": 1}, nms=True, half=True, int8=True)
+    assert len(lines) == 4 and "OpenCV cannot run BAM" in lines[0]
 
 
 def test_reasons_are_given_for_modules_that_need_them() -> None:

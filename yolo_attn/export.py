@@ -19,6 +19,7 @@ from . import onnx_graph, proof, report
 from ._version import __version__
 from .errors import ExportError, UsageError, YoloAttnError
 from .loading import Source, attention_used, open_source
+from .runtime.opencv import obstacles
 
 __all__ = ["FORMATS", "ExportResult", "export"]
 
@@ -114,7 +115,10 @@ def export(
     used = attention_used(source.model)
     listed = ", ".join(f"{n} x {name}" if n > 1 else name for name, n in used.items())
     log(f"{source.path}: {len(source.names)} classes, stride {source.stride}, attention: {listed or 'none'}")
-    _warn(used, nms, half, dynamic, log)
+    for line in obstacles(used, nms=nms, half=half, int8=int8 is not None):
+        log(f"note: {line}")
+    if nms and dynamic:
+        log("note: with NMS inside, height and width vary and the batch is 1")
     precision = "fp16" if half else "fp32"
     began = time.perf_counter()
     _write_onnx(source, onnx_target, size, dynamic, half, opset, nms, simplify)
@@ -271,12 +275,3 @@ def _int8(path: Path, found: dict[str, Any], pictures: list[Any], log: Callable[
         f"{near['found']} detections of the fp32 file it finds {near['same_iou_0.9']} with IoU 0.9 and up, "
         f"{near['same_iou_0.5']} with 0.5 and up, and {near['extra']} others. Measure its mAP before you use it."
     )
-
-
-def _warn(used: dict[str, int], nms: bool, half: bool, dynamic: bool, log: Callable[[str], Any]) -> None:
-    from .runtime.opencv import obstacles
-
-    for line in obstacles(used, nms=nms, half=half):
-        log(f"note: {line}")
-    if nms and dynamic:
-        log("note: with NMS inside, height and width vary and the batch is 1")
