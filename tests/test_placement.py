@@ -232,6 +232,13 @@ LAYOUTS = {
     "head first, no final line break": CLASSIC[CLASSIC.index("head:") :] + CLASSIC[: CLASSIC.index("head:")].rstrip(),
     "json": json.dumps(yaml.safe_load(CLASSIC), indent=1) + "\n",
     "one line": json.dumps(yaml.safe_load(CLASSIC)) + "\n",
+    "one line, no line break": json.dumps(yaml.safe_load(CLASSIC)),
+    "mixed line breaks": CLASSIC.replace("\n", "\r\n", 9),
+    "byte order mark": "\ufeff" + CLASSIC,
+    "quoted": base("yolov8").replace("C2f", "'C2f'").replace("Conv", '"Conv"'),
+    "anchored": base("yolov5")
+    .replace("backbone:", "backbone: &rows")
+    .replace("[-1, 6, C3, [256]]", "&r [-1, 6, C3, [256]]"),
     "flow with final commas": CLASSIC.replace("5]]  # 9", "5]],  # 9").replace("anchors]]]", "anchors]],\n  ]"),
 }
 

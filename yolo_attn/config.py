@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 SCALES = "nsmlx"
+WANTED = "A model YAML has 'nc', 'backbone' and 'head'."
 START = "YOLO_ATTN_START"  # how attention begins in every model file read, where a command line asks for it
 _NAME = re.compile(rf"^(yolo(?:e-)?v?\d+)([{SCALES}])(6?)(?![a-zA-Z0-9])(.*)$")
 
@@ -63,6 +64,8 @@ def locate(name: str | os.PathLike[str]) -> Path | None:
     Looked for, in this order: the very path; the path without its scale letter; the same two in the kit.
     """
     path = Path(os.path.expanduser(str(name)))
+    if not path.name:  # "." or ""
+        return None
     if path.suffix not in (".yaml", ".yml"):
         path = path.with_name(path.name + ".yaml")
     unified = path.with_name(split_scale(path.stem)[0] + path.suffix)
@@ -108,7 +111,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: Not readable, not YAML, a key twice, empty, or no mapping.
     """
-    return read_mapping(path, ConfigError, "A model YAML has 'nc', 'backbone' and 'head'.")
+    return read_mapping(path, ConfigError, WANTED)
 
 
 def validate(d: dict[str, Any], file: str) -> None:

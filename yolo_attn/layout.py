@@ -66,7 +66,6 @@ class Layout:
 
     def __init__(self, text: str, file: str) -> None:
         self.text, self.file = text, file
-        self.newline = "\r\n" if "\r\n" in text else "\n"
         try:
             root = yaml.compose(text, Loader=yaml.SafeLoader)
         except yaml.YAMLError as exc:
@@ -155,32 +154,37 @@ class Layout:
         if isinstance(was, list) and isinstance(now, list) and isinstance(node, yaml.SequenceNode):
             if len(was) == len(now):
                 return [e for n, a, b in zip(node.value, was, now) for e in self._edit_value(n, a, b, i)]
-            if len(now) == len(was) + 1 and now[:-1] == was:  # an argument joins, as `inside` adds one
-                if node.flow_style and was:
-                    at = _end(node.value[-1])
-                    return [(at, at, f", {flow(now[-1])}")]
-            elif len(was) == len(now) + 1 and was[:-1] == now and now and node.flow_style:
+            if len(now) == len(was) + 1 and now[:-1] == was and was:  # an argument joins, as `inside` adds one
+                at, last = _end(node.value[-1]), flow(now[-1])
+                if node.flow_style:
+                    return [(at, at, f", {last}")]
+                return [(at, at, f"{self._break(at)}{self._column(node.value[-1]) * ' '}- {last}")]
+            if len(was) == len(now) + 1 and was[:-1] == now and now:
                 return [(_end(node.value[-2]), _end(node.value[-1]), "")]
-        return [(node.start_mark.index, _end(node), flow(now))]
+        text = flow(now)
+        if isinstance(node, yaml.ScalarNode) and node.style in ("'", '"') and re.fullmatch(r"[\w.]+", text):
+            text = f"{node.style}{text}{node.style}"
+        return [(node.start_mark.index, _end(node), text)]
 
     def _insert(self, after: int, lines: list[Line]) -> list[tuple[int, int, str]]:
         row = self.rows[after]
         rows = [flow(line.row) for line in lines]
         stop = self._line_end(row.end)
+        newline = self._break(stop)
         if not row.section.flow_style:
-            indent = " " * row.section.start_mark.column
-            text = "".join(f"{self.newline}{indent}- {r} # {line.comment}" for r, line in zip(rows, lines))
+            indent = " " * self._column(row.node)
+            text = "".join(f"{newline}{indent}- {r} # {line.comment}" for r, line in zip(rows, lines))
             return [(stop, stop, text)]
         indent = " " * row.node.start_mark.column
         rest = self.text[row.end : stop]
         if row.last and re.fullmatch(r"[ \t]*(#.*)?", rest):  # no comma behind it: it needs one, the last has none
             body = "".join(
-                f"{self.newline}{indent}{r}{',' if k < len(rows) - 1 else ''} # {line.comment}"
+                f"{newline}{indent}{r}{',' if k < len(rows) - 1 else ''} # {line.comment}"
                 for k, (r, line) in enumerate(zip(rows, lines))
             )
             return [(row.end, row.end, ","), (stop, stop, body)]
         if re.fullmatch(r"[ \t]*,[ \t]*(#.*)?", rest):
-            body = "".join(f"{self.newline}{indent}{r}, # {line.comment}" for r, line in zip(rows, lines))
+            body = "".join(f"{newline}{indent}{r}, # {line.comment}" for r, line in zip(rows, lines))
             return [(stop, stop, body)]
         return [(row.end, row.end, "".join(f", {r}" for r in rows))]
 
@@ -211,10 +215,22 @@ class Layout:
     def _whole_lines(self, start: int, stop: int) -> tuple[int, int, str]:
         begin = self.text.rfind("\n", 0, start) + 1
         if stop >= len(self.text) and begin > 0:  # the file ends without a line break: take the one before
-            begin -= len(self.newline)
+            begin -= 2 if self.text.endswith("\r\n", 0, begin) else 1
         else:
-            stop += len(self.newline) if self.text.startswith(self.newline, stop) else 1
+            stop += len(self._break(stop))
         return begin, min(stop, len(self.text)), ""
+
+    def _break(self, at: int) -> str:
+        """The line break behind character `at`, or the file's where its last line has none."""
+        stop = self._line_end(at)
+        if stop == len(self.text):
+            stop = self._line_end(0)
+        return "\r\n" if self.text.startswith("\r\n", stop) else "\n"
+
+    def _column(self, node: yaml.Node) -> int:
+        """The column of the dash in front of an entry of a block sequence."""
+        dash = self.text.rindex("-", 0, node.start_mark.index)
+        return dash - self.text.rfind("\n", 0, dash) - 1
 
     def _line_end(self, at: int) -> int:
         """Where the line of character `at` ends, before its line break."""

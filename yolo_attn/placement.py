@@ -25,13 +25,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, Union
 
-import yaml
-
 from . import config, registry
 from .binding import Mismatch
 from .errors import ConfigError, UsageError, did_you_mean
 from .graph import Graph, Node, is_block
 from .layout import Change, Layout, Line
+from .yaml_file import mapping_of
 
 __all__ = ["MARK", "PLACES", "insert", "outline", "remove", "set_start"]
 
@@ -58,7 +57,7 @@ def insert(
     """Insert attention rows.
 
     Args:
-        cfg: A model's name (``yolov5s``), a YAML file, YAML text (several lines), or a model dictionary.
+        cfg: A model's name (``yolov5s``), a YAML file, YAML text (several lines, or in braces), or a model dictionary.
         module: A registered name, or one under the YAML's ``register:``.
         after: Module types (``"C3"``) or row numbers that attention goes behind.
         where: One or more places; see above. With `after`, both must hold.
@@ -191,14 +190,9 @@ def _read(cfg: Config) -> tuple[str | None, dict[str, Any], str]:
         name = str(cfg.get("yaml_file") or "model dictionary")
         config.validate(cfg, name)
         return None, cfg, name
-    if isinstance(cfg, str) and "\n" in cfg:
+    if isinstance(cfg, str) and ("\n" in cfg or cfg.lstrip().startswith("{")):
         text, name = cfg, "YAML text"
-        try:
-            d = yaml.safe_load(text)
-        except yaml.YAMLError as exc:
-            raise ConfigError(f"{name}: is not valid YAML: {exc}") from exc
-        if not isinstance(d, dict):
-            raise ConfigError(f"{name}: is a {type(d).__name__}, not a mapping with 'nc', 'backbone' and 'head'.")
+        d = mapping_of(text, name, ConfigError, config.WANTED)
     else:
         path = config.require(cfg)
         d, name = config.read(path), str(cfg)

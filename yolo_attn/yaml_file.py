@@ -48,14 +48,23 @@ def read_mapping(path: Path, error: type[YoloAttnError], wanted: str) -> dict[st
         raise error(f"{path}: is {found}. Save it as UTF-8.") from exc
     except OSError as exc:
         raise error(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+    return mapping_of(text, str(path), error, wanted)
+
+
+def mapping_of(text: str, name: str, error: type[YoloAttnError], wanted: str) -> dict[str, Any]:
+    """Read YAML text as :func:`read_mapping` reads a file; messages call it `name`.
+
+    Raises:
+        YoloAttnError: As `error`: not YAML, a key twice, empty, or no mapping.
+    """
     try:
         d = yaml.load(text, _Loader)
     except yaml.YAMLError as exc:
-        raise error(f"{path}: {_problem(exc, text)}") from exc
+        raise error(f"{name}: {_problem(exc, text)}") from exc
     if d is None:
-        raise error(f"{path}: is empty. {wanted}")
+        raise error(f"{name}: is empty. {wanted}")
     if not isinstance(d, dict):
-        raise error(f"{path}: is a {type(d).__name__}, not a mapping. {wanted}")
+        raise error(f"{name}: is a {type(d).__name__}, not a mapping. {wanted}")
     return d
 
 
