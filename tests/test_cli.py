@@ -137,3 +137,12 @@ def test_mistakes(
     assert code in (1, 2)
     assert re.search(message, capsys.readouterr().err)
     assert [p.name for p in tmp_path.iterdir()] == ["a_file"]
+
+
+def test_what_the_disk_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line that names the file, no traceback."""
+    target = tmp_path / "folder.yaml"
+    target.mkdir()
+    argv = ["insert", "yolov5s.yaml", "--module", "ECA", "--where", "neck", "-o", str(target), "--force"]
+    assert cli.main(argv) == 1
+    assert re.search(r"yolo-attn insert: .*folder\.yaml", capsys.readouterr().err)

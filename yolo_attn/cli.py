@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -32,6 +33,9 @@ COMMANDS = {
 }
 # These pass all that follows to another command line, untouched.
 PASS_THROUGH = ("yolo", "run", "train")
+
+# What a disk says to a user, and no mistake of the code.
+REFUSED = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR])
 
 
 class Parser(argparse.ArgumentParser):
@@ -91,6 +95,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `yolo-attn list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as exc:
+        if exc.errno not in REFUSED or name in ("yolo", "run"):  # what a script raises is the script's
+            raise
+        print(f"yolo-attn {name}: {exc.filename or 'the disk'}: {exc.strerror}", file=sys.stderr)
+        return 1
 
 
 def _overview() -> str:

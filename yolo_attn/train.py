@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import shlex
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import config, data, dataset
+from .cli import REFUSED
 from .errors import CheckpointError, ConfigError, DataError, UsageError, YoloAttnError, did_you_mean
 from .log import announce
 from .options import host_arguments
@@ -50,7 +50,7 @@ def main(options: argparse.Namespace) -> int:
     try:
         return _resume(options) if options.resume else _train(options)
     except OSError as exc:
-        if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+        if exc.errno in REFUSED:
             where = f" ({exc.filename})" if exc.filename else ""
             raise YoloAttnError(
                 f"the disk says: {exc.strerror}{where}. Checkpoints written before are intact."
@@ -134,7 +134,9 @@ def fetch(weights: str) -> Path:
     try:
         file = Path(attempt_download_asset(name))
     except Exception as exc:  # whatever the network did
-        raise CheckpointError(f"{name} is not here and cannot be fetched. {advice}\nultralytics: {_first_line(exc)}") from exc
+        raise CheckpointError(
+            f"{name} is not here and cannot be fetched. {advice}\nultralytics: {_first_line(exc)}"
+        ) from exc
     if not file.is_file():
         raise CheckpointError(f"{name} is not here and cannot be fetched. {advice}")
     return file
