@@ -37,7 +37,7 @@ GLOBAL = "_" + __name__.rpartition(".")[0].replace(".", "_") + "_seams"
 ON_DISK = GLOBAL.replace("_seams", "_rows")
 
 _lock = threading.RLock()
-_failed: dict[str, HostError] = {}
+_failed: dict[tuple[str, str], HostError] = {}  # by host and module
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def hooks() -> list[Hook]:
 
 def failures() -> dict[str, HostError]:
     """Return, by host, why it could not be hooked."""
-    return dict(_failed)
+    return {host: error for (host, _), error in list(_failed.items())}
 
 
 def _alive(hook: Hook) -> bool:
@@ -155,9 +155,9 @@ def _hook_module(host: Any, name: str, *, strict: bool) -> None:
             undo = host.prepare(module)
             if undo is not None:
                 _prepared[host.name, id(module)] = undo
-        _failed.pop(host.name, None)
+        _failed.pop((host.name, name), None)
     except HostError as exc:
-        _failed[host.name] = exc
+        _failed[host.name, name] = exc
         if strict:
             raise
         LOGGER.warning("%s", exc)
