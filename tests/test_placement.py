@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import runpy
 import sys
@@ -252,6 +253,15 @@ def test_remove_gives_back_every_byte(layout: str, place: str) -> None:
     assert yolo_attn.remove(out) == text
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_inside_and_out_again_gives_back_every_byte(layout: str) -> None:
+    text = LAYOUTS[layout]
+    out = yolo_attn.insert(text, "SGE", where="inside", start="identity")
+    inside = [r for r in rows(out) if r[2].endswith("Attention")]
+    assert len(inside) >= 4 and all(r[3][-1] == {"module": "SGE", "start": "identity"} for r in inside)
+    assert yolo_attn.remove(out) == text
+
+
 def test_remove_twice_inserted_and_one_of_two() -> None:
     once = yolo_attn.insert(CLASSIC, "SE", where="backbone")
     twice = yolo_attn.insert(once, "ECA", where=["backbone", "before-detect"], args={"kernel_size": 3})
@@ -348,6 +358,20 @@ def test_mistakes_are_told(options: dict[str, Any], error: type[Exception], says
 def test_text_that_is_no_model(text: str) -> None:
     with pytest.raises(ConfigError):
         yolo_attn.insert(text, "SE", where="backbone")
+
+
+def test_command_pipes_utf_8_and_says_what_it_cannot_write(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "# 中文\r\n" + CLASSIC.replace("\n", "\r\n")
+    Path("m.yaml").write_bytes(text.encode())
+    Path("folder.yaml").mkdir()
+    command = "insert m.yaml --module SE --where neck".split()
+    assert main([*command, "-o", "folder.yaml", "--force"]) == 1
+    assert "folder.yaml cannot be written" in capsys.readouterr().err
+    pipe = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(pipe, encoding="cp1252", newline="\r\n"))  # as on Windows
+    assert main(command) == 0
+    assert pipe.getvalue().decode() == yolo_attn.insert(text, "SE", where="neck")
 
 
 def test_command_writes_removes_and_keeps_the_scale(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:

@@ -75,10 +75,10 @@ def run(args: argparse.Namespace) -> int:
         lines = difflib.unified_diff(
             before.splitlines(), text.splitlines(), str(path), args.output or "with attention", lineterm=""
         )
-        print("\n".join(lines) or f"{args.cfg}: nothing would change")
+        _show("\n".join(lines or [f"{args.cfg}: nothing would change"]) + "\n")
         return 0
     if not args.output:
-        sys.stdout.write(text)
+        _show(text)
         return 0
     out = Path(args.output)
     if out.suffix not in (".yaml", ".yml"):
@@ -87,10 +87,22 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{out} exists. Choose another name, or add --force to overwrite it.")
     if not out.parent.is_dir():
         raise UsageError(f"the folder {out.parent} does not exist")
-    with out.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
+    try:
+        with out.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+    except OSError as exc:
+        raise UsageError(f"{out} cannot be written: {exc.strerror or exc}") from exc
     print(f"{out}: {_summary(before, text)}")
     return 0
+
+
+def _show(text: str) -> None:
+    """Print; into a pipe or a file as a YAML file is written, UTF-8 and its own line breaks on every system."""
+    if sys.stdout.isatty():
+        sys.stdout.write(text)
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode("utf-8"))
 
 
 def _pair(text: str) -> tuple[str, Any]:

@@ -60,7 +60,10 @@ def run(args: argparse.Namespace) -> int:
     )
     print(report.table())
     if args.json:
-        Path(args.json).write_text(report.to_json() + "\n", encoding="utf-8")
+        try:
+            Path(args.json).write_text(report.to_json() + "\n", encoding="utf-8")
+        except OSError as exc:
+            raise UsageError(f"--json {args.json} cannot be written: {exc.strerror or exc}") from exc
     if report.new_attention:
         state = {
             "identity": "begins as the identity: the detector is the source's until it is trained",
