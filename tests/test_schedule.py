@@ -141,6 +141,8 @@ def test_the_multiplier_reaches_attention_only(model: YOLO, shapes: Path) -> Non
 def test_words_and_numbers_are_checked() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'freeze_base'"):
         Schedule.of({"schedule": {"freeze_bas": 3}})
+    with pytest.raises(ConfigError, match="Did you mean 'lr_new'"):  # when the file is read, not at the first batch
+        config.validate({**config.read(config.require("yolov8.yaml")), "schedule": {"lr_neu": 3}}, "m.yaml")
     for bad in ({"freeze_base": -1}, {"freeze_base": 1.5}, {"lr_new": 0}, {"lr_new": "high"}):
         with pytest.raises(UsageError):
             Schedule(**bad)
