@@ -5,7 +5,6 @@ Values are planted, each tensor with its own, and looked for where they belong; 
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import subprocess
