@@ -25,6 +25,7 @@ Why each touch is there:
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 from pathlib import Path
@@ -54,12 +55,13 @@ def _supported() -> str:
     import importlib.metadata  # 30 ms, a quarter of importing the kit
     import re
 
-    try:
-        wanted = importlib.metadata.requires(KIT.replace("_", "-")) or []
-    except importlib.metadata.PackageNotFoundError:  # a bare checkout
-        project = Path(__file__).resolve().parent.parent / "pyproject.toml"
-        text = project.read_text(encoding="utf-8") if project.is_file() else ""
-        wanted = re.findall(r'"(ultralytics[^"]*)"', text)
+    wanted: list[str] = []
+    project = Path(__file__).resolve().parent.parent / "pyproject.toml"
+    if project.is_file():  # a checkout, whose installed description may be of an earlier state
+        wanted = re.findall(r'"(ultralytics[^"]*)"', project.read_text(encoding="utf-8"))
+    else:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            wanted = importlib.metadata.requires(KIT.replace("_", "-")) or []
     named = next((w.partition(";")[0].strip() for w in wanted if w.startswith("ultralytics>")), "ultralytics")
     return f"{named}; its parser from 8.0.0 on"
 
