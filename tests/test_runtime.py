@@ -347,12 +347,17 @@ def test_files_that_are_no_detector(files: dict[str, Path], tmp_path: Path) -> N
     assert "no runtime" in message(files["static"], "tflite")
 
 
-def test_nms_inside_is_refused_for_opencv(files: dict[str, Path], tmp_path: Path) -> None:
+def test_nms_inside(files: dict[str, Path], tmp_path: Path, cli: Any) -> None:
     path = tmp_path / "nms.onnx"
     export(files["static"].with_name("best.pt"), imgsz=64, nms=True, output=path, log=lambda line: None)
     assert Detector(path).layout == "final" and len(predict(Detector(path), pictures(files))[0]) > 5
     with pytest.raises(UsageError, match="NMS inside"):
         Detector(path, runtime="opencv")
+    base = ("detect", str(path), "--source", str(files["pictures"]), "--no-save")
+    for words, told in (((), 0), (("--iou", "0.5"), 1), (("--conf", "0.1"), 1), (("--conf", "0.5"), 0)):
+        run = cli(*base, *words, "--out", str(tmp_path / "_".join(("out", *words))))
+        run.ok()
+        assert run.err.count("NMS is inside: --iou has no effect") == told
 
 
 def test_options_of_the_command(files: dict[str, Path], cli: Any) -> None:

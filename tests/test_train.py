@@ -251,6 +251,21 @@ def test_a_resume_is_offered_where_there_is_one(
     assert re.search(told, train._how_to_go_on(last))
 
 
+def test_freezing_rows_says_which_attention_goes_with_them(caplog: pytest.LogCaptureFixture) -> None:
+    from ultralytics import YOLO
+
+    from yolo_attn import train
+
+    model, given = YOLO("yolov5n_se.yaml"), options.parse(["--cfg", "yolov5n_se.yaml"])
+    instead = "--freeze base:3 is the one that trains it first"
+    for freeze, rows in ((10, "[3, 6, 9]"), ([0, 6], "[6]"), (3, None), (None, None)):
+        train._check_model(given, model, {"freeze": freeze})
+        assert caplog.messages == (
+            [f"--freeze freezes the attention in rows {rows} as well; {instead}"] if rows else []
+        )
+        caplog.clear()
+
+
 @pytest.mark.slow
 def test_ctrl_c_says_how_to_resume(tmp_path: Path, shapes: Path) -> None:
     """Interrupted after an epoch: exit code 130 and the command that goes on."""

@@ -518,6 +518,31 @@ print(json.dumps({"done": done}))
 """
 
 
+def test_a_full_disk_is_one_message(python: Any, tmp_path: Path) -> None:
+    """What stood there stays; no draft is left."""
+    pytest.importorskip("resource")
+    (tmp_path / "init.pt").write_text("before")
+    python(
+        """
+        import resource, signal
+        from pathlib import Path
+        import yolo_attn
+        from ultralytics import YOLO
+        from yolo_attn import errors, initial
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        model = YOLO("yolov5n_se.yaml").model
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, -1))
+        try:
+            initial.save(model, Path("init.pt"))
+        except errors.UsageError as exc:
+            assert "init.pt: cannot be written: File too large" in str(exc)
+        else:
+            raise AssertionError("it was written")
+        """
+    ).ok()
+    assert [p.name for p in tmp_path.iterdir()] == ["init.pt"] and (tmp_path / "init.pt").read_text() == "before"
+
+
 def test_classic_host(classic: Classic, tmp_path: Path) -> None:  # noqa: F811
     places = list(PLACES) if os.environ.get("YOLO_ATTN_YOLOV5") else ["everywhere", "inside"]
     out = classic.python(CLASSIC, str(Path(__file__).parent), ",".join(places), cwd=tmp_path).ok()

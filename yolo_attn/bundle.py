@@ -21,6 +21,7 @@ import yaml
 
 from ._version import __version__
 from .errors import CheckpointError, UsageError, YoloAttnError
+from .files import replacing
 from .loading import Source, attention_used, quiet_host, widen_classes
 
 __all__ = ["load", "read_manifest", "save"]
@@ -74,17 +75,10 @@ def save(source: Source, target: Path) -> None:
     }
     manifest = json.loads(json.dumps(manifest))  # as it will be read, keys as text
     manifest["sha256"][MANIFEST] = _seal(manifest)
-    draft = target.with_name(f".{target.name}.part")
-    try:
-        with zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as file:
-            file.writestr(MANIFEST, json.dumps(manifest, indent=1))
-            file.writestr(MODEL, model)
-            file.writestr(WEIGHTS, weights)
-        os.replace(draft, target)
-    except OSError as exc:
-        raise UsageError(f"{target}: cannot be written: {exc.strerror or exc}") from exc
-    finally:
-        draft.unlink(missing_ok=True)
+    with replacing(target) as draft, zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as file:
+        file.writestr(MANIFEST, json.dumps(manifest, indent=1))
+        file.writestr(MODEL, model)
+        file.writestr(WEIGHTS, weights)
 
 
 def read_manifest(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, bytes]]:

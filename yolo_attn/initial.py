@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import datetime
 import importlib
+import io
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from . import checkpoint, config, placement, plugins, weights
-from .errors import CheckpointError, ConfigError, HostError
+from .errors import ConfigError, HostError
+from .files import replacing
 from .log import announce
 
 __all__ = ["build", "save"]
@@ -105,7 +107,7 @@ def save(model: Any, output: Path, *, classic: bool = False) -> None:
     """Write the detector as a checkpoint of its host, in one step.
 
     Raises:
-        CheckpointError: It cannot be written.
+        UsageError: It cannot be written.
     """
     import torch
 
@@ -125,11 +127,7 @@ def save(model: Any, output: Path, *, classic: bool = False) -> None:
 
         content["train_args"] = {"task": model.task}
         content["version"] = ultralytics.__version__
-    draft = output.with_name(f".{output.name}.part")
-    try:
-        torch.save(content, draft)
-        os.replace(draft, output)
-    except OSError as exc:
-        raise CheckpointError(f"{output} cannot be written: {exc.strerror or exc}") from exc
-    finally:
-        draft.unlink(missing_ok=True)
+    buffer = io.BytesIO()  # torch reports a full disk as an error of its own archive
+    torch.save(content, buffer)
+    with replacing(output) as draft:
+        draft.write_bytes(buffer.getbuffer())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Callable
 
 from .errors import ExportError, UsageError
+from .files import replacing
 
 __all__ = ["OPERATORS", "build", "command", "require", "unsupported"]
 
@@ -95,13 +95,7 @@ def build(
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise ExportError(f"{onnx}: TensorRT {trt.__version__} built no engine; what it printed above says why")
-    draft = target.with_name(f".{target.name}.part")
-    try:
+    with replacing(target) as draft:
         draft.write_bytes(engine)
-        os.replace(draft, target)
-    except OSError as exc:
-        raise UsageError(f"{target}: cannot be written: {exc.strerror or exc}") from exc
-    finally:
-        draft.unlink(missing_ok=True)
     log(f"engine: {target} ({target.stat().st_size / 1e6:.1f} MB, TensorRT {trt.__version__})")
     return target

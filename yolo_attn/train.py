@@ -282,6 +282,8 @@ def _check_values(args: dict[str, Any]) -> None:
 
 
 def _check_model(options: argparse.Namespace, model: Any, args: dict[str, Any]) -> None:
+    from .weights import attention_in
+
     rows = model.model.model
     if not hasattr(rows[-1], "nc"):
         raise ConfigError(f"{options.cfg}: the last row is {type(rows[-1]).__name__}; a detector's last row is Detect.")
@@ -290,6 +292,12 @@ def _check_model(options: argparse.Namespace, model: Any, args: dict[str, Any]) 
     bad = [n for n in (freeze if isinstance(freeze, list) else [freeze]) if isinstance(n, int) and not 0 <= n <= last]
     if bad:
         raise UsageError(f"--freeze {bad[0]}: the rows are 0 to {last}, and the last is what detects")
+    frozen = set(freeze) if isinstance(freeze, list) else set(range(freeze))
+    stuck = sorted(frozen & {int(path.split(".")[1]) for path in attention_in(model.model)})
+    if stuck:
+        announce(
+            "--freeze freezes the attention in rows %s as well; --freeze base:3 is the one that trains it first", stuck
+        )
 
 
 def _first_line(exc: Exception) -> str:

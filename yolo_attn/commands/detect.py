@@ -10,6 +10,8 @@ from pathlib import Path
 
 from ..errors import DataError, UsageError
 
+CONF, IOU = 0.25, 0.7  # as the hosts have them
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
@@ -29,8 +31,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--threads", type=int, default=0, metavar="N", help="threads of the runtime (default: its choice)"
     )
     parser.add_argument("--imgsz", nargs="+", type=int, metavar="N", help="for files with dynamic shapes")
-    parser.add_argument("--conf", type=float, default=0.25, metavar="X", help="least confidence (0.25)")
-    parser.add_argument("--iou", type=float, default=0.7, metavar="X", help="overlap that NMS allows (0.7)")
+    parser.add_argument("--conf", type=float, default=CONF, metavar="X", help=f"least confidence ({CONF})")
+    parser.add_argument("--iou", type=float, default=IOU, metavar="X", help=f"overlap that NMS allows ({IOU})")
     parser.add_argument("--max-det", type=int, default=300, metavar="N", help="most boxes a picture (300)")
     parser.add_argument("--classes", nargs="+", metavar="CLASS", help="only these classes, by number or name")
     parser.add_argument("--agnostic", action="store_true", help="let classes suppress each other")
@@ -53,6 +55,11 @@ def run(args: argparse.Namespace) -> int:
     if args.max_det < 1:
         raise UsageError(f"--max-det is at least 1, got {args.max_det}")
     detector = Detector(args.model, runtime=args.runtime, threads=args.threads, provider=args.provider)
+    if detector.nms_inside and (args.iou != IOU or args.conf < CONF):
+        print(
+            f"{args.model}: NMS is inside: --iou has no effect, and --conf only above what it was exported with",
+            file=sys.stderr,
+        )
     size = _size(args.imgsz, detector)
     classes = _classes(args.classes, detector.names)
     source = Source(*args.source)

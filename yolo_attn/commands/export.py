@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--tolerance", type=float, metavar="X", help="largest relative difference (default 1e-4, half 5e-2)"
     )
     parser.add_argument("--host", metavar="DIR", help="the YOLOv5 checkout that a classic checkpoint was trained with")
-    parser.add_argument("--output", metavar="FILE", help="the file to write (default: beside the checkpoint)")
+    parser.add_argument("-o", "--output", metavar="FILE", help="the file to write (default: beside the checkpoint)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -103,8 +103,9 @@ class Detector:
         self.batch = fixed[0]
         self.size: tuple[int, int] | None = (fixed[2], fixed[3]) if fixed[2] and fixed[3] else None
         hints = meta.get("args", "")
+        self.nms_inside = _argument(hints, "nms") is True
         # files of an end-to-end head, or with NMS inside, end in (B, N, 6)
-        self._final = meta.get("end2end") == "True" or _argument(hints, "nms") is True
+        self._final = meta.get("end2end") == "True" or self.nms_inside
         self.layout: str | None = None
         out = outputs[0]
         if len(out) == 3 and all(isinstance(d, int) and d > 0 for d in out[1:]):
