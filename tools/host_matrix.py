@@ -124,6 +124,7 @@ def row(host: str, configs: list[str], sizes: list[str], into: Path, needs: Path
         path.insert(1, str(install(into / host, [host])))
     else:
         root = str(Path(host).expanduser().resolve())
+    path += filter(None, [os.environ.get("PYTHONPATH")])  # what counted as here for the packages above
     env = {
         **os.environ, "PYTHONPATH": os.pathsep.join(path), "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false",
         "OMP_NUM_THREADS": "1", "YOLOV5_CONFIG_DIR": str(into), "YOLO_CONFIG_DIR": str(into),
