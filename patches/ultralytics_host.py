@@ -63,7 +63,7 @@ def _supported() -> str:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             wanted = importlib.metadata.requires(KIT.replace("_", "-")) or []
     named = next((w.partition(";")[0].strip() for w in wanted if w.startswith("ultralytics>")), "ultralytics")
-    return f"{named}; its parser from 8.0.0 on"
+    return f"{named}; from 8.0.0 on models can be built"
 
 
 def _load_yaml(original: Callable[..., dict[str, Any]], path: Any) -> dict[str, Any]:

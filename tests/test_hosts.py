@@ -159,6 +159,9 @@ def test_the_oldest_ultralytics(tmp_path: Path) -> None:
         ["yolov5_se.yaml", "3,118,304", "11,007,104"],
         ["yolo11_se.yaml", *["refused: no module is called 'C3k2'"] * 2],
     ]
+    found = os.pathsep.join(str(tmp_path / n) for n in ("ultralytics==8.0.0", "needs"))
+    train = run_python(str(ROOT / "train_detect.py"), "--cfg", "yolov5n_se.yaml", env={"PYTHONPATH": found})
+    assert "ultralytics 8.0.0 is too old to train with" in train.mistake()
 
 
 # A checkout whose own `models/common.py` imports the kit, and so before its parser is defined; then once more.

@@ -241,11 +241,18 @@ def _offline(needs_network: bool) -> None:
 def _host(args: dict[str, Any]) -> Any:
     from .errors import HostError
     from .parser import failures, install
+    from .patches import HOSTS
 
     try:
         import ultralytics
         from ultralytics.utils import DEFAULT_CFG_DICT
     except ImportError as exc:
+        version = getattr(sys.modules.get("ultralytics"), "__version__", None)
+        if version is not None and exc.name == "ultralytics.utils":
+            raise HostError(
+                f"ultralytics {version} is too old to train with, its models can only be built. "
+                f"'pip install -U ultralytics'. Supported: {HOSTS[0].supported()}"
+            ) from exc
         raise HostError(f"the ultralytics package cannot be imported: {exc}. 'pip install ultralytics'") from exc
     install(strict=True)
     if "ultralytics" in failures():
