@@ -1,6 +1,6 @@
 """Declare an older host's layers safe for ``torch.load(weights_only=True)``, the default since torch 2.6.
 
-The hosts pickle whole models. Classic YOLOv5 up to v7.0 and ultralytics before 8.2.42 load them with a plain
+The hosts pickle whole models. Classic YOLOv5 up to v7.0 and ultralytics before 8.2.64 load them with a plain
 ``torch.load(path)``, which under torch 2.6 and later ends in an error: a training dies in its last step, where it
 strips its own checkpoint.
 

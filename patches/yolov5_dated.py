@@ -8,7 +8,7 @@ The loss of v6.0 and v6.1 clamps whole numbers with a bound of type float, which
 wrote the bound as a whole number, and so does the code that stands in here.
 
 ``export.py`` was written for the exporter that torch calls by ``dynamo=False`` since 2.9, and so was ultralytics before
-8.3.200 or so.
+8.3.215.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ class Builder:
         vars(self).update(cls=cls, call=call, spot=spot)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """What a host notes on the class of a row, as ultralytics did with `np` before 8.3, it finds there again."""
+        """What a host notes on the class of a row, as ultralytics did with `np` before 8.3.9, it finds there again."""
         setattr(self.cls, name, value)
 
     def __getattr__(self, name: str) -> Any:
