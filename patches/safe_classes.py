@@ -72,9 +72,9 @@ def declare(module: ModuleType, beside: Iterable[str] = ()) -> Callable[[], None
         {(c, n) for c, name in layers for n in (name, name[max(name.find("models."), 0) :])}, key=lambda a: a[1]
     )
     classes = [getattr(torch.nn, n) for n in TORCH.split() if hasattr(torch.nn, n)]
-    mine = [*safe.declare([*classes, *(c for c, _ in layers)], aliases), *_numbers()]
-    torch.serialization.add_safe_globals(mine)
-    return lambda: safe.withdraw(mine)
+    declared, numbers = safe.declare([*classes, *(c for c, _ in layers)], aliases), _numbers()
+    torch.serialization.add_safe_globals(numbers)
+    return lambda: safe.withdraw([*declared, *numbers])
 
 
 def load_modules() -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from ._version import __version__
-from .errors import CheckpointError, UsageError, YoloAttnError
+from .errors import CheckpointError, UsageError, YoloAttnError, first_line
 from .files import replacing
 from .loading import Source, attention_used, quiet_host, widen_classes
 
@@ -153,8 +153,7 @@ def load(path: str | os.PathLike[str]) -> Any:
         names = {int(k): str(v) for k, v in manifest["names"].items()}
         size = [int(v) for v in manifest["imgsz"]]
     except (yaml.YAMLError, SafetensorError, RecursionError, AttributeError, ValueError, KeyError, TypeError) as exc:
-        line = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
-        raise CheckpointError(f"{path}: is damaged: {line}") from exc
+        raise CheckpointError(f"{path}: is damaged: {first_line(exc) or type(exc).__name__}") from exc
     if not isinstance(d, dict):
         raise CheckpointError(f"{path}: its {MODEL} is no model")
     d["yaml_file"] = str(path)
@@ -170,8 +169,9 @@ def load(path: str | os.PathLike[str]) -> Any:
     except YoloAttnError:
         raise
     except Exception as exc:  # the host's parser raises whatever a wrong row leads to
-        line = (str(exc).strip().splitlines() or [""])[0]
-        raise CheckpointError(f"{path}: its {MODEL} cannot be built: {type(exc).__name__}: {line[:300]}") from exc
+        raise CheckpointError(
+            f"{path}: its {MODEL} cannot be built: {type(exc).__name__}: {first_line(exc)[:300]}"
+        ) from exc
     wanted = model.state_dict()
     bad = [k for k, v in wanted.items() if k not in state or state[k].shape != v.shape] + [
         k for k in state if k not in wanted

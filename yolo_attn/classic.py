@@ -82,8 +82,7 @@ def train(options: argparse.Namespace) -> int:
         size = str(options.imgsz or (EMBEDDED["imgsz"] if options.embedded else 640))
         target = best.with_suffix(f".{wanted}")
         if wanted == "onnx":  # the kit's own, which proves the file
-            plugins = [word for file in options.plugin for word in ("--plugin", file)]
-            code = _kit(["export", str(best), "--host", options.host, "--imgsz", size, *plugins])
+            code = _kit(["export", str(best), "--host", options.host, "--imgsz", size, *_named(options.plugin)])
         else:
             asked = ["--weights", str(best), "--include", wanted, "--img", size, "--device", "cpu"]
             code = _run(host / "export.py", asked, 1, options.plugin, [])
@@ -269,8 +268,11 @@ def _in_front(options: argparse.Namespace) -> list[str]:
 
 
 def _run(script: Path, argv: list[str], processes: int, plugins: list[str], in_front: list[str]) -> int:
-    words = [w for p in plugins for w in ("--plugin", str(Path(p).resolve()))]
-    return _kit(["run", *words, *in_front, str(script), *argv], processes)
+    return _kit(["run", *_named(plugins), *in_front, str(script), *argv], processes)
+
+
+def _named(plugins: list[str]) -> list[str]:
+    return [word for file in plugins for word in ("--plugin", str(Path(file).resolve()))]
 
 
 def _kit(argv: list[str], processes: int = 1) -> int:

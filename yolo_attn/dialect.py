@@ -28,6 +28,7 @@ import yaml
 from . import config, plugins
 from .data import cache_folder
 from .errors import ConfigError
+from .files import is_mine
 from .graph import stride_factor
 from .log import announce
 
@@ -240,6 +241,4 @@ def _private(folder: Path) -> bool:
         about = folder.lstat()
     except OSError:
         return False
-    if os.name == "nt":
-        return True
-    return stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid() and not about.st_mode & 0o022
+    return stat.S_ISDIR(about.st_mode) and is_mine(about)

@@ -83,3 +83,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         folded.setdefault(k.lower(), k)
     near = [folded[k] for k in difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.6)]
     return f" Did you mean {' or '.join(repr(k) for k in near)}?" if near else ""
+
+
+def first_line(exc: BaseException) -> str:
+    """Return the first line of what an error says, or an empty string; others' errors may say pages."""
+    return (str(exc).strip().splitlines() or [""])[0]

@@ -17,8 +17,9 @@ from typing import Any, Callable
 
 from . import onnx_graph, proof, report
 from ._version import __version__
-from .errors import ExportError, UsageError, YoloAttnError
+from .errors import ExportError, UsageError, YoloAttnError, first_line
 from .loading import Source, attention_used, open_source
+from .runtime.image import round_up
 from .runtime.opencv import obstacles
 
 __all__ = ["FORMATS", "ExportResult", "export"]
@@ -202,12 +203,7 @@ def _size(source: Source, imgsz: int | Sequence[int] | None, log: Callable[[str]
         wanted = [imgsz] if isinstance(imgsz, int) else [int(v) for v in imgsz]
         if len(wanted) not in (1, 2) or min(wanted, default=0) < 1:
             raise UsageError(f"the image size is one side or height and width, in pixels, got {wanted}")
-        wanted = wanted * 2 if len(wanted) == 1 else wanted
-    s = source.stride
-    rounded = [-(-v // s) * s for v in wanted]
-    if rounded != wanted:
-        log(f"image size {wanted[0]}x{wanted[1]} rounded up to {rounded[0]}x{rounded[1]}: multiples of the stride {s}")
-    return rounded[0], rounded[1]
+    return round_up((wanted[0], wanted[-1]), source.stride, log)
 
 
 def _write_onnx(
@@ -258,8 +254,7 @@ def _write_onnx(
     except YoloAttnError:
         raise
     except Exception as exc:  # the hosts and the tracer raise everything, a full disk among it
-        line = (str(exc).strip().splitlines() or [""])[0]
-        raise ExportError(f"{source.path}: the export failed: {type(exc).__name__}: {line[:400]}") from exc
+        raise ExportError(f"{source.path}: the export failed: {type(exc).__name__}: {first_line(exc)[:400]}") from exc
 
 
 def _int8(path: Path, found: dict[str, Any], pictures: list[Any], log: Callable[[str], Any]) -> None:

@@ -18,14 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import CheckpointError, YoloAttnError
+from .errors import CheckpointError, YoloAttnError, first_line
 from .loading import Source
-from .runtime.boxes import FAR
+from .runtime.boxes import CONF, FAR, IOU, MAX_DET
 
 __all__ = ["is_classic", "open_classic", "use_host", "write_onnx"]
 
 OPSET = 17
-CONF, IOU, MAX_DET = 0.25, 0.7, 300  # of NMS inside a file, as the ultralytics host's exporter has them
 
 
 def is_classic(file: Path) -> str:
@@ -90,8 +89,7 @@ def open_classic(file: Path) -> Source:
     except YoloAttnError:
         raise
     except Exception as exc:
-        line = (str(exc).strip().splitlines() or [""])[0]
-        raise CheckpointError(f"{file}: YOLOv5 cannot load it: {type(exc).__name__}: {line[:300]}") from exc
+        raise CheckpointError(f"{file}: YOLOv5 cannot load it: {type(exc).__name__}: {first_line(exc)[:300]}") from exc
     if not hasattr(model, "stride") or not hasattr(model.model[-1], "anchors"):
         raise CheckpointError(f"{file}: is a YOLOv5 checkpoint, but no detector's")
     return Source(file, "yolov5", model.float().eval())

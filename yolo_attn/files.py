@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .errors import UsageError
 
-__all__ = ["replacing"]
+__all__ = ["is_mine", "replacing"]
 
 
 @contextlib.contextmanager
@@ -27,3 +27,8 @@ def replacing(target: Path) -> Iterator[Path]:
         raise UsageError(f"{target}: cannot be written: {exc.strerror or exc}") from exc
     finally:
         draft.unlink(missing_ok=True)
+
+
+def is_mine(about: os.stat_result) -> bool:
+    """Whether nobody but this user can have written there. Windows keeps its users' folders apart by itself."""
+    return os.name == "nt" or (about.st_uid == os.getuid() and not about.st_mode & 0o022)

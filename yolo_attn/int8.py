@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ExportError
+from .errors import ExportError, first_line
 from .onnx_graph import set_metadata
 from .proof import compare_detections
 from .runtime.image import blob, letterbox
@@ -73,8 +73,9 @@ def quantize(
             os.replace(draft, target)
         small = Detector(target)
     except Exception as exc:
-        line = (str(exc).strip().splitlines() or [""])[0]
-        raise ExportError(f"{target}: onnxruntime cannot quantize: {type(exc).__name__}: {line[:300]}") from exc
+        raise ExportError(
+            f"{target}: onnxruntime cannot quantize: {type(exc).__name__}: {first_line(exc)[:300]}"
+        ) from exc
     totals = {"found": 0, "same_iou_0.9": 0, "same_iou_0.5": 0, "extra": 0}
     for im in images[:checked]:
         x = blob([letterbox(im, size)[0]])

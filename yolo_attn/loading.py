@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import CheckpointError, ConfigError, YoloAttnError
+from .errors import CheckpointError, ConfigError, YoloAttnError, first_line
 
 __all__ = ["Source", "attention_used", "open_source", "quiet_host", "widen_classes"]
 
@@ -181,8 +181,7 @@ def _explain(file: Path, exc: Exception, torch: Any) -> CheckpointError:
             kind = f"is no YOLO checkpoint: it is a {type(loaded).__name__}"
     if kind:
         return CheckpointError(f"{file}: {kind}.")
-    line = (str(exc).strip().splitlines() or [""])[0]
-    return CheckpointError(f"{file}: cannot be loaded: {type(exc).__name__}: {line[:300]}")
+    return CheckpointError(f"{file}: cannot be loaded: {type(exc).__name__}: {first_line(exc)[:300]}")
 
 
 def _of_ultralytics(file: Path, handle: Any) -> Source:

@@ -14,7 +14,7 @@ from typing import Any, Callable
 import numpy as np
 
 from .errors import DataError
-from .runtime.boxes import iou_matrix, suppress
+from .runtime.boxes import CONF, IOU, iou_matrix, suppress
 from .runtime.image import blob, letterbox
 
 __all__ = ["compare", "compare_detections", "drawn_images", "largest_difference", "read_images", "shapes_to_try"]
@@ -137,8 +137,8 @@ def compare_detections(
     layout: str,
     *,
     tolerance: float,
-    conf: float = 0.25,
-    iou: float = 0.7,
+    conf: float = CONF,
+    iou: float = IOU,
     least_iou: float = MIN_IOU,
     untrained: bool = True,
     suppressed: bool = False,

@@ -14,7 +14,8 @@ from typing import Any, Callable
 
 from . import proof
 from ._version import __version__
-from .errors import ExportError, UsageError, YoloAttnError
+from .errors import ExportError, YoloAttnError, first_line
+from .files import replacing
 from .loading import Source
 
 __all__ = ["LEAST_IOU", "TOLERANCES", "describe", "path_of", "prove", "write"]
@@ -38,10 +39,8 @@ def write(path: Path, report: dict[str, Any]) -> None:
     Raises:
         UsageError: It cannot be written.
     """
-    try:
-        path_of(path).write_text(json.dumps(_plain(report), indent=2) + "\n", encoding="utf-8")
-    except OSError as exc:
-        raise UsageError(f"{path_of(path)}: cannot be written: {exc.strerror or exc}") from exc
+    with replacing(path_of(path)) as draft:
+        draft.write_text(json.dumps(_plain(report), indent=2) + "\n", encoding="utf-8")
 
 
 def describe(source: Source, path: Path, attention: dict[str, int]) -> dict[str, Any]:
@@ -114,7 +113,7 @@ def prove(
     except YoloAttnError as exc:
         problem = str(exc)
     except Exception as exc:  # onnxruntime's errors share no base class
-        problem = f"{type(exc).__name__}: {(str(exc).strip().splitlines() or [''])[0]}"
+        problem = f"{type(exc).__name__}: {first_line(exc)}"
     finally:
         runs = evidence["runs"]
         largest = max((v for r in runs for v in r["difference"].values()), default=None)

@@ -12,7 +12,7 @@ from typing import Any
 
 from . import config, data, dataset
 from .cli import REFUSED
-from .errors import CheckpointError, ConfigError, DataError, UsageError, YoloAttnError, did_you_mean
+from .errors import CheckpointError, ConfigError, DataError, UsageError, YoloAttnError, did_you_mean, first_line
 from .log import announce
 from .options import host_arguments
 
@@ -135,7 +135,7 @@ def fetch(weights: str) -> Path:
         file = Path(attempt_download_asset(name))
     except Exception as exc:  # whatever the network did
         raise CheckpointError(
-            f"{name} is not here and cannot be fetched. {advice}\nultralytics: {_first_line(exc)}"
+            f"{name} is not here and cannot be fetched. {advice}\nultralytics: {first_line(exc)}"
         ) from exc
     if not file.is_file():
         raise CheckpointError(f"{name} is not here and cannot be fetched. {advice}")
@@ -173,7 +173,7 @@ def _run(options: argparse.Namespace, model: Any, args: dict[str, Any]) -> int:
     try:
         model.train(trainer=Trainer, **args)
     except NotImplementedError as exc:  # the host's word for an optimizer that it does not know
-        raise UsageError(_first_line(exc)) from exc
+        raise UsageError(first_line(exc)) from exc
     except KeyboardInterrupt:
         print(f"\nstopped. {_how_to_go_on(getattr(getattr(model, 'trainer', None), 'last', None))}", file=sys.stderr)
         return 130
@@ -277,7 +277,7 @@ def _check_values(args: dict[str, Any]) -> None:
     try:
         get_cfg(overrides=dict(args))
     except (TypeError, ValueError, SyntaxError) as exc:
-        raise UsageError(_first_line(exc)) from exc
+        raise UsageError(first_line(exc)) from exc
     epochs, batch, imgsz = (args.get(k) for k in ("epochs", "batch", "imgsz"))
     if epochs is not None and epochs < 1:
         raise UsageError(f"--epochs {epochs}: at least 1")
@@ -305,10 +305,6 @@ def _check_model(options: argparse.Namespace, model: Any, args: dict[str, Any]) 
         announce(
             "--freeze freezes the attention in rows %s as well; --freeze base:3 is the one that trains it first", stuck
         )
-
-
-def _first_line(exc: Exception) -> str:
-    return str(exc).strip().partition("\n")[0]
 
 
 def _check_device(device: Any) -> None:

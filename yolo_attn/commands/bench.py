@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     from ..runtime.bench import measure
+    from ..runtime.image import round_up
     from ..runtime.session import Detector
 
     for name, least in (("batch", 1), ("rounds", 1), ("warmup", 0), ("threads", 0)):
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         detectors, inputs = [], []
         for file in files:
             d = Detector(file, runtime=args.runtime, threads=args.threads, provider=args.provider, spin=False)
-            wanted = _rounded(args.imgsz, d.stride) if args.imgsz else None
+            wanted = round_up((args.imgsz[0], args.imgsz[-1]), d.stride) if args.imgsz else None
             if wanted and d.size and d.size != wanted:
                 raise UsageError(f"{file}: takes {d.size[0]}x{d.size[1]} only, --imgsz asks for {args.imgsz}")
             size = d.size or wanted or d.default_size
@@ -90,13 +91,6 @@ def run(args: argparse.Namespace) -> int:
         except OSError as exc:
             raise UsageError(f"{args.save_json}: cannot be written: {exc.strerror or exc}") from exc
     return 0
-
-
-def _rounded(imgsz: list[int], stride: int) -> tuple[int, int]:
-    h, w = (-(-side // stride) * stride for side in (imgsz[0], imgsz[-1]))
-    if [h, w] != [imgsz[0], imgsz[-1]]:
-        print(f"image size {imgsz[0]}x{imgsz[-1]} rounded up to {h}x{w}: multiples of the stride {stride}")
-    return h, w
 
 
 def _onnx(model: str, index: int, args: argparse.Namespace, folder: Path) -> Path:

@@ -9,8 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from ..errors import DataError, UsageError
-
-CONF, IOU = 0.25, 0.7  # as the hosts have them
+from ..runtime.boxes import CONF, IOU, MAX_DET
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--imgsz", nargs="+", type=int, metavar="N", help="for files with dynamic shapes")
     parser.add_argument("--conf", type=float, default=CONF, metavar="X", help=f"least confidence ({CONF})")
     parser.add_argument("--iou", type=float, default=IOU, metavar="X", help=f"overlap that NMS allows ({IOU})")
-    parser.add_argument("--max-det", type=int, default=300, metavar="N", help="most boxes a picture (300)")
+    parser.add_argument("--max-det", type=int, default=MAX_DET, metavar="N", help=f"most boxes a picture ({MAX_DET})")
     parser.add_argument("--classes", nargs="+", metavar="CLASS", help="only these classes, by number or name")
     parser.add_argument("--agnostic", action="store_true", help="let classes suppress each other")
     parser.add_argument("--out", metavar="DIR", help="a new or empty folder for results (default: runs/detect/MODEL)")
@@ -128,12 +127,9 @@ def _size(wanted: list[int] | None, detector: object) -> tuple[int, int] | None:
         raise UsageError(
             f"the file takes {fixed[0]}x{fixed[1]} only, --imgsz asks for {pair[0]}x{pair[1]}. Export it with --dynamic."
         )
-    rounded = (-(-pair[0] // stride) * stride, -(-pair[1] // stride) * stride)
-    if rounded != pair:
-        print(
-            f"image size {pair[0]}x{pair[1]} rounded up to {rounded[0]}x{rounded[1]}: multiples of the stride {stride}"
-        )
-    return rounded
+    from ..runtime.image import round_up
+
+    return round_up(pair, stride)
 
 
 def _classes(wanted: list[str] | None, names: dict[int, str]) -> list[int] | None:

@@ -77,8 +77,7 @@ def _build(tasks: Any, d: dict[str, Any], *, verbose: bool) -> Any:
 def _figures(model: Any, imgsz: int) -> list[str]:
     """Rows, parameters and GFLOPs, the last counted in one forward pass at the full size.
 
-    The host's own figure is extrapolated from small images, and by it the 1x1 convolutions of a gate, which see
-    one pixel at any image size, grow with the image.
+    Convolutions and matrix products alone; the hosts' counters add normalization and more, and say a little more.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode

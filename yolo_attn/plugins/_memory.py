@@ -15,6 +15,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..files import is_mine
+
 __all__ = ["Record", "digest", "folder", "recall", "remember", "story"]
 
 MOST = 8  # records kept of one stem
@@ -68,7 +70,7 @@ def remember(stem: str, path: Path, sha256: str) -> None:
     target = folder() / f"{stem}.{digest_of(str(path).encode())[:16]}.json"
     content = json.dumps({"path": str(path), "sha256": sha256}).encode()
     try:
-        if target.is_file() and target.read_bytes() == content and _mine(target):
+        if target.is_file() and target.read_bytes() == content and is_mine(target.stat()):
             return
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # A draft of its own for each writer, readable and writable by the user alone, put in place at once.
@@ -114,14 +116,6 @@ def _records(stem: str) -> list[Record]:
             path, sha256 = told["path"], told["sha256"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
-        if isinstance(path, str) and isinstance(sha256, str) and _mine(file):
+        if isinstance(path, str) and isinstance(sha256, str) and is_mine(file.stat()):
             found.append(Record(Path(path), sha256))
     return found
-
-
-def _mine(file: Path) -> bool:
-    """Whether nobody but this user can have written the file. Windows keeps its users' folders apart by itself."""
-    if os.name == "nt":
-        return True
-    about = file.stat()
-    return about.st_uid == os.getuid() and not about.st_mode & 0o022

@@ -13,6 +13,8 @@ LAYOUTS = {
     "final": "(B, N, 6): x1 y1 x2 y2 in pixels, confidence, class; suppressed already",
 }
 MAX_CANDIDATES = 30_000
+# What the hosts detect with, and their exporters put inside a file: least confidence, overlap that NMS allows, most boxes.
+CONF, IOU, MAX_DET = 0.25, 0.7, 300
 FAR = 7680.0  # classes are moved this many pixels apart, so that one NMS serves all
 
 
@@ -99,9 +101,9 @@ def suppress(
     output: np.ndarray,
     layout: str,
     *,
-    conf: float = 0.25,
-    iou: float = 0.7,
-    max_det: int = 300,
+    conf: float = CONF,
+    iou: float = IOU,
+    max_det: int = MAX_DET,
     classes: list[int] | None = None,
     agnostic: bool = False,
 ) -> np.ndarray:

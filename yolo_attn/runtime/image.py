@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Callable
 
 import cv2
 import numpy as np
 
-__all__ = ["Letterbox", "annotate", "blob", "color", "letterbox", "unletterbox"]
+__all__ = ["Letterbox", "annotate", "blob", "color", "letterbox", "round_up", "unletterbox"]
 
 GREY = 114  # the hosts' padding
 
@@ -104,3 +105,11 @@ def _drawable(names: dict[int, str], index: int) -> str:
     """Return a class's name, or its number where OpenCV has no letters for it: before 5 it draws ASCII alone."""
     name = names.get(index, str(index))
     return name if name.isascii() or int(cv2.__version__.split(".")[0]) >= 5 else f"class {index}"
+
+
+def round_up(size: tuple[int, int], stride: int, tell: Callable[[str], Any] = print) -> tuple[int, int]:
+    """Return height and width as multiples of the network's stride, and tell of a change."""
+    h, w = (-(-side // stride) * stride for side in size)
+    if (h, w) != size:
+        tell(f"image size {size[0]}x{size[1]} rounded up to {h}x{w}: multiples of the stride {stride}")
+    return h, w

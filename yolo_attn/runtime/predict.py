@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .boxes import suppress
+from .boxes import CONF, IOU, MAX_DET, suppress
 from .image import blob, letterbox, unletterbox
 from .session import Detector
 
@@ -39,9 +39,9 @@ def predict(
     images: Sequence[np.ndarray],
     *,
     size: tuple[int, int] | None = None,
-    conf: float = 0.25,
-    iou: float = 0.7,
-    max_det: int = 300,
+    conf: float = CONF,
+    iou: float = IOU,
+    max_det: int = MAX_DET,
     classes: list[int] | None = None,
     agnostic: bool = False,
     clock: Clock | None = None,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UsageError, did_you_mean
+from ..errors import UsageError, did_you_mean, first_line
 from .boxes import layout_of
 
 __all__ = ["RUNTIMES", "Detector", "describe", "providers"]
@@ -270,4 +270,4 @@ def _argument(text: str, key: str) -> Any:
 
 
 def _first_line(exc: BaseException) -> str:
-    return (str(exc).strip().splitlines() or [type(exc).__name__])[0][:300]
+    return (first_line(exc) or type(exc).__name__)[:300]
