@@ -15,6 +15,7 @@ from typing import Any
 from . import plugins
 from .errors import ConfigError, did_you_mean
 from .log import announce
+from .schedule_data import Schedule
 from .yaml_file import read_mapping
 
 __all__ = [
@@ -129,10 +130,7 @@ def validate(d: dict[str, Any], file: str) -> None:
     if type(nc) is not int or nc < 1:
         found = f"got {nc!r}" if "nc" in d else "but there is none"
         raise ConfigError(f"{file}: 'nc' must be the number of classes, {found}.")
-    if d.get("schedule"):
-        from .schedule import Schedule
-
-        Schedule.of(d)
+    Schedule.of(d)
     scales, scale = d.get("scales"), d.get("scale")
     if scales and not isinstance(scales, dict):
         raise ConfigError(f"{file}: 'scales' must map letters to [depth, width, max_channels].")

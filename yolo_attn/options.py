@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .errors import ConfigError, UsageError
-from .schedule import frozen_epochs
+from .schedule_data import frozen_epochs
 from .yaml_file import read_mapping
 
 __all__ = ["host_arguments", "parse"]
