@@ -23,6 +23,7 @@ from torch import nn
 
 import yolo_attn
 from yolo_attn import config, export_classic, proof, registry, tensorrt
+from yolo_attn.drawn import drawn_images
 from yolo_attn.errors import CheckpointError, DataError, ExportError, UsageError
 from yolo_attn.export import export
 from yolo_attn.loading import CALM, open_source
@@ -300,7 +301,7 @@ def test_means_become_pooling_where_they_are_the_same() -> None:
 
 def test_int8_says_how_near_it_comes(checkpoint: Path, tmp_path: Path) -> None:
     lines: list[str] = []
-    pictures = proof.drawn_images(4)
+    pictures = drawn_images(4)
     result = export(checkpoint, imgsz=64, output=tmp_path / "a.onnx", int8=pictures, log=lines.append)
     found = json.loads(result.report_path.read_text())["int8"]
     assert (tmp_path / "a_int8.onnx").stat().st_size < 0.5 * result.path.stat().st_size
@@ -542,7 +543,7 @@ def test_pictures_are_looked_for_before_the_work(checkpoint: Path, tmp_path: Pat
 def test_other_tasks_are_proved_by_their_numbers(tmp_path: Path) -> None:
     result = export("yolo11n-cls.yaml", imgsz=64, simplify=False, output=tmp_path / "a.onnx", log=lambda line: None)
     assert result.report["task"] == "classify" and result.report["proof"]["largest_difference"] <= 1e-4
-    for options in ({"nms": True}, {"int8": proof.drawn_images(1)}):
+    for options in ({"nms": True}, {"int8": drawn_images(1)}):
         with pytest.raises(UsageError, match="is a model for 'classify'"):
             export("yolo11n-cls.yaml", imgsz=64, output=tmp_path / "b.onnx", log=lambda line: None, **options)  # type: ignore[arg-type]
     assert not (tmp_path / "b.onnx").exists()

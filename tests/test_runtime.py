@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch import nn
 
+from yolo_attn.drawn import drawn_images
 from yolo_attn.errors import DataError, UsageError
 from yolo_attn.export import export
 from yolo_attn.loading import CALM, open_source
-from yolo_attn.proof import compare_detections, drawn_images, largest_difference
+from yolo_attn.proof import compare_detections, largest_difference
 from yolo_attn.runtime.bench import measure
 from yolo_attn.runtime.boxes import layout_of, nms, suppress
 from yolo_attn.runtime.image import annotate, blob, letterbox, unletterbox

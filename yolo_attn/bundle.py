@@ -22,7 +22,7 @@ import yaml
 from ._version import __version__
 from .errors import CheckpointError, UsageError, YoloAttnError, first_line
 from .files import replacing
-from .loading import Source, attention_used, quiet_host, widen_classes
+from .source import Source, attention_used, quiet_host, widen_classes
 
 __all__ = ["load", "read_manifest", "save"]
 

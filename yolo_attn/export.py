@@ -18,9 +18,10 @@ from typing import Any, Callable
 from . import onnx_graph, proof, report
 from ._version import __version__
 from .errors import ExportError, UsageError, YoloAttnError, first_line
-from .loading import Source, attention_used, open_source
+from .loading import open_source
 from .runtime.image import round_up
 from .runtime.opencv import obstacles
+from .source import Source, attention_used
 
 __all__ = ["FORMATS", "ExportResult", "export"]
 

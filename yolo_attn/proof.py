@@ -17,7 +17,7 @@ from .errors import DataError
 from .runtime.boxes import CONF, IOU, iou_matrix, suppress
 from .runtime.image import blob, letterbox
 
-__all__ = ["compare", "compare_detections", "drawn_images", "largest_difference", "read_images", "shapes_to_try"]
+__all__ = ["compare", "compare_detections", "largest_difference", "read_images", "shapes_to_try"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MIN_IOU = 0.99
@@ -26,31 +26,6 @@ MIN_IOU = 0.99
 LEAST_SCORE_SCALE = 0.1
 LEAST_CONFIDENCE = 0.01  # what is below is no detection
 AT_THE_LIMIT = 1e-3  # of IoU: an overlap this near to NMS's limit may fall on either side of it
-
-
-def drawn_images(count: int = 4, seed: int = 0) -> list[np.ndarray]:
-    """Return pictures of coloured shapes on a noisy ground, (480, 640, 3) uint8 BGR, the same for the same seed."""
-    import cv2
-
-    rng = np.random.default_rng(seed)
-    out = []
-    for _ in range(count):
-        ground = rng.integers(60, 190, size=(30, 40, 3), dtype=np.uint8)
-        im: np.ndarray = cv2.resize(ground, (640, 480), interpolation=cv2.INTER_CUBIC)
-        for _ in range(int(rng.integers(3, 8))):
-            center = [int(v) for v in rng.integers((60, 60), (580, 420))]
-            size, paint = int(rng.integers(20, 110)), [int(c) for c in rng.integers(0, 256, 3)]
-            shape = int(rng.integers(3))
-            if shape == 0:
-                cv2.circle(im, center, size, paint, -1, cv2.LINE_AA)
-            elif shape == 1:
-                cv2.rectangle(im, [c - size for c in center], [c + size for c in center], paint, -1)
-            else:
-                turn = rng.uniform(0, 2 * np.pi) + np.arange(3) * 2 * np.pi / 3
-                corners = np.stack((np.cos(turn), np.sin(turn)), 1) * size + center
-                cv2.fillPoly(im, [corners.astype(np.int32)], paint, cv2.LINE_AA)
-        out.append(im)
-    return out
 
 
 def read_images(source: str | Path | Sequence[Any], limit: int = 8) -> list[np.ndarray]:

@@ -14,9 +14,10 @@ from typing import Any, Callable
 
 from . import proof
 from ._version import __version__
+from .drawn import drawn_images
 from .errors import ExportError, YoloAttnError, first_line
 from .files import replacing
-from .loading import Source
+from .source import Source
 
 __all__ = ["LEAST_IOU", "TOLERANCES", "describe", "path_of", "prove", "write"]
 
@@ -97,7 +98,7 @@ def prove(
         DataError: No such pictures.
     """
     began = time.perf_counter()
-    pictures = proof.drawn_images(2) if images is None else proof.read_images(images)
+    pictures = drawn_images(2) if images is None else proof.read_images(images)
     evidence: dict[str, Any] = {
         "images": "drawn" if images is None else len(pictures),
         "tolerance": tolerance,

@@ -1,0 +1,91 @@
+"""Checkpoints of classic YOLOv5, a checkout's or the `yolov5` package's, opened by that host.
+
+Such a checkpoint pickles the host's classes, so the host must be importable: its folder is named by `--host`, or is
+the working folder, or the package is installed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import logging
+import os
+import sys
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import CheckpointError, YoloAttnError, first_line
+from .source import Source
+
+__all__ = ["is_classic", "open_classic", "quiet", "use_host"]
+
+
+def is_classic(file: Path) -> str:
+    """Return the package whose classes a checkpoint was pickled with, ``models`` or ``yolov5.models``; else nothing.
+
+    Reads names out of the pickle without running it.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            data = archive.read(next(n for n in archive.namelist() if n.endswith("data.pkl")))
+    except (zipfile.BadZipFile, StopIteration, OSError):
+        return ""
+    return next((p for p in ("yolov5.models", "models") if f"c{p}.yolo\n".encode() in data), "")
+
+
+def use_host(name: str) -> None:
+    """Make a YOLOv5 checkout importable.
+
+    Raises:
+        HostError: No such folder, or no YOLOv5.
+    """
+    from .classic import find_host
+
+    sys.path.insert(0, str(find_host(name)))
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what the host prints, logs and warns of on its way from the screen."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def open_classic(file: Path) -> Source:
+    """Open a classic checkpoint with its own host.
+
+    Raises:
+        CheckpointError: The host is not importable, or cannot load it.
+    """
+    package = is_classic(file) or "models"
+    here = os.getcwd()
+    if package == "models" and here not in sys.path and Path("models/yolo.py").is_file():
+        sys.path.insert(0, here)
+    try:
+        with quiet():
+            importlib.import_module(f"{package}.yolo")
+        loader = importlib.import_module(f"{package}.experimental").attempt_load
+    except ImportError as exc:
+        hint = "pip install yolov5" if package != "models" else "name its checkout with --host DIR"
+        raise CheckpointError(
+            f"{file}: is a checkpoint of classic YOLOv5, whose code is needed to open it: {hint}. ({exc})"
+        ) from exc
+    try:
+        with quiet():
+            model = loader(str(file), fuse=False)
+    except YoloAttnError:
+        raise
+    except Exception as exc:
+        raise CheckpointError(f"{file}: YOLOv5 cannot load it: {type(exc).__name__}: {first_line(exc)[:300]}") from exc
+    if not hasattr(model, "stride") or not hasattr(model.model[-1], "anchors"):
+        raise CheckpointError(f"{file}: is a YOLOv5 checkpoint, but no detector's")
+    return Source(file, "yolov5", model.float().eval())
