@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from . import config, data, dataset
+from . import config, data, dataset, host_imports
 from .errors import CheckpointError, ConfigError, HostError, UsageError, did_you_mean
 from .log import announce
 from .options import EMBEDDED
@@ -64,6 +64,7 @@ def train(options: argparse.Namespace) -> int:
         YoloAttnError: A mistake that the user can mend.
     """
     host = find_host(options.host)
+    host_imports.require(host)
     with tempfile.TemporaryDirectory(prefix="yolo_attn_") as scratch:
         argv, folder = arguments(options, host, Path(scratch))
         code = _run(host / "train.py", argv, _gpus(options.device), options.plugin, _in_front(options))

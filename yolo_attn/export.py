@@ -17,7 +17,7 @@ from typing import Any, Callable
 
 from . import onnx_graph, proof, report
 from ._version import __version__
-from .errors import ExportError, UsageError, YoloAttnError, first_line
+from .errors import ExportError, FileError, UsageError, YoloAttnError, first_line
 from .loading import open_source
 from .runtime.image import round_up
 from .runtime.opencv import obstacles
@@ -191,7 +191,7 @@ def _target(source: Source, output: str | os.PathLike[str] | None, format: str) 
             with target.open("r+b"):
                 pass
     except OSError as exc:
-        raise UsageError(
+        raise FileError(
             f"{target}: cannot be written: {exc.strerror or exc}. Choose another place with --output FILE."
         ) from exc
     return target

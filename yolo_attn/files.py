@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import UsageError
+from .errors import FileError
 
 __all__ = ["is_mine", "replacing"]
 
@@ -17,14 +17,14 @@ def replacing(target: Path) -> Iterator[Path]:
     """Give a draft beside `target`, which takes its place once it is written, and is gone if it is not.
 
     Raises:
-        UsageError: The disk refuses; what stood at `target` still stands there.
+        FileError: The disk refuses; what stood at `target` still stands there.
     """
     draft = target.with_name(f".{target.name}.part")
     try:
         yield draft
         os.replace(draft, target)
     except OSError as exc:
-        raise UsageError(f"{target}: cannot be written: {exc.strerror or exc}") from exc
+        raise FileError(f"{target}: cannot be written: {exc.strerror or exc}") from exc
     finally:
         draft.unlink(missing_ok=True)
 

@@ -6,8 +6,9 @@ import argparse
 import ast
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from .console import Parser
 from .errors import ConfigError, UsageError
 from .schedule_data import frozen_epochs
 from .yaml_file import read_mapping
@@ -38,18 +39,12 @@ ANCHOR_LOSS = frozenset(
 )
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}. --help shows the options")
-
-
-def _parser() -> argparse.ArgumentParser:
-    p = _Parser(
+def _parser() -> Parser:
+    p = Parser(
         prog="train_detect.py",
         description="Train a YOLO detector with attention. Without --data: on the embedded data set.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = p.add_argument
     add(

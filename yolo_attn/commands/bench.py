@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import FileError, UsageError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             Path(args.save_json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         except OSError as exc:
-            raise UsageError(f"{args.save_json}: cannot be written: {exc.strerror or exc}") from exc
+            raise FileError(f"{args.save_json}: cannot be written: {exc.strerror or exc}") from exc
     return 0
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from .. import config
-from ..errors import UsageError
+from ..console import write_out
+from ..errors import FileError, UsageError
 from ..placement import PLACES, insert, remove
 
 _SCALES = re.compile(r"^scales:", re.MULTILINE)
@@ -75,34 +75,25 @@ def run(args: argparse.Namespace) -> int:
         lines = difflib.unified_diff(
             before.splitlines(), text.splitlines(), str(path), args.output or "with attention", lineterm=""
         )
-        _show("\n".join(lines or [f"{args.cfg}: nothing would change"]) + "\n")
+        write_out("\n".join(lines or [f"{args.cfg}: nothing would change"]) + "\n")
         return 0
     if not args.output:
-        _show(text)
+        write_out(text)
         return 0
     out = Path(args.output)
     if out.suffix not in (".yaml", ".yml"):
         raise UsageError(f"the output must be a .yaml file, got {out}")
     if out.exists() and not args.force:
-        raise UsageError(f"{out} exists. Choose another name, or add --force to overwrite it.")
+        raise FileError(f"{out} exists. Choose another name, or add --force to overwrite it.")
     if not out.parent.is_dir():
-        raise UsageError(f"the folder {out.parent} does not exist")
+        raise FileError(f"the folder {out.parent} does not exist")
     try:
         with out.open("w", encoding="utf-8", newline="") as file:
             file.write(text)
     except OSError as exc:
-        raise UsageError(f"{out} cannot be written: {exc.strerror or exc}") from exc
+        raise FileError(f"{out} cannot be written: {exc.strerror or exc}") from exc
     print(f"{out}: {_summary(before, text)}")
     return 0
-
-
-def _show(text: str) -> None:
-    """Print; into a pipe or a file as a YAML file is written, UTF-8 and its own line breaks on every system."""
-    if sys.stdout.isatty():
-        sys.stdout.write(text)
-    else:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(text.encode("utf-8"))
 
 
 def _pair(text: str) -> tuple[str, Any]:

@@ -11,9 +11,9 @@ import argparse
 import ast
 import difflib
 import re
-import sys
 from pathlib import Path
 
+from ..console import write_out
 from ..errors import HostError
 from ..parser import ON_DISK
 from ..splice import SpliceError, splice
@@ -28,9 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the diff: `yolo-attn patch --diff models/yolo.py | git apply`."""
-    # Bytes: a console's encoding and line ends are not the file's.
-    sys.stdout.flush()
-    sys.stdout.buffer.write(diff(Path(args.diff)).encode("utf-8"))
+    write_out(diff(Path(args.diff)))
     return 0
 
 

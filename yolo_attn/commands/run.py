@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import config, schedule
-from ..errors import UsageError
+from ..errors import FileError, UsageError
 
 USAGE = (
     "usage: yolo-attn run [--plugin FILE ...] [--start identity] [--freeze base[:K]] [--lr-new F] "
@@ -45,7 +45,7 @@ def run(argv: list[str]) -> int:
         raise UsageError(f"'{argv[0]}' is no option. {USAGE}")
     script = Path(argv[0])
     if not script.is_file():
-        raise UsageError(f"no such script: {script} (looked in {Path.cwd()}). {USAGE}")
+        raise FileError(f"no such script: {script} (looked in {Path.cwd()}). {USAGE}")
 
     from ..parser import install
 

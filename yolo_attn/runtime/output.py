@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..errors import UsageError
+from ..errors import FileError
 from .image import annotate
 from .source import Frame
 
@@ -53,11 +53,11 @@ class Writer:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if any(folder.iterdir()):
-                raise UsageError(f"{folder}: holds files already. Choose a new or an empty folder with --out.")
+                raise FileError(f"{folder}: holds files already. Choose a new or an empty folder with --out.")
             if text:
                 (folder / "labels").mkdir()
         except OSError as exc:
-            raise UsageError(f"{folder}: cannot be written: {exc.strerror or exc}. Choose another with --out.") from exc
+            raise FileError(f"{folder}: cannot be written: {exc.strerror or exc}. Choose another with --out.") from exc
 
     def __enter__(self) -> Writer:
         return self
@@ -107,7 +107,7 @@ class Writer:
             path = self.folder / (self._stem(frame.path) + suffix)
             good, data = cv2.imencode(suffix, image)
             if not good:
-                raise UsageError(f"{path}: OpenCV cannot encode it")
+                raise FileError(f"{path}: OpenCV cannot encode it")
             _write(path, data.tobytes())
             return
         if self._video is None or self._video[0] != frame.path:
@@ -116,7 +116,7 @@ class Writer:
             h, w = image.shape[:2]
             writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), frame.fps, (w, h))
             if not writer.isOpened():
-                raise UsageError(f"{path}: OpenCV cannot write this video. Leave the pictures out with --no-save.")
+                raise FileError(f"{path}: OpenCV cannot write this video. Leave the pictures out with --no-save.")
             self._video = frame.path, writer
         self._video[1].write(image)
 
@@ -139,4 +139,4 @@ def _write(path: Path, data: bytes) -> None:
     try:
         path.write_bytes(data)
     except OSError as exc:
-        raise UsageError(f"{path}: cannot be written: {exc.strerror or exc}") from exc
+        raise FileError(f"{path}: cannot be written: {exc.strerror or exc}") from exc
