@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from .. import config
+from .. import config, words
 from ..console import write_out
-from ..errors import FileError, UsageError
+from ..errors import FileError, UsageError, first_line
 from ..placement import PLACES, insert, remove
 
 _SCALES = re.compile(r"^scales:", re.MULTILINE)
@@ -42,7 +42,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add("--start", choices=("identity", "paper"), help="identity: every gate begins at 1, the model as without it")
     add("--args", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="options, e.g. reduction=8")
-    add("--remove", action="store_true", help="take attention out (with --module: only this one)")
+    add("--remove", action="store_true", help="take out what insert marked (with --module: all rows of this one)")
+    add("--all", action="store_true", help="with --remove: all attention, also what was written by hand")
     add("-o", "--output", metavar="FILE", help="write here; without it, the YAML goes to standard output")
     add("--force", action="store_true", help="overwrite FILE")
     add("--dry-run", action="store_true", help="show the difference and write nothing")
@@ -50,13 +51,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Insert or remove, then write, print or show the difference."""
+    with words.command_line():
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     where = [p for w in args.where for p in w.split(",") if p]
     after = [a for x in args.after for a in x.split(",") if a]
     if args.remove:
         if where or after or args.start or args.args:
-            raise UsageError("--remove takes attention out wherever it is; of the other options only --module fits it")
-        text = remove(args.cfg, args.module)
+            raise UsageError("--remove takes attention out wherever it is; of the other options only --module and --all fit")
+        text = remove(args.cfg, args.module, all=args.all)
     else:
+        if args.all:
+            raise UsageError("--all goes with --remove; --where names the places that attention goes to")
         if not args.module:
             raise UsageError("say which attention: --module NAME ('yolo-attn list' shows them)")
         text = insert(
@@ -100,7 +108,10 @@ def _pair(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UsageError(f"--args takes KEY=VALUE, got {text!r}")
-    return key.strip(), yaml.safe_load(value)
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError) as exc:  # a date that does not exist is a ValueError
+        raise UsageError(f"--args {text}: '{value}' is no value that YAML can read: {first_line(exc)}") from exc
 
 
 def _keep_scale(text: str, args: argparse.Namespace) -> str:
