@@ -16,7 +16,7 @@ from typing import Any
 
 from . import checkpoint, config, placement, plugins, weights
 from .errors import ConfigError, HostError
-from .files import replacing
+from .files import write_bytes
 from .log import announce
 
 __all__ = ["build", "save"]
@@ -129,5 +129,4 @@ def save(model: Any, output: Path, *, classic: bool = False) -> None:
         content["version"] = ultralytics.__version__
     buffer = io.BytesIO()  # torch reports a full disk as an error of its own archive
     torch.save(content, buffer)
-    with replacing(output) as draft:
-        draft.write_bytes(buffer.getbuffer())
+    write_bytes(output, buffer.getbuffer())

@@ -11,10 +11,11 @@ import argparse
 import ast
 import difflib
 import re
+import sys
 from pathlib import Path
 
-from ..console import write_out
 from ..errors import HostError
+from ..files import read_text
 from ..parser import ON_DISK
 from ..splice import SpliceError, splice
 
@@ -28,7 +29,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the diff: `yolo-attn patch --diff models/yolo.py | git apply`."""
-    write_out(diff(Path(args.diff)))
+    # Bytes: a console's encoding and line ends are not the file's.
+    sys.stdout.flush()
+    sys.stdout.buffer.write(diff(Path(args.diff)).encode("utf-8"))
     return 0
 
 
@@ -38,10 +41,7 @@ def diff(path: Path) -> str:
     Raises:
         HostError: Not there, no parser that can be extended, or extended already.
     """
-    try:
-        source = path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise HostError(f"{path}: cannot be read: {exc}") from exc
+    source = read_text(path, HostError, mark=True)
     if ON_DISK in source:
         raise HostError(f"{path}: carries the seams already.")
     try:

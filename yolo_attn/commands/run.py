@@ -10,6 +10,7 @@ rate of the rest.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import runpy
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import config, schedule
-from ..errors import FileError, UsageError
+from ..errors import UsageError
 
 USAGE = (
     "usage: yolo-attn run [--plugin FILE ...] [--start identity] [--freeze base[:K]] [--lr-new F] "
@@ -45,7 +46,7 @@ def run(argv: list[str]) -> int:
         raise UsageError(f"'{argv[0]}' is no option. {USAGE}")
     script = Path(argv[0])
     if not script.is_file():
-        raise FileError(f"no such script: {script} (looked in {Path.cwd()}). {USAGE}")
+        raise UsageError(f"no such script: {script} (looked in {Path.cwd()}). {USAGE}")
 
     from ..parser import install
 
@@ -70,9 +71,20 @@ def run(argv: list[str]) -> int:
             return 0
     from ..patches.yolov5_dated import exporter
 
-    with exporter(script):
+    with exporter(script), _whole_checkpoints(script):
         runpy.run_path(str(script), run_name="__main__")
     return 0
+
+
+def _whole_checkpoints(script: Path) -> contextlib.AbstractContextManager[None]:
+    """Let YOLOv5's training, which overwrites its checkpoints in place, write each whole or not at all."""
+    if script.name != "train.py" or not (script.resolve().parent / "models" / "yolo.py").is_file():
+        return contextlib.nullcontext()
+    import torch
+
+    from ..runs import whole_checkpoints
+
+    return whole_checkpoints(torch)
 
 
 def leading_options(argv: list[str], usage: str) -> tuple[list[str], list[str]]:
