@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -20,8 +21,9 @@ import yaml
 from classic_host import Classic, base, classic, get
 from conftest import ROOT, run_python
 
-from yolo_attn import checkpoint, config, data, dialect, weights
-from yolo_attn.errors import ConfigError
+from yolo_attn import checkpoint, config, data, dialect, host_imports, weights
+from yolo_attn.classic import find_host
+from yolo_attn.errors import ConfigError, HostError
 
 __all__ = ["base", "classic"]
 
@@ -521,12 +523,52 @@ def test_train_detect_on_the_package(shapes: Path, base: Path, tmp_path: Path) -
     [
         (["--host", "nowhere"], "--host nowhere: no such folder"),
         (["--host", "."], "no YOLOv5 checkout, it has no train.py and no models/yolo.py"),
-        (["--host", "yolov5"], "the yolov5 package is not installed"),
     ],
 )
 def test_no_such_host(argv: list[str], expected: str, tmp_path: Path) -> None:
     (tmp_path / "keep").mkdir()
     assert expected in run_python(str(ROOT / "train_detect.py"), *argv, cwd=tmp_path).mistake()
+
+
+def test_the_package_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(HostError, match="the yolov5 package is not installed"):
+        find_host("yolov5")
+
+
+def test_missing_packages_are_named_together(tmp_path: Path) -> None:
+    """Those of every file that `train.py` imports, before anything runs; none that the host can do without."""
+    host = tmp_path / "host"
+    files = {
+        "train.py": "import absent_a, os\nfrom utils import general, loggers\nimport val as validate\n"
+        "if __name__ == '__main__':\n    import only_as_script\n",
+        "val.py": "from models.yolo import Model\nfrom absent_b.part import thing\n",
+        "models/yolo.py": "import torch\ndef parse_model(d, ch):\n    import only_when_called\nclass Model: pass\n",
+        "models/__init__.py": "",
+        "utils/general.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import only_for_types\n"
+        "if True:\n    import pkg_absent, cv2\n",
+        "utils/__init__.py": "",
+        "utils/loggers/__init__.py": "try:\n    import can_do_without\nexcept (ImportError, ValueError):\n    pass\n"
+        "try:\n    import absent_c\nexcept KeyError:\n    pass\nfrom . import inner\nfrom ..general import x\n",
+        "utils/loggers/inner.py": "import absent_d.sub\nraise RuntimeError('the check runs no code')\n",
+    }
+    for name, text in files.items():
+        (host / name).parent.mkdir(parents=True, exist_ok=True)
+        (host / name).write_text(text, encoding="utf-8")
+    wanted = ["absent_a", "absent_b", "absent_c", "absent_d", "pkg_absent"]
+    assert host_imports.missing(host) == wanted
+    run = run_python(str(ROOT / "train_detect.py"), "--host", str(host), cwd=tmp_path)
+    assert run.code == 1
+    (line,) = run.mistake().splitlines()
+    assert f"needs {', '.join(wanted)}, which" in line and f"'pip install {' '.join(wanted)}'" in line
+
+
+def test_nothing_is_missing_where_the_host_trains(classic: Classic, tmp_path: Path) -> None:
+    """The other tests train on it, so what the check calls missing would be a false alarm."""
+    code = "import sys\nfrom pathlib import Path\nfrom yolo_attn import host_imports\n"
+    code += "print(host_imports.missing(Path(sys.argv[1])))"
+    assert classic.python(code, str(classic.root), cwd=tmp_path).ok().strip() == "[]"
 
 
 def test_two_workers(classic: Classic, tmp_path: Path) -> None:

@@ -221,6 +221,46 @@ def test_set_start_reaches_rows_and_blocks_and_names_what_has_none(tmp_path: Pat
     assert [r[3][-1].get("start") for r in rows(out) if isinstance((r[3] or [0])[-1], dict)] == ["identity"] * 5
 
 
+@pytest.mark.parametrize("name", ["yolov5_cbam.yaml", "yolov5_cbam_neck.yaml", "yolov5_c3cbam.yaml", "yolov5_se.yaml"])
+def test_every_shipped_attention_is_known_by_what_its_row_resolves_to(name: str) -> None:
+    """On a name, on text and on a dictionary: a start is written, and attention can be taken out."""
+    plain = rows(base("yolov5"))
+    text = (config.configs_folder() / name).read_text(encoding="utf-8")
+    for cfg in (name, text, yaml.safe_load(text)):
+        started, without = yolo_attn.set_start(cfg)
+        d = started if isinstance(started, dict) else yaml.safe_load(started)
+        attended = [r for r in [*d["backbone"], *d["head"]] if "CBAM" in r[2] or "SE" in r[2]]
+        assert not without and attended and all(r[3][-1]["start"] == "identity" for r in attended)
+        bare = yolo_attn.remove(cfg, all=True)
+        bare = bare if isinstance(bare, dict) else yaml.safe_load(bare)
+        assert [*bare["backbone"], *bare["head"]] == plain
+    d = yaml.safe_load(text)
+    assert yolo_attn.insert(d, "ECA", where="backbone")["backbone"][:1] == plain[:1]
+    assert sum(r[2] == "ECA" for r in yolo_attn.insert(d, "ECA", where="backbone")["backbone"]) == 4
+
+
+def test_a_name_that_the_hosts_parser_knows_is_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    import ultralytics.nn.tasks as tasks
+
+    text = (config.configs_folder() / "yolov5_cbam.yaml").read_text(encoding="utf-8").replace(" # + attention", "")
+    monkeypatch.setattr(tasks, "CBAM", type("CBAM", (torch.nn.Module,), {}), raising=False)
+    assert yolo_attn.set_start(text) == (text, [])
+    assert yolo_attn.remove(text, all=True) == text
+    with pytest.raises(UsageError, match="yolo_attn.CBAM is the kit's"):
+        yolo_attn.insert(base("yolov5"), "CBAM", where="neck")
+    assert yolo_attn.remove(text.replace(" CBAM,", " yolo_attn.CBAM,"), all=True) != text
+
+
+def test_a_block_of_a_residual_network_has_no_plain_form_to_fall_back_to() -> None:
+    """`ResNetAttention` is no `ResNet`: no host has a row of that name."""
+    d = yaml.safe_load(base("yolov5"))
+    d["backbone"][2] = [-1, 3, "ResNetAttention", [128, 1, {"module": "ECA"}]]
+    assert yolo_attn.remove(d)["backbone"][2][2] == "ResNetAttention"
+    with pytest.raises(UsageError, match="no form with attention inside; C2f, C3, C3k2 have"):
+        yolo_attn.insert(d, "SE", where="inside", after="SPPF")
+
+
 # -- layout --------------------------------------------------------------------------------------------------------
 
 LAYOUTS = {
@@ -273,7 +313,21 @@ def test_remove_takes_out_what_a_hand_wrote() -> None:
     by_hand = CLASSIC.replace(
         "   [[17, 20, 23], 1, Detect", "   [-1, 1, SELayer, [1024, 16]],\n   [[17, 20, 24], 1, Detect"
     )
-    assert yolo_attn.remove(by_hand) == CLASSIC
+    assert yolo_attn.remove(by_hand, "SE") == yolo_attn.remove(by_hand, all=True) == CLASSIC
+
+
+def test_a_plain_remove_leaves_what_a_hand_wrote_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    """The original byte for byte, also where its author had put attention in."""
+    by_hand = CLASSIC.replace("[-1, 3, C3, [1024]],", "[-1, 3, C3SE, [1024]],").replace(
+        "   [[17, 20, 23], 1, Detect", "   [-1, 1, SELayer, [1024, 16]],\n   [[17, 20, 24], 1, Detect"
+    )
+    out = yolo_attn.insert(by_hand, "ECA", where=["backbone", "inside-P4"])
+    with caplog.at_level("INFO", logger="yolo_attn"):
+        assert yolo_attn.remove(out) == by_hand
+    assert "rows 11 (C3SE), 28 (SELayer); all=True takes it out" in caplog.text
+    assert yolo_attn.remove(out, all=True) == CLASSIC
+    with pytest.raises(UsageError, match="one module"):
+        yolo_attn.remove(out, "SE", all=True)
 
 
 def test_a_hosts_own_module_of_the_same_name_stays() -> None:
@@ -339,19 +393,55 @@ def test_plain_files_are_the_hosts_own_models(name: str) -> None:
         ({"module": "SE", "where": "P6"}, UsageError, "P3 is row 4, P4 is row 6, P5 is row 8"),
         ({"module": "SE", "after": "C2f"}, UsageError, r"C3 \(2 4 6 8\)"),
         ({"module": "SE", "after": "c3"}, UsageError, "Did you mean 'C3'"),
-        ({"module": "SE", "after": "SPPF", "where": "neck"}, UsageError, "no row matches where='neck' and after=SPPF"),
+        ({"module": "SE", "after": "SPPF", "where": "neck"}, UsageError, "no row matches where='neck' and after='SPPF'"),
         ({"module": "SE", "after": 24}, UsageError, "row 24 is Detect"),
         ({"module": "SE", "after": "Detect"}, UsageError, "before-detect"),
         ({"module": "SE", "after": 25}, UsageError, "no row 25; the rows are 0 to 24"),
         ({"module": "SE", "after": -1}, UsageError, "no row -1"),
         ({"module": "SE", "where": "neck", "args": {"redction": 8}}, UsageError, "reduction=16"),
         ({"module": "SE", "where": "neck", "start": "identiy"}, UsageError, "Did you mean 'identity'"),
+        ({"module": "SE", "where": "neck", "start": 3}, UsageError, "'identity' or 'paper', got 3"),
+        ({"module": "SE", "after": 3.5}, UsageError, "module types or row numbers, got 3.5"),
+        ({"module": "SE", "where": 4}, UsageError, "places, such as 'neck', got 4"),
+        ({"module": "SE", "where": "neck", "args": 3}, UsageError, "options by name, e.g. reduction 8, got 3"),
+        ({"module": "SE", "where": "neck", "args": {"reduction": 0}}, UsageError, r"row 17 \(C3\): SEAtt.*reduction=0"),
+        ({"module": "SE", "where": "inside", "args": {"reduction": 0}}, UsageError, r"row 2 \(C3\).*reduction=0"),
+        ({"module": "SE", "where": "neck", "args": {"reduction": float("nan")}}, UsageError, "128 channels arrive"),
         ({"module": "SE", "after": "SPPF", "where": "inside"}, UsageError, "SPPF has no form with attention inside"),
     ],
 )
 def test_mistakes_are_told(options: dict[str, Any], error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         yolo_attn.insert("yolov5s.yaml", **options)
+
+
+def test_what_is_no_yaml_is_told_where_it_goes() -> None:
+    class Detector:
+        model = None
+
+    for cfg, says in (("v8.pt", "v8.pt is a checkpoint"), (Detector(), "a Detector was given")):
+        with pytest.raises(UsageError, match=f"{says}; .*yolo_attn.attach"):
+            yolo_attn.insert(cfg, "SE", where="neck")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--module SE --after Detect", "--where before-detect puts"),
+        ("--module SE --where neck --after 3 SPPF", "no row matches --where neck and --after 3 SPPF"),
+        ("--module SE", "say where: --after (a module type or row number) or --where"),
+        ("--module C3SE --where neck", "--module SEAttention --where inside"),
+        ("--module SE --where neck --args reduction=0", "--args reduction=0, where 64 channels arrive"),
+        ("--module SE --where neck --args reduction=[", "--args reduction=[: '[' is no value"),
+        ("--module SE --where neck --args a=2020-13-45", "is no value that YAML can read"),
+        ("--module SE --where neck --all", "--all goes with --remove"),
+        ("--remove --all --module SE", "--module SE takes out one module, --all takes out every one"),
+    ],
+)
+def test_the_command_line_speaks_its_own_words(words: str, says: str, capsys: Any) -> None:
+    assert main(["insert", "yolov5n.yaml", *words.split()]) == 2
+    told = capsys.readouterr()
+    assert says in told.err and not told.out
 
 
 @pytest.mark.parametrize("text", ["a: 1\nb: 2\n", "nc: [\n", "nc: 1\nbackbone: []\nhead: []\n", "- 1\n- 2\n"])
@@ -367,7 +457,7 @@ def test_command_pipes_utf_8_and_says_what_it_cannot_write(tmp_path: Path, capsy
     Path("folder.yaml").mkdir()
     command = "insert m.yaml --module SE --where neck".split()
     assert main([*command, "-o", "folder.yaml", "--force"]) == 1
-    assert "folder.yaml: cannot be written" in capsys.readouterr().err
+    assert "folder.yaml cannot be written" in capsys.readouterr().err
     pipe = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(pipe, encoding="cp1252", newline="\r\n"))  # as on Windows
     assert main(command) == 0

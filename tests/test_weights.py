@@ -534,7 +534,7 @@ def test_a_full_disk_is_one_message(python: Any, tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, -1))
         try:
             initial.save(model, Path("init.pt"))
-        except errors.UsageError as exc:
+        except errors.FileError as exc:
             assert "init.pt: cannot be written: File too large" in str(exc)
         else:
             raise AssertionError("it was written")

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from ._version import __version__
-from .errors import YoloAttnError
-from .files import REFUSED
-from .shell import exit_code, ready
+from .console import OutputClosed, Parser, drop_output, given_back, standard_output
+from .errors import UsageError, YoloAttnError
 
 __all__ = ["COMMANDS", "main"]
 
@@ -35,19 +34,25 @@ COMMANDS = {
 # These pass all that follows to another command line, untouched.
 PASS_THROUGH = ("yolo", "run", "train")
 
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line and a hint."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print one line and exit with 2."""
-        print(f"{self.prog}: {message}. '{self.prog} --help' shows the options.", file=sys.stderr)
-        raise SystemExit(2)
+# What a disk says to a user, and no mistake of the code.
+REFUSED = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 1 for a user's mistake, 2 for wrong options, 130 for Ctrl-C."""
+    """Run one command and return its exit code: 0, 1 for a user's mistake, 2 for wrong options, 130 for Ctrl-C.
+
+    The process is as before afterwards: environment, `sys.argv`, `sys.path` and log handlers are given back.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        with given_back(), standard_output():
+            return _main(argv)
+    except OutputClosed:  # `yolo-attn list | head`
+        drop_output()
+        return 0
+
+
+def _main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0 if argv else 2
@@ -63,17 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A detector whose plug-in is missing must not make the host install a package of that name.
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     try:
-        with ready(script=name in ("yolo", "run")):
-            return _run(name, rest)
+        return _run(name, rest)
     except YoloAttnError as exc:
         print(f"yolo-attn {name}: {exc}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as exc:
+        return 2 if isinstance(exc, UsageError) else 1
+    except KeyboardInterrupt:
         print(f"\nyolo-attn {name}: stopped", file=sys.stderr)
-        return exit_code(exc)
-    except BrokenPipeError:  # `yolo-attn list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 130
     except OSError as exc:
         if exc.errno not in REFUSED or name in ("yolo", "run"):  # what a script raises is the script's
             raise
@@ -85,7 +86,9 @@ def _run(name: str, rest: list[str]) -> int:
     command = importlib.import_module(f".commands.{name}", __package__)
     if name in PASS_THROUGH:
         return int(command.run(rest) or 0)
-    parser = Parser(prog=f"yolo-attn {name}", description=COMMANDS[name], formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(
+        prog=f"yolo-attn {name}", description=COMMANDS[name], formatter_class=argparse.RawTextHelpFormatter
+    )
     command.configure(parser)
     parser.add_argument(
         "--plugin",
@@ -94,7 +97,10 @@ def _run(name: str, rest: list[str]) -> int:
         metavar="FILE",
         help="a Python file with attention of your own; may be repeated",
     )
-    args = parser.parse_args(rest)
+    try:
+        args = parser.parse_args(rest)
+    except SystemExit as exc:  # --help has been printed
+        return int(exc.code or 0)
     if args.plugin:
         from .plugins import load_file
 

@@ -16,6 +16,7 @@ from . import plugins
 from .errors import ConfigError, did_you_mean
 from .log import announce
 from .schedule_data import Schedule
+from .start import check_start, with_start
 from .yaml_file import read_mapping
 
 __all__ = [
@@ -167,8 +168,6 @@ def ask_start(start: str) -> None:
     Raises:
         UsageError: Neither ``identity`` nor ``paper``.
     """
-    from .placement import check_start
-
     check_start(start)
     os.environ[START] = start
 
@@ -178,9 +177,7 @@ def as_asked(d: dict[str, Any]) -> dict[str, Any]:
     start = os.environ.get(START)
     if not start:
         return d
-    from .placement import set_start
-
-    return dict(set_start(d, start)[0])
+    return with_start(d, start)[0]
 
 
 def _positive(number: Any) -> bool:

@@ -10,6 +10,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "ExportError",
+    "FileError",
     "HostError",
     "PluginError",
     "RegistryError",
@@ -71,8 +72,12 @@ class ExportError(YoloAttnError):
     """An export failed or is not equal to the model that it came from."""
 
 
+class FileError(YoloAttnError):
+    """A file cannot be read or written, or is not what it is named as."""
+
+
 class UsageError(YoloAttnError):
-    """An option or argument of a command is wrong."""
+    """An option or argument of a command is wrong; the command line ends with 2 and not with 1."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

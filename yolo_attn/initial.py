@@ -16,7 +16,7 @@ from typing import Any
 
 from . import checkpoint, config, placement, plugins, weights
 from .errors import ConfigError, HostError
-from .files import write_bytes
+from .files import replacing
 from .log import announce
 
 __all__ = ["build", "save"]
@@ -129,4 +129,5 @@ def save(model: Any, output: Path, *, classic: bool = False) -> None:
         content["version"] = ultralytics.__version__
     buffer = io.BytesIO()  # torch reports a full disk as an error of its own archive
     torch.save(content, buffer)
-    write_bytes(output, buffer.getbuffer())
+    with replacing(output) as draft:
+        draft.write_bytes(buffer.getbuffer())

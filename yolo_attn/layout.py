@@ -30,11 +30,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Change:
-    """A row that stays: its old index, its new one, and its new content."""
+    """A row that stays: its old index, its new one, its new content, and a mark to add, or to take away if it is there."""
 
     old: int
     new: int
     row: list[Any]
+    mark: str = ""
 
 
 def flow(value: Any) -> str:
@@ -99,6 +100,41 @@ class Layout:
         match = re.compile(r"[ \t]*[,\]}]*[ \t]*(#.*)").match(self.text, end, stop)
         return (match.start(1), match.end(1)) if match else None
 
+    def module(self, i: int) -> str:
+        """Return the module's name in row `i`, as the text has it."""
+        return str(self.rows[i].node.value[2].value)
+
+    def can_mark(self, i: int) -> bool:
+        """Whether a comment behind row `i` speaks of that row alone: it shares its line with no other."""
+        row = self.rows[i]
+        begin, stop = self.text.rfind("\n", 0, row.start) + 1, self._line_end(row.end)
+        alone = not any(begin < other.end <= row.start for other in self.rows)
+        return alone and re.fullmatch(r"[ \t]*[,\]}]*[ \t]*(#.*)?", self.text[row.end : stop]) is not None
+
+    def is_marked(self, i: int, mark: str) -> bool:
+        """Whether row `i` bears a comment that is the mark and perhaps a word in brackets."""
+        return re.fullmatch(rf"#[ \t]*{re.escape(mark)}(?: \(.*\))?\s*", self.comment(i)) is not None
+
+    def ends_with(self, i: int, mark: str) -> bool:
+        """Whether the comment behind row `i` ends with the mark."""
+        return self.comment(i).endswith(f" {mark}")
+
+    def _edit_mark(self, i: int, mark: str) -> list[tuple[int, int, str]]:
+        """Put a mark behind a row, at the end of its comment or as one; take it away where it stands."""
+        span = self._comment(i)
+        stop = self._line_end(self.rows[i].end)
+        if span is None:
+            return [(stop, stop, f" # {mark}")]
+        comment = self.text[span[0] : span[1]]
+        gap = " "
+        if comment == f"# {mark}":  # a comment of nothing else
+            return [(span[0] - 1, span[1], "")]
+        if comment.endswith(f"  {mark}") and comment[: -len(mark) - 2].strip() == "#":
+            gap = "  "
+        if comment.endswith(f" {mark}"):
+            return [(span[1] - len(mark) - len(gap), span[1], "")]
+        return [(span[1], span[1], f"{'  ' if comment.strip() == '#' else ' '}{mark}")]
+
     def numbered(self) -> bool:
         """Whether comments begin with row numbers, and every one of them is right."""
         found = [(i, _INDEX.match(self.comment(i))) for i in range(len(self.rows))]
@@ -122,6 +158,8 @@ class Layout:
             match = _INDEX.match(self.text, *span) if span and renumber else None
             if match and int(match.group(1)) == change.old != change.new:
                 edits.append((match.start(1), match.end(1), str(change.new)))
+            if change.mark:
+                edits += self._edit_mark(change.old, change.mark)
         staying = {c.old for c in kept}
         gone = [i for i in range(len(self.rows)) if i not in staying]
         for i in gone:

@@ -6,10 +6,10 @@ import argparse
 import ast
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from .console import Parser
 from .errors import ConfigError, UsageError
-from .files import expand
 from .schedule_data import frozen_epochs
 from .yaml_file import read_mapping
 
@@ -39,18 +39,12 @@ ANCHOR_LOSS = frozenset(
 )
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}. --help shows the options")
-
-
-def _parser() -> argparse.ArgumentParser:
-    p = _Parser(
+def _parser() -> Parser:
+    p = Parser(
         prog="train_detect.py",
         description="Train a YOLO detector with attention. Without --data: on the embedded data set.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = p.add_argument
     add(
@@ -225,7 +219,7 @@ def host_arguments(options: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
     args.update({k: v for k, v in flags.items() if v is not None})
     args.update(seed=options.seed, exist_ok=options.exist_ok, name=options.name)
-    args["project"] = str(expand(options.project).resolve())
+    args["project"] = str(Path(options.project).expanduser().resolve())
     switches = {
         "cos_lr": options.cos_lr, "single_cls": options.single_cls, "rect": options.rect,
     }  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any, Callable
 from . import plugins, registry
 from .binding import Binding, Call, Mismatch
 from .errors import RowError, UnknownModuleError, YoloAttnError, did_you_mean
+from .recognise import rival
 
 __all__ = ["find", "place", "reading", "where"]
 
@@ -78,7 +79,7 @@ def find(name: Any, args: list[Any], i: int, d: dict[str, Any], host_lookup: Cal
             hosts = host_lookup()
         except Exception:  # the usual case: the host does not know the name
             hosts = cls
-        if hosts is not cls and isinstance(hosts, type):
+        if rival(hosts, cls):
             from .patches.yolov5_shared import hand_edit
 
             raise RowError(

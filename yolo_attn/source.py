@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from .recognise import attention_used
 
 __all__ = ["Source", "attention_used", "quiet_host", "widen_classes"]
 
@@ -69,15 +70,6 @@ def quiet_host() -> Iterator[None]:
         LOGGER.setLevel(level)
         if install is not None:
             checks.AUTOINSTALL = install
-
-
-def attention_used(model: Any) -> dict[str, int]:
-    """Return how often each registered module occurs in a network, by its registered name."""
-    from . import registry
-
-    names = {registry.get_entry(n).cls: n for n in registry.list_modules()}
-    found = Counter(names[type(m)] for m in model.modules() if type(m) in names)
-    return dict(sorted(found.items()))
 
 
 def widen_classes(model: Any, state: dict[str, Any]) -> Any:

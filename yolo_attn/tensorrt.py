@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from .errors import ExportError, UsageError
-from .files import write_bytes
+from .files import replacing
 
 __all__ = ["OPERATORS", "build", "command", "require", "unsupported"]
 
@@ -95,6 +95,7 @@ def build(
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise ExportError(f"{onnx}: TensorRT {trt.__version__} built no engine; what it printed above says why")
-    write_bytes(target, memoryview(engine))
+    with replacing(target) as draft:
+        draft.write_bytes(engine)
     log(f"engine: {target} ({target.stat().st_size / 1e6:.1f} MB, TensorRT {trt.__version__})")
     return target

@@ -15,14 +15,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import checkpoint, plugins, registry
+from . import checkpoint, registry
 from .checkpoint import Checkpoint, tensors_of
 from .errors import CheckpointError
+from .recognise import attention_in
 
 __all__ = ["Layer", "Report", "align", "attention_in", "take_names", "transfer"]
 
 THRESHOLD = 0.5
-KIT = (__package__ or "yolo_attn").partition(".")[0]
 
 # Detection heads exchange what they share: boxes and classes of a segmentation head fit a detector.
 _HEADS = frozenset(
@@ -277,23 +277,6 @@ def align(source: Any, target: Any) -> Report:
     return report
 
 
-def attention_in(module: Any) -> dict[str, str]:
-    """Return the path and registered name of each attention module within a module tree, live or inert."""
-    found: dict[str, str] = {}
-
-    def walk(m: Any, path: str) -> None:
-        name = _attention_name(type(m))
-        if name is not None:
-            found[path] = name
-            return
-        for n, child in (getattr(m, "_modules", None) or {}).items():
-            if child is not None:
-                walk(child, f"{path}.{n}" if path else n)
-
-    walk(module, "")
-    return found
-
-
 # -- rows ----------------------------------------------------------------------------------------------------------
 
 
@@ -362,24 +345,6 @@ def _rows_of_names(tensors: Mapping[str, Any]) -> list[_Row]:
             i = int(match.group(1))
             rows.setdefault(i, _Row(i, f"model.{i}.", "", "", {}, {})).shapes[match.group(2)] = tuple(value.shape)
     return [rows[i] for i in sorted(rows)]
-
-
-def _attention_name(cls: type) -> str | None:
-    """The registered name of an attention class, also of the inert stand-in for one; None for any other class."""
-    if issubclass(cls, checkpoint.Inert):
-        if cls.__module__.startswith(("torch.", "ultralytics.")):
-            return None
-        if cls.__module__.startswith(f"{KIT}.plugins."):
-            return cls.__name__
-        entry = registry.find(cls.__name__)
-    else:
-        entry = registry._by_class.get(cls)
-        if entry is None:
-            binding = plugins.binding_of(cls)
-            return cls.__name__ if binding is not None and not binding.is_block else None
-    if entry is None or entry.kind in ("block", "head") or entry.binding.is_block:
-        return None
-    return entry.name
 
 
 def _family(cls: type) -> str:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from .._version import __version__
-from ..errors import UsageError
+from ..errors import HostError
 
 PACKAGES = [
     "torch",
@@ -70,7 +70,7 @@ def _hosts(folder: str | None) -> list[tuple[str, str]]:
 
     if folder:
         if not Path(folder).is_dir():
-            raise UsageError(f"--host {folder}: no such folder (looked in {Path.cwd()})")
+            raise HostError(f"--host {folder}: no such folder (looked in {Path.cwd()})")
         sys.path.insert(0, str(Path(folder).resolve()))
     rows = []
     for host in HOSTS:

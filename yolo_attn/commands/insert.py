@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from .. import config
-from ..errors import ConfigError, UsageError
-from ..files import read_text, write_text
+from .. import config, words
+from ..console import write_out
+from ..errors import FileError, UsageError, first_line
 from ..placement import PLACES, insert, remove
 
 _SCALES = re.compile(r"^scales:", re.MULTILINE)
@@ -43,7 +42,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add("--start", choices=("identity", "paper"), help="identity: every gate begins at 1, the model as without it")
     add("--args", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="options, e.g. reduction=8")
-    add("--remove", action="store_true", help="take attention out (with --module: only this one)")
+    add("--remove", action="store_true", help="take out what insert marked (with --module: all rows of this one)")
+    add("--all", action="store_true", help="with --remove: all attention, also what was written by hand")
     add("-o", "--output", metavar="FILE", help="write here; without it, the YAML goes to standard output")
     add("--force", action="store_true", help="overwrite FILE")
     add("--dry-run", action="store_true", help="show the difference and write nothing")
@@ -51,13 +51,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Insert or remove, then write, print or show the difference."""
+    with words.command_line():
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     where = [p for w in args.where for p in w.split(",") if p]
     after = [a for x in args.after for a in x.split(",") if a]
     if args.remove:
         if where or after or args.start or args.args:
-            raise UsageError("--remove takes attention out wherever it is; of the other options only --module fits it")
-        text = remove(args.cfg, args.module)
+            raise UsageError("--remove takes attention out wherever it is; of the other options only --module and --all fit")
+        text = remove(args.cfg, args.module, all=args.all)
     else:
+        if args.all:
+            raise UsageError("--all goes with --remove; --where names the places that attention goes to")
         if not args.module:
             raise UsageError("say which attention: --module NAME ('yolo-attn list' shows them)")
         text = insert(
@@ -69,43 +76,42 @@ def run(args: argparse.Namespace) -> int:
             args=dict(map(_pair, args.args)),
         )
     path = config.require(args.cfg)
-    before = read_text(path, ConfigError, mark=True)
+    with path.open(encoding="utf-8", newline="") as file:
+        before = file.read()
     text = _keep_scale(text, args)
     if args.dry_run:
         lines = difflib.unified_diff(
             before.splitlines(), text.splitlines(), str(path), args.output or "with attention", lineterm=""
         )
-        _show("\n".join(lines or [f"{args.cfg}: nothing would change"]) + "\n")
+        write_out("\n".join(lines or [f"{args.cfg}: nothing would change"]) + "\n")
         return 0
     if not args.output:
-        _show(text)
+        write_out(text)
         return 0
     out = Path(args.output)
     if out.suffix not in (".yaml", ".yml"):
         raise UsageError(f"the output must be a .yaml file, got {out}")
     if out.exists() and not args.force:
-        raise UsageError(f"{out} exists. Choose another name, or add --force to overwrite it.")
+        raise FileError(f"{out} exists. Choose another name, or add --force to overwrite it.")
     if not out.parent.is_dir():
-        raise UsageError(f"the folder {out.parent} does not exist")
-    write_text(out, text)
+        raise FileError(f"the folder {out.parent} does not exist")
+    try:
+        with out.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+    except OSError as exc:
+        raise FileError(f"{out} cannot be written: {exc.strerror or exc}") from exc
     print(f"{out}: {_summary(before, text)}")
     return 0
-
-
-def _show(text: str) -> None:
-    """Print; into a pipe or a file as a YAML file is written, UTF-8 and its own line breaks on every system."""
-    if sys.stdout.isatty():
-        sys.stdout.write(text)
-    else:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))  # a file's name as it is
 
 
 def _pair(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UsageError(f"--args takes KEY=VALUE, got {text!r}")
-    return key.strip(), yaml.safe_load(value)
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError) as exc:  # a date that does not exist is a ValueError
+        raise UsageError(f"--args {text}: '{value}' is no value that YAML can read: {first_line(exc)}") from exc
 
 
 def _keep_scale(text: str, args: argparse.Namespace) -> str:

@@ -11,11 +11,10 @@ import argparse
 import ast
 import difflib
 import re
-import sys
 from pathlib import Path
 
+from ..console import write_out
 from ..errors import HostError
-from ..files import read_text
 from ..parser import ON_DISK
 from ..splice import SpliceError, splice
 
@@ -29,9 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the diff: `yolo-attn patch --diff models/yolo.py | git apply`."""
-    # Bytes: a console's encoding and line ends are not the file's.
-    sys.stdout.flush()
-    sys.stdout.buffer.write(diff(Path(args.diff)).encode("utf-8"))
+    write_out(diff(Path(args.diff)))
     return 0
 
 
@@ -41,7 +38,10 @@ def diff(path: Path) -> str:
     Raises:
         HostError: Not there, no parser that can be extended, or extended already.
     """
-    source = read_text(path, HostError, mark=True)
+    try:
+        source = path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise HostError(f"{path}: cannot be read: {exc}") from exc
     if ON_DISK in source:
         raise HostError(f"{path}: carries the seams already.")
     try:

@@ -10,7 +10,6 @@ rate of the rest.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import runpy
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import config, schedule
-from ..errors import UsageError
+from ..errors import FileError, UsageError
 
 USAGE = (
     "usage: yolo-attn run [--plugin FILE ...] [--start identity] [--freeze base[:K]] [--lr-new F] "
@@ -46,7 +45,7 @@ def run(argv: list[str]) -> int:
         raise UsageError(f"'{argv[0]}' is no option. {USAGE}")
     script = Path(argv[0])
     if not script.is_file():
-        raise UsageError(f"no such script: {script} (looked in {Path.cwd()}). {USAGE}")
+        raise FileError(f"no such script: {script} (looked in {Path.cwd()}). {USAGE}")
 
     from ..parser import install
 
@@ -71,20 +70,9 @@ def run(argv: list[str]) -> int:
             return 0
     from ..patches.yolov5_dated import exporter
 
-    with exporter(script), _whole_checkpoints(script):
+    with exporter(script):
         runpy.run_path(str(script), run_name="__main__")
     return 0
-
-
-def _whole_checkpoints(script: Path) -> contextlib.AbstractContextManager[None]:
-    """Let YOLOv5's training, which overwrites its checkpoints in place, write each whole or not at all."""
-    if script.name != "train.py" or not (script.resolve().parent / "models" / "yolo.py").is_file():
-        return contextlib.nullcontext()
-    import torch
-
-    from ..runs import whole_checkpoints
-
-    return whole_checkpoints(torch)
 
 
 def leading_options(argv: list[str], usage: str) -> tuple[list[str], list[str]]:

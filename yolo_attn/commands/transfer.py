@@ -7,8 +7,7 @@ import re
 from pathlib import Path
 
 from .. import initial, train, weights
-from ..errors import UsageError
-from ..files import write_text
+from ..errors import FileError, UsageError
 
 PUBLISHED = re.compile(r"yolo[\w-]+\.pt")  # as yolov5su.pt: the ultralytics host knows where it is
 
@@ -44,9 +43,9 @@ def run(args: argparse.Namespace) -> int:
         if output.suffix != ".pt":
             raise UsageError(f"the output must be a .pt file, got {output}")
         if output.exists() and not args.force:
-            raise UsageError(f"{output} exists. Choose another name, or add --force to overwrite it.")
+            raise FileError(f"{output} exists. Choose another name, or add --force to overwrite it.")
         if not output.parent.is_dir():
-            raise UsageError(f"the folder {output.parent} does not exist")
+            raise FileError(f"the folder {output.parent} does not exist")
     source = args.source
     if not args.yolov5 and PUBLISHED.fullmatch(source) and not Path(source).is_file():
         source = str(train.fetch(source))
@@ -61,7 +60,10 @@ def run(args: argparse.Namespace) -> int:
     )
     print(report.table())
     if args.json:
-        write_text(args.json, report.to_json() + "\n")
+        try:
+            Path(args.json).write_text(report.to_json() + "\n", encoding="utf-8")
+        except OSError as exc:
+            raise FileError(f"--json {args.json} cannot be written: {exc.strerror or exc}") from exc
     if report.new_attention:
         state = {
             "identity": "begins as the identity: the detector is the source's until it is trained",

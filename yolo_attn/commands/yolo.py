@@ -28,9 +28,17 @@ def run(argv: list[str]) -> int:
             load_file(file)
     sys.argv[:] = ["yolo", *argv]  # in place and first: the host keeps the list that it finds at import
     try:
+        from ultralytics import utils
         from ultralytics.cfg import entrypoint
     except ImportError as exc:
         raise HostError(f"the ultralytics package cannot be imported: {exc}. 'pip install ultralytics'") from exc
     install(strict=True)
-    entrypoint()
+    kept = getattr(utils, "ARGV", sys.argv)  # another list where the host was imported before `sys.argv` was replaced
+    before = list(kept)
+    kept[:] = sys.argv
+    try:
+        entrypoint()
+    finally:
+        if kept is not sys.argv:
+            kept[:] = before
     return 0

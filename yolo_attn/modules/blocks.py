@@ -11,7 +11,7 @@ the plain detector loads by name.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,8 @@ class SEConv(Conv):
         act: True for the default activation, False for none.
         options: Passed on to ``SEAttention``, e.g. ``reduction``.
     """
+
+    stands_for: ClassVar[str] = "Conv"  # the host's block that it is without attention
 
     def __init__(
         self,
@@ -127,6 +129,7 @@ class C3Attention(nn.Module):
             or a `module` that does not keep the shape.
     """
 
+    stands_for: ClassVar[str] = "C3"
     kernels = (1, 3)  # of the two convolutions of each bottleneck
 
     def __init__(
@@ -204,6 +207,8 @@ class C3SE(C3Attention):
 class C3ECA(C3Attention):
     """:class:`C3Attention` with efficient channel attention."""
 
+    attention: ClassVar[str] = "ECA"
+
     def __init__(
         self, c1: int, c2: int, n: int = 1, shortcut: bool = True, g: int = 1, e: float = 0.5, **options: Any
     ) -> None:
@@ -222,6 +227,8 @@ class C3ECA(C3Attention):
 class C3CBAM(C3Attention):
     """:class:`C3Attention` with the convolutional block attention module."""
 
+    attention: ClassVar[str] = "CBAM"
+
     def __init__(
         self, c1: int, c2: int, n: int = 1, shortcut: bool = True, g: int = 1, e: float = 0.5, **options: Any
     ) -> None:
@@ -239,6 +246,8 @@ class C3CBAM(C3Attention):
 )
 class C3CA(C3Attention):
     """:class:`C3Attention` with coordinate attention."""
+
+    attention: ClassVar[str] = "CoordAtt"
 
     def __init__(
         self, c1: int, c2: int, n: int = 1, shortcut: bool = True, g: int = 1, e: float = 0.5, **options: Any
@@ -276,6 +285,8 @@ class C2fAttention(nn.Module):
         ValueError: An unknown `place`, a number below 1, an `e` that leaves no channel or one that `g` does not divide,
             or a `module` that does not keep the shape.
     """
+
+    stands_for: ClassVar[str] = "C2f"
 
     def __init__(
         self,
@@ -346,6 +357,8 @@ class C3k2Attention(C2fAttention):
         UnknownModuleError: No module of that name.
         ValueError: As :class:`C2fAttention`, and `attn`.
     """
+
+    stands_for: ClassVar[str] = "C3k2"
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -171,6 +171,8 @@ class SEResNetLayer(ResNetAttention):
 )
 class ECAResNetLayer(ResNetAttention):
     """One stage of ECA-ResNet; see :class:`ResNetAttention`."""
+
+    attention: ClassVar[str] = "ECA"
 
     def __init__(
         self, c1: int, c2: int, n: int = 1, stride: int = 1, *, block: str = "bottleneck", **options: Any

@@ -49,7 +49,7 @@ def load_file(path: str | os.PathLike[str]) -> types.ModuleType:
     Raises:
         PluginError: No such file, a stem that is no identifier or is taken by another file, or an error inside.
     """
-    file = Path(os.path.expanduser(path))
+    file = Path(path).expanduser()
     if file.is_dir():
         file = file / "__init__.py"
     if not file.is_file():
@@ -64,10 +64,9 @@ def load_file(path: str | os.PathLike[str]) -> types.ModuleType:
     module = sys.modules.get(name)
     if module is not None:
         other = Path(getattr(module, "__file__", "") or "")
-        if other == file:
+        if other == file or _memory.digest(other) == _memory.digest(file):  # or a copy of the same code, as in a run folder
+            _tell_children(file)
             return module
-        if _memory.digest(other) == _memory.digest(file):
-            return module  # a copy of the same code, as in a run folder
         raise PluginError(
             f"two plug-ins are called '{stem}': {other} is loaded, {file} is asked for. Rename one of them: "
             f"checkpoints find a plug-in by its file name."
@@ -77,13 +76,17 @@ def load_file(path: str | os.PathLike[str]) -> types.ModuleType:
         module = _run(name, file)
     finally:
         del _asked[stem]
-    # First in line: a child process that needs the stem takes this file, whatever else the variable names.
-    known = [p for p in os.environ.get(VARIABLE, "").split(os.pathsep) if p and p != str(file)]
-    os.environ[VARIABLE] = os.pathsep.join([str(file), *known])
+    _tell_children(file)
     loader = getattr(module.__spec__, "loader", None)
     if isinstance(loader, _Loader):
         _memory.remember(stem, file, loader.sha256)
     return module
+
+
+def _tell_children(file: Path) -> None:
+    """Put a plug-in first in line: a child process that needs the stem takes it, whatever else the variable names."""
+    known = [p for p in os.environ.get(VARIABLE, "").split(os.pathsep) if p and p != str(file)]
+    os.environ[VARIABLE] = os.pathsep.join([str(file), *known])
 
 
 def _run(name: str, file: Path) -> types.ModuleType:
@@ -301,7 +304,7 @@ def _from_environment(stem: str) -> Path | None:
     for item in os.environ.get(VARIABLE, "").split(os.pathsep):
         if not item:
             continue
-        path = Path(os.path.expanduser(item))
+        path = Path(item).expanduser()
         tries = [path / f"{stem}.py", path / stem / "__init__.py"] if path.is_dir() else [path]
         if path.is_dir() and path.name == stem:
             tries.append(path / "__init__.py")

@@ -11,11 +11,11 @@ import contextlib
 import hashlib
 import json
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import PluginError
-from ..files import home_folder, is_mine, read_text, write_bytes
+from ..files import is_mine
 
 __all__ = ["Record", "digest", "folder", "recall", "remember", "story"]
 
@@ -41,7 +41,10 @@ def folder() -> Path:
     if own:
         return Path(own) / "plugins"
     base = os.environ.get("APPDATA") if os.name == "nt" else os.environ.get("XDG_CONFIG_HOME")
-    return Path(base or home_folder() / ".config") / "yolo_attn" / "plugins"
+    try:
+        return Path(base or Path.home() / ".config") / "yolo_attn" / "plugins"
+    except RuntimeError:  # a user without a home, as in some containers
+        return Path(tempfile.gettempdir()) / f"yolo_attn-{os.getuid()}" / "plugins"
 
 
 def digest(path: Path) -> str:
@@ -70,7 +73,11 @@ def remember(stem: str, path: Path, sha256: str) -> None:
         if target.is_file() and target.read_bytes() == content and is_mine(target.stat()):
             return
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_bytes(target, content, error=None, private=True)
+        # A draft of its own for each writer, readable and writable by the user alone, put in place at once.
+        number, draft = tempfile.mkstemp(dir=target.parent, prefix=f"{stem}.", suffix=".part")
+        with open(number, "wb") as stream:
+            stream.write(content)
+        os.replace(draft, target)
         for old in _files(stem)[MOST:]:
             old.unlink()
     except (OSError, ValueError):
@@ -105,9 +112,9 @@ def _records(stem: str) -> list[Record]:
     found = []
     for file in _files(stem):
         try:
-            told = json.loads(read_text(file, PluginError))
+            told = json.loads(file.read_text(encoding="utf-8"))
             path, sha256 = told["path"], told["sha256"]
-        except (PluginError, OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
         if isinstance(path, str) and isinstance(sha256, str) and is_mine(file.stat()):
             found.append(Record(Path(path), sha256))

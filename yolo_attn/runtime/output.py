@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..errors import UsageError
-from ..files import replacing, write_bytes, write_text
+from ..errors import FileError
 from .image import annotate
 from .source import Frame
 
@@ -47,7 +45,7 @@ class Writer:
     def __init__(self, folder: Path, names: dict[int, str], *, pictures: bool, text: bool, as_json: bool) -> None:
         self.folder, self.names = folder, names
         self.pictures, self.text, self.as_json = pictures, text, as_json
-        self._video: tuple[Path, cv2.VideoWriter, contextlib.ExitStack] | None = None
+        self._video: tuple[Path, cv2.VideoWriter] | None = None
         self._entries: list[dict[str, Any]] = []
         self._stems: dict[Path, str] = {}
         if not (pictures or text or as_json):
@@ -55,11 +53,11 @@ class Writer:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if any(folder.iterdir()):
-                raise UsageError(f"{folder}: holds files already. Choose a new or an empty folder with --out.")
+                raise FileError(f"{folder}: holds files already. Choose a new or an empty folder with --out.")
             if text:
                 (folder / "labels").mkdir()
         except OSError as exc:
-            raise UsageError(f"{folder}: cannot be written: {exc.strerror or exc}. Choose another with --out.") from exc
+            raise FileError(f"{folder}: cannot be written: {exc.strerror or exc}. Choose another with --out.") from exc
 
     def __enter__(self) -> Writer:
         return self
@@ -67,7 +65,7 @@ class Writer:
     def __exit__(self, *exc: object) -> None:
         self._close_video()
         if self.as_json:
-            write_text(self.folder / "detections.json", json.dumps(self._entries, indent=1) + "\n")
+            _write(self.folder / "detections.json", (json.dumps(self._entries, indent=1) + "\n").encode())
 
     def add(self, frame: Frame, found: np.ndarray) -> None:
         """Write one picture's detections, (N, 6) x1 y1 x2 y2 confidence class in its pixels."""
@@ -109,21 +107,17 @@ class Writer:
             path = self.folder / (self._stem(frame.path) + suffix)
             good, data = cv2.imencode(suffix, image)
             if not good:
-                raise UsageError(f"{path}: OpenCV cannot encode it")
-            write_bytes(path, data.tobytes(), durable=False)
+                raise FileError(f"{path}: OpenCV cannot encode it")
+            _write(path, data.tobytes())
             return
         if self._video is None or self._video[0] != frame.path:
             self._close_video()
             path = self.folder / f"{self._stem(frame.path)}.mp4"
             h, w = image.shape[:2]
-            place = contextlib.ExitStack()
-            draft = place.enter_context(replacing(path, durable=False))
-            writer = cv2.VideoWriter(str(draft), cv2.VideoWriter.fourcc(*"mp4v"), frame.fps, (w, h))
+            writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), frame.fps, (w, h))
             if not writer.isOpened():
-                draft.unlink()
-                raise UsageError(f"{path}: OpenCV cannot write this video. Leave the pictures out with --no-save.")
-            place.callback(writer.release)
-            self._video = frame.path, writer, place
+                raise FileError(f"{path}: OpenCV cannot write this video. Leave the pictures out with --no-save.")
+            self._video = frame.path, writer
         self._video[1].write(image)
 
     def _text(self, frame: Frame, found: np.ndarray) -> None:
@@ -133,11 +127,16 @@ class Writer:
             f"{int(c)} {(x1 + x2) / 2 / w:.6f} {(y1 + y2) / 2 / h:.6f} {(x2 - x1) / w:.6f} {(y2 - y1) / h:.6f} {p:.6f}"
             for x1, y1, x2, y2, p, c in found.tolist()
         ]
-        write_text(self.folder / "labels" / f"{stem}.txt", "".join(f"{s}\n" for s in lines), durable=False)
+        _write(self.folder / "labels" / f"{stem}.txt", "".join(f"{s}\n" for s in lines).encode())
 
     def _close_video(self) -> None:
         if self._video is not None:
-            place, self._video = self._video[2], None
-            place.close()  # also after an error or Ctrl-C: a camera's recording ends no other way
+            self._video[1].release()
+            self._video = None
 
 
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as exc:
+        raise FileError(f"{path}: cannot be written: {exc.strerror or exc}") from exc

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UsageError, did_you_mean, first_line
+from ..errors import FileError, UsageError, YoloAttnError, did_you_mean, first_line
 from .boxes import layout_of
 
 __all__ = ["RUNTIMES", "Detector", "describe", "providers"]
@@ -83,9 +83,9 @@ class Detector:
         if runtime not in RUNTIMES:
             raise UsageError(f"no runtime is called '{runtime}', only {' and '.join(RUNTIMES)}")
         if not self.path.is_file():
-            raise UsageError(f"model not found: {path} (looked in {Path.cwd()}). It is an ONNX file that you exported.")
+            raise FileError(f"model not found: {path} (looked in {Path.cwd()}). It is an ONNX file that you exported.")
         if self.path.suffix.lower() != ".onnx":
-            raise UsageError(
+            raise FileError(
                 f"{path}: is no ONNX file by its name. From a checkpoint one is made by: yolo-attn export BEST.pt"
             )
         self.runtime = runtime
@@ -133,7 +133,7 @@ class Detector:
     def _layout(self, shape: tuple[int, ...]) -> str:
         found = layout_of(shape, len(self.names) or None, self._final)
         if found is None:
-            raise UsageError(
+            raise FileError(
                 f"{self.path}: is no detector: its output has the shape {list(shape)}, a detector's is "
                 f"[batch, 4 + classes, N], [batch, N, 5 + classes] or [batch, N, 6]."
             )
@@ -142,15 +142,15 @@ class Detector:
     def _check(self, shape: Sequence[Any], outputs: Sequence[Sequence[Any]]) -> None:
         task = self.metadata.get("task")
         if task and task != "detect":
-            raise UsageError(f"{self.path}: is a model for '{task}', not a detector.")
+            raise FileError(f"{self.path}: is a model for '{task}', not a detector.")
         channels = shape[1] if len(shape) == 4 else None
         if len(shape) != 4 or (isinstance(channels, int) and channels not in (3, 0, -1)):
-            raise UsageError(
+            raise FileError(
                 f"{self.path}: is no detector: its input has the shape {list(shape)}, a detector's is [B, 3, H, W]."
             )
         if not outputs or len(outputs[0]) != 3:
             got = list(outputs[0]) if outputs else "nothing"
-            raise UsageError(
+            raise FileError(
                 f"{self.path}: is no detector: its output has the shape {got}, a detector's is "
                 f"[batch, 4 + classes, N], [batch, N, 5 + classes] or [batch, N, 6]."
             )
@@ -159,7 +159,7 @@ class Detector:
         try:
             import onnxruntime as ort
         except ImportError as exc:
-            raise UsageError(
+            raise YoloAttnError(
                 "onnxruntime is not installed. Install it, or use --runtime opencv for a file without dynamic shapes."
             ) from exc
         options = ort.SessionOptions()
@@ -172,13 +172,13 @@ class Detector:
         try:
             session = ort.InferenceSession(str(self.path), options, providers=wanted)
         except Exception as exc:  # onnxruntime's errors share no base class
-            raise UsageError(f"{self.path}: onnxruntime cannot load it: {_first_line(exc)}") from exc
+            raise FileError(f"{self.path}: onnxruntime cannot load it: {_first_line(exc)}") from exc
         inputs = session.get_inputs()
         if len(inputs) != 1:
-            raise UsageError(f"{self.path}: is no detector: it has {len(inputs)} inputs, a detector has one image.")
+            raise FileError(f"{self.path}: is no detector: it has {len(inputs)} inputs, a detector has one image.")
         self.provider = session.get_providers()[0]
         if provider != "auto" and self.provider != wanted[0]:  # onnxruntime goes on without it
-            raise UsageError(f"onnxruntime cannot start {wanted[0]} here; what it printed above says why")
+            raise YoloAttnError(f"onnxruntime cannot start {wanted[0]} here; what it printed above says why")
         name = inputs[0].name
         self.dtype = np.dtype(np.float16 if "float16" in inputs[0].type else np.float32)
         first = [session.get_outputs()[0].name]
@@ -187,7 +187,7 @@ class Detector:
             try:
                 return np.asarray(session.run(first, {name: x})[0])
             except Exception as exc:
-                raise UsageError(
+                raise FileError(
                     f"{self.path}: onnxruntime cannot run it on {list(x.shape)}: {_first_line(exc)}"
                 ) from exc
 
@@ -203,21 +203,21 @@ class Detector:
             cv2.setNumThreads(threads)
         if meta.get("args") and _argument(meta["args"], "nms") is True:
             # OpenCV 5.0 divides by zero in native code on such a file, which would end this process
-            raise UsageError(
+            raise FileError(
                 f"{self.path}: has NMS inside, which OpenCV cannot run. Export without --nms; detect does NMS itself."
             )
         try:
             # the bytes, as its own reader opens no name beyond ASCII on Windows
             net = cv2.dnn.readNetFromONNX(np.fromfile(self.path, dtype=np.uint8))
         except Exception as exc:
-            raise UsageError(f"{self.path}: OpenCV {cv2.__version__} cannot load it: {_first_line(exc)}") from exc
+            raise FileError(f"{self.path}: OpenCV {cv2.__version__} cannot load it: {_first_line(exc)}") from exc
 
         def run(x: np.ndarray) -> np.ndarray:
             net.setInput(x)
             try:
                 return np.asarray(net.forward())
             except cv2.error as exc:
-                raise UsageError(f"{self.path}: OpenCV {cv2.__version__} cannot run it: {_first_line(exc)}") from exc
+                raise FileError(f"{self.path}: OpenCV {cv2.__version__} cannot run it: {_first_line(exc)}") from exc
 
         self._run = run
         return meta, shape, outputs
@@ -227,19 +227,19 @@ def describe(path: str | os.PathLike[str]) -> tuple[dict[str, str], list[Any], l
     """Read an ONNX file's metadata, the shape of its input and of its outputs; unknown sizes are names.
 
     Raises:
-        UsageError: Not an ONNX file.
+        FileError: Not an ONNX file.
     """
     try:
         import onnx
     except ImportError as exc:
-        raise UsageError("the package onnx is not installed; --runtime opencv reads a file's metadata with it") from exc
+        raise YoloAttnError("the package onnx is not installed; --runtime opencv reads a file's metadata with it") from exc
     try:
         model = onnx.load(str(path), load_external_data=False)
         inputs = [i for i in model.graph.input if i.name not in {t.name for t in model.graph.initializer}]
     except Exception as exc:
-        raise UsageError(f"{path}: is not an ONNX file, or it is damaged: {_first_line(exc)}") from exc
+        raise FileError(f"{path}: is not an ONNX file, or it is damaged: {_first_line(exc)}") from exc
     if not inputs:
-        raise UsageError(f"{path}: is no detector: it has no input.")
+        raise FileError(f"{path}: is no detector: it has no input.")
 
     def shape(value: Any) -> list[Any]:
         return [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]

@@ -1,0 +1,135 @@
+"""Which packages a classic host imports and this Python lacks, all at once and before anything of it runs."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import HostError
+
+__all__ = ["missing", "require"]
+
+# What pip calls a package whose import name differs.
+PIP = {
+    "cv2": "opencv-python", "yaml": "pyyaml", "PIL": "pillow", "git": "gitpython", "pkg_resources": "'setuptools<81'",
+    "dateutil": "python-dateutil", "dotenv": "python-dotenv", "google": "protobuf", "skimage": "scikit-image",
+    "sklearn": "scikit-learn", "IPython": "ipython",
+}  # fmt: skip
+# A `try` whose handlers take one of these can do without what it imports.
+FORGIVEN = frozenset(["ImportError", "ModuleNotFoundError", "Exception", "BaseException", "AssertionError"])
+
+
+def require(root: Path, script: str = "train.py") -> None:
+    """Check that what a script of the host imports is there.
+
+    Args:
+        root: The host's folder.
+        script: A file in it.
+
+    Raises:
+        HostError: With every missing package and the line that installs them.
+    """
+    names = missing(root, script)
+    if names:
+        install = " ".join(PIP.get(n, n) for n in names)
+        raise HostError(f"{root / script} needs {', '.join(names)}, which this Python lacks. 'pip install {install}'")
+
+
+def missing(root: Path, script: str = "train.py") -> list[str]:
+    """Return the import names of absent packages, sorted; files of the host are followed, imports in functions not."""
+    lacking: set[str] = set()
+    seen: set[Path] = set()
+    todo = [root / script]
+    while todo:
+        file = todo.pop()
+        if file in seen:
+            continue
+        seen.add(file)
+        for name in _imports(file, root):
+            own = _own_files(name, root)
+            top = "tensorboard" if name.startswith("torch.utils.tensorboard") else name.partition(".")[0]
+            if own:
+                todo += own
+            elif not _importable(top):
+                lacking.add(top)
+    return sorted(lacking)
+
+
+def _imports(file: Path, root: Path) -> Iterator[str]:
+    """The absolute names that a file imports when it is imported itself; of `from a import b` both a and a.b."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return  # the host itself will say so
+    for node in _executed(tree.body):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = ""
+            if node.level:
+                folder = file.parents[node.level - 1]
+                if folder != root and root not in folder.parents:
+                    continue
+                above = ".".join(folder.relative_to(root).parts)
+            base = ".".join(filter(None, [above, node.module]))
+            if base:
+                yield base
+            for alias in node.names:
+                name = ".".join(filter(None, [base, alias.name]))
+                if _own_files(name, root):
+                    yield name
+
+
+def _executed(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements that run on import, without those that may fail."""
+    for node in body:
+        if isinstance(node, ast.Try):
+            if not any(_forgives(handler.type) for handler in node.handlers):
+                yield from _executed(node.body)
+            yield from _executed(node.finalbody)
+        elif isinstance(node, ast.If):
+            if not any(isinstance(n, (ast.Name, ast.Attribute)) and _name(n) in ("__name__", "TYPE_CHECKING")
+                       for n in ast.walk(node.test)):  # fmt: skip
+                yield from _executed(node.body)
+        elif isinstance(node, (ast.With, ast.ClassDef)):
+            yield from _executed(node.body)
+        else:
+            yield node
+
+
+def _forgives(caught: ast.expr | None) -> bool:
+    if caught is None:
+        return True
+    names = caught.elts if isinstance(caught, ast.Tuple) else [caught]
+    return any(_name(n) in FORGIVEN for n in names)
+
+
+def _name(node: ast.expr) -> str:
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+
+
+def _own_files(name: str, root: Path) -> list[Path]:
+    """The host's files that a name stands for, those of its packages with it; none for a package of others."""
+    parts = name.split(".")
+    if parts[0] == root.name and (root / "__init__.py").is_file():  # the package imports itself by its full name
+        parts = parts[1:]
+    files = [root / "__init__.py"] if len(parts) < len(name.split(".")) else []
+    path = root
+    for i, part in enumerate(parts):
+        path = path / part
+        if path.is_dir() and (i or (path / "__init__.py").is_file() or any(path.glob("*.py"))):
+            files += [path / "__init__.py"] if (path / "__init__.py").is_file() else []
+        elif path.with_suffix(".py").is_file():
+            return [*files, path.with_suffix(".py")]
+        else:
+            return []
+    return files
+
+
+def _importable(top: str) -> bool:
+    try:
+        return importlib.util.find_spec(top) is not None
+    except (ImportError, ValueError):  # a module without a spec has been put there by somebody
+        return True

@@ -1,0 +1,79 @@
+"""Options tried before anything is written: the module is built, with the channels that it will be given."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any, Callable
+
+from .binding import Mismatch
+from .errors import UsageError, YoloAttnError, first_line
+from .recognise import Named
+from .words import option
+
+__all__ = ["check_options"]
+
+# Where the rows do not tell the channels, a width that every module takes.
+USUAL = 256
+
+
+def check_options(
+    what: Named,
+    args: list[Any],
+    options: Mapping[str, Any],
+    width: int | None,
+    widen: Callable[[Any], Any],
+    row: str,
+) -> None:
+    """Build a module as its row will have it, without memory for its weights.
+
+    Args:
+        what: The attention, or the block that holds it.
+        args: The row's fourth column.
+        options: What the user gave, of which the message names the one that is wrong.
+        width: The channels that arrive, if known.
+        widen: The model's width rule.
+        row: Named in the message.
+
+    Raises:
+        UsageError: It cannot be built; names the option and the row.
+    """
+    problem = _problem(what, args, width or USUAL, widen)
+    if problem is None:
+        return
+    given = next((k for k in options if _problem(what, _without(args, k), width or USUAL, widen) is None), None)
+    if given is None:
+        raise UsageError(f"{row}: {what.name} cannot be built there: {problem}.")
+    shown = option("args", f"{given}={options[given]}")
+    raise UsageError(
+        f"{row}: {what.name} cannot be built with {shown}, where {width or USUAL} channels arrive: {problem}. "
+        f"Give another {given}, or leave it out."
+    )
+
+
+def _problem(what: Named, args: list[Any], channels: int, widen: Callable[[Any], Any]) -> str | None:
+    if what.cls is None or what.binding is None:  # code that is not loaded
+        return None
+    try:
+        call = what.binding.bind(list(args), channels, 1, widen)
+        with _without_memory():
+            what.cls(*call.args, **call.kwargs)
+    except (Mismatch, YoloAttnError) as exc:
+        return first_line(exc).rstrip(".")
+    except NotImplementedError:  # an operation that the meta device does not have says nothing about the option
+        return None
+    except Exception as exc:  # a constructor raises whatever it likes
+        return f"{type(exc).__name__}: {first_line(exc).rstrip('.')}"
+    return None
+
+
+def _without(args: list[Any], key: str) -> list[Any]:
+    *rest, named = args
+    return [*rest, {k: v for k, v in named.items() if k != key}] if isinstance(named, dict) else args
+
+
+def _without_memory() -> Any:
+    """torch's meta device; before torch 2.0 a module is built as it is."""
+    import torch
+
+    return torch.device("meta") if hasattr(torch.device, "__enter__") else contextlib.nullcontext()

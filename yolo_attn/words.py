@@ -1,0 +1,38 @@
+"""Messages in the words of whoever asks: ``where='neck'`` from Python, ``--where neck`` from the command line."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+__all__ = ["command_line", "option"]
+
+_typed: ContextVar[bool] = ContextVar("typed", default=False)
+
+
+@contextlib.contextmanager
+def command_line() -> Iterator[None]:
+    """Speak the command line's words meanwhile."""
+    token = _typed.set(True)
+    try:
+        yield
+    finally:
+        _typed.reset(token)
+
+
+def option(name: str, value: Any = None) -> str:
+    """Return how an option is written: the flag or the keyword argument, with its value where one is given.
+
+    Args:
+        name: The keyword argument, such as ``where``.
+        value: Its value; a list stands for several, True for a switch.
+    """
+    if _typed.get():
+        flag = "--" + name.replace("_", "-")
+        if value is None or value is True:
+            return flag
+        values = value if isinstance(value, (list, tuple)) else [value]
+        return " ".join([flag, *map(str, values)])
+    return f"{name}=" if value is None else f"{name}={value!r}"
