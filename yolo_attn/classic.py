@@ -259,7 +259,9 @@ def _in_front(options: argparse.Namespace) -> list[str]:
     words = []
     start = options.start or "identity"
     if options.weights and options.chosen_cfg and start != "yaml":
-        announce("new attention begins as %s (--start)", "the identity" if start == "identity" else "its paper says")
+        announce(
+            "--start: attention that can begins as %s", "the identity" if start == "identity" else "its paper says"
+        )
         words += ["--start", start]
     if options.freeze_base:
         words += ["--freeze", f"base:{options.freeze_base}"]

@@ -86,9 +86,7 @@ def _run(name: str, rest: list[str]) -> int:
     command = importlib.import_module(f".commands.{name}", __package__)
     if name in PASS_THROUGH:
         return int(command.run(rest) or 0)
-    parser = Parser(
-        prog=f"yolo-attn {name}", description=COMMANDS[name], formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = Parser(prog=f"yolo-attn {name}", description=COMMANDS[name], formatter_class=argparse.RawTextHelpFormatter)
     command.configure(parser)
     parser.add_argument(
         "--plugin",

@@ -177,7 +177,10 @@ def as_asked(d: dict[str, Any]) -> dict[str, Any]:
     start = os.environ.get(START)
     if not start:
         return d
-    return with_start(d, start)[0]
+    started, without = with_start(d, start)
+    if without:
+        announce("%s: %s: no 'start' to set, begins as built", d.get("yaml_file"), ", ".join(sorted(set(without))))
+    return started
 
 
 def _positive(number: Any) -> bool:

@@ -14,10 +14,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, config, placement, plugins, weights
+from . import checkpoint, config, plugins, untrained, weights
 from .errors import ConfigError, HostError
 from .files import replacing
-from .log import announce
+from .start import with_start
 
 __all__ = ["build", "save"]
 
@@ -55,7 +55,7 @@ def build(
         yolov5: Build for the classic YOLOv5 checkout in this folder, instead of ultralytics.
 
     Returns:
-        The detector and what went where.
+        The detector and what went where; the report says as well how it stands to the source until it is trained.
 
     Raises:
         CheckpointError: The source cannot be read, or is another architecture.
@@ -69,12 +69,12 @@ def build(
     d["scale"] = config.split_scale(Path(cfg).stem)[1] or d.get("scale") or ""
     config.validate(d, str(cfg))
     if start != "yaml":
-        d, without = placement.set_start(d, start)
-        if without:
-            announce("%s: no 'start' to set", ", ".join(sorted(set(without))))
+        d, _ = with_start(d, start)  # what has none is in the sentence
     d["yaml_file"] = str(cfg)
     model = _classic(d, nc, str(yolov5)) if yolov5 else _ultralytics(d, nc, str(cfg))
-    return model, weights.transfer(ckpt, model, minimum=minimum, force=force)
+    report = weights.transfer(ckpt, model, minimum=minimum, force=force)
+    report.until_trained = untrained.sentence(ckpt, model, report)
+    return model, report
 
 
 def _ultralytics(d: dict[str, Any], nc: int | None, cfg: str) -> Any:

@@ -107,13 +107,8 @@ def _pretrained(options: argparse.Namespace, host: Any, weights: str, folder: Pa
     start = options.start or "identity"
     model, report = initial.build(file, options.cfg, start=start)
     announce("%s", report.table().splitlines()[-1])
-    if report.new_attention:
-        told = (
-            "as the identity, so the detector starts as the pretrained one"
-            if start == "identity"
-            else f"as {start} says"
-        )
-        announce("new attention begins %s (--start)", told)
+    if report.until_trained:
+        announce("%s", report.until_trained)
     target = folder / f"{Path(options.cfg).stem}_from_{file.stem}.pt"
     initial.save(planned(model), target)
     return host.YOLO(str(target))

@@ -78,6 +78,8 @@ class Report:
         rewired: Rows whose inputs differ from those of the row that their weights came from.
         misfits: Target tensor to source tensor of another shape.
         classes: Class counts of source and target, as far as known.
+        until_trained: How the detector stands to the source until it is trained, by :mod:`.untrained`; empty if nobody
+            asked, or without attention.
     """
 
     source: str
@@ -88,6 +90,7 @@ class Report:
     rewired: list[int] = field(default_factory=list)
     misfits: dict[str, str] = field(default_factory=dict)
     classes: tuple[int | None, int | None] = (None, None)
+    until_trained: str = ""
 
     @property
     def new(self) -> list[str]:
@@ -187,6 +190,7 @@ class Report:
             "new_attention": self.new_attention,
             "not_used": self.unused,
             "rewired": self.rewired,
+            "until_trained": self.until_trained,
             "mapping": self.mapping,
         }
 

@@ -60,7 +60,9 @@ def _run(args: argparse.Namespace) -> int:
     after = [a for x in args.after for a in x.split(",") if a]
     if args.remove:
         if where or after or args.start or args.args:
-            raise UsageError("--remove takes attention out wherever it is; of the other options only --module and --all fit")
+            raise UsageError(
+                "--remove takes attention out wherever it is; of the other options only --module and --all fit"
+            )
         text = remove(args.cfg, args.module, all=args.all)
     else:
         if args.all:

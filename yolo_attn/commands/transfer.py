@@ -64,13 +64,8 @@ def run(args: argparse.Namespace) -> int:
             Path(args.json).write_text(report.to_json() + "\n", encoding="utf-8")
         except OSError as exc:
             raise FileError(f"--json {args.json} cannot be written: {exc.strerror or exc}") from exc
-    if report.new_attention:
-        state = {
-            "identity": "begins as the identity: the detector is the source's until it is trained",
-            "paper": "begins as its paper says: train before use",
-            "yaml": "begins as the YAML says",
-        }
-        print(f"attention {state[args.start]}")
+    if report.until_trained:
+        print(report.until_trained)
     if output is None:
         return 0
     initial.save(model, output, classic=bool(args.yolov5))

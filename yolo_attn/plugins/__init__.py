@@ -64,7 +64,9 @@ def load_file(path: str | os.PathLike[str]) -> types.ModuleType:
     module = sys.modules.get(name)
     if module is not None:
         other = Path(getattr(module, "__file__", "") or "")
-        if other == file or _memory.digest(other) == _memory.digest(file):  # or a copy of the same code, as in a run folder
+        if other == file or _memory.digest(other) == _memory.digest(
+            file
+        ):  # or a copy of the same code, as in a run folder
             _tell_children(file)
             return module
         raise PluginError(

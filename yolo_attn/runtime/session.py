@@ -232,7 +232,9 @@ def describe(path: str | os.PathLike[str]) -> tuple[dict[str, str], list[Any], l
     try:
         import onnx
     except ImportError as exc:
-        raise YoloAttnError("the package onnx is not installed; --runtime opencv reads a file's metadata with it") from exc
+        raise YoloAttnError(
+            "the package onnx is not installed; --runtime opencv reads a file's metadata with it"
+        ) from exc
     try:
         model = onnx.load(str(path), load_external_data=False)
         inputs = [i for i in model.graph.input if i.name not in {t.name for t in model.graph.initializer}]
