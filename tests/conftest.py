@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import textwrap
 from pathlib import Path
 from typing import Any, Callable
 
+import prepare_hosts
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,6 +31,25 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many threads as workers would figh
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("ULTRALYTICS_SAFE_LOAD", None)
 os.environ.pop("YOLO_ATTN_PLUGINS", None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Install the hosts once, before any worker or test, where a test that is asked for runs on them."""
+    if hasattr(config, "workerinput") or config.option.collectonly or not _asks_for_hosts(config):
+        return
+    if not prepare_hosts.is_ready():
+        print(f"installing hosts into {prepare_hosts.folder()}, once", flush=True)
+        with contextlib.suppress(RuntimeError):  # said by each test that misses them
+            prepare_hosts.prepare()
+
+
+def _asks_for_hosts(config: pytest.Config) -> bool:
+    for arg in config.args:
+        path = Path(config.invocation_params.dir, arg.partition("::")[0])
+        files = path.rglob("test_*.py") if path.is_dir() else [path]
+        if any("classic_host" in file.read_text(encoding="utf-8") for file in files if file.is_file()):
+            return True
+    return False
 
 
 def pytest_sessionfinish(session: Any) -> None:

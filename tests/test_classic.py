@@ -18,14 +18,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from classic_host import Classic, base, classic, get
+from classic_host import Classic, classic, get
 from conftest import ROOT, run_python
 
 from yolo_attn import checkpoint, config, data, dialect, host_imports, weights
 from yolo_attn.classic import find_host
 from yolo_attn.errors import ConfigError, HostError
 
-__all__ = ["base", "classic"]
+__all__ = ["classic"]
 
 # The tutorial's YAML in the classic dialect: one SE behind the last C3 of the backbone, nominal width and all.
 TUTORIAL = """
@@ -490,8 +490,8 @@ torch.save({"model": yolo.Model("yolov5n.yaml")}, "plain.pt")
 
 
 @pytest.mark.slow
-def test_train_detect_on_the_package(shapes: Path, base: Path, tmp_path: Path) -> None:
-    host = get("package", base)
+def test_train_detect_on_the_package(shapes: Path, tmp_path: Path) -> None:
+    host = get("package")
     host.python(PLAIN, cwd=tmp_path).ok()
     run = run_python(
         str(ROOT / "train_detect.py"), "--host", "yolov5", "--cfg", "yolov5n_se.yaml", "--data", str(shapes), "--img", "64",

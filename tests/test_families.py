@@ -7,13 +7,12 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import prepare_hosts
 import pytest
 import torch
-from classic_host import base, get
+from classic_host import installed
 from conftest import ROOT, run_python
 from test_configs import tensors
 from ultralytics.nn import tasks
@@ -21,8 +20,6 @@ from ultralytics.nn import tasks
 import yolo_attn
 from yolo_attn import data
 from yolo_attn.flops import at_full_size
-
-__all__ = ["base"]  # a fixture
 
 MODELS = {
     "yolov8n.yaml": "DetectionModel",
@@ -140,26 +137,15 @@ print("TOLD" + json.dumps([ultralytics.__version__, digest.hexdigest(), rows, mo
 """
 
 
-def lowest() -> str:
-    """The lowest ultralytics that pyproject.toml allows."""
-    for line in (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines():
-        if line.strip().startswith('"ultralytics>='):
-            return line.split(">=")[1].split('"')[0].split(",")[0]
-    raise AssertionError("pyproject.toml names no ultralytics")
-
-
 @pytest.fixture(scope="module")
-def lowest_host(tmp_path_factory: pytest.TempPathFactory, base: Path) -> tuple[Path, tuple[str, ...]]:
+def lowest_host() -> tuple[Path, tuple[str, ...]]:
     """A folder with the lowest version, and those with what it imports; the newest is what other tests run on."""
-    needs = get("package", base).path  # pandas and such, which the classic package needs too
-    target = tmp_path_factory.mktemp("lowest")
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target)]
-    done = subprocess.run(
-        [*pip, f"ultralytics=={lowest()}", "py-cpuinfo", "hub-sdk"], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"ultralytics {lowest()} cannot be installed here: {done.stderr.strip().splitlines()[-1:]}")
-    return target, needs
+    host, *needs = installed(prepare_hosts.lowest())
+    return Path(host), tuple(needs)
+
+
+def lowest() -> str:
+    return prepare_hosts.lowest().partition("==")[2]
 
 
 def paths(folder: Path, needs: tuple[str, ...]) -> dict[str, str]:

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from classic_host import Classic, base, classic
+from classic_host import Classic, classic
 from torch import nn
 
 import yolo_attn
 from yolo_attn import dialect, plugins, registry, safe
 from yolo_attn.errors import ConfigError, PluginError
 
-__all__ = ["base", "classic"]
+__all__ = ["classic"]
 
 needs_names = pytest.mark.skipif(not safe.named(), reason="torch before 2.6 declares whole classes")
 

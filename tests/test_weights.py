@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from classic_host import Classic, base, classic  # noqa: F401 # fixtures
+from classic_host import Classic, classic  # noqa: F401 # fixtures
 from torch import nn
 from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
