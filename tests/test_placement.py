@@ -457,7 +457,7 @@ def test_command_pipes_utf_8_and_says_what_it_cannot_write(tmp_path: Path, capsy
     Path("folder.yaml").mkdir()
     command = "insert m.yaml --module SE --where neck".split()
     assert main([*command, "-o", "folder.yaml", "--force"]) == 1
-    assert "folder.yaml cannot be written" in capsys.readouterr().err
+    assert "folder.yaml: cannot be written" in capsys.readouterr().err
     pipe = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(pipe, encoding="cp1252", newline="\r\n"))  # as on Windows
     assert main(command) == 0

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import yaml
 
 from ._version import __version__
 from .errors import CheckpointError, UsageError, YoloAttnError, first_line
-from .files import replacing
+from .files import replacing, scratch, write_text
 from .source import Source, attention_used, quiet_host, widen_classes
 
 __all__ = ["load", "read_manifest", "save"]
@@ -161,9 +160,9 @@ def load(path: str | os.PathLike[str]) -> Any:
     dialect.check_expressions(d, str(path))
     _check_rows(d, str(path))
     try:
-        with quiet_host(), tempfile.TemporaryDirectory(prefix="yolo_attn") as folder:
-            placeholder = Path(folder) / "placeholder.yaml"
-            placeholder.write_text(yaml.safe_dump(_PLACEHOLDER), encoding="utf-8")
+        with quiet_host(), scratch() as folder:
+            placeholder = folder / "placeholder.yaml"
+            write_text(placeholder, yaml.safe_dump(_PLACEHOLDER), durable=False)
             handle: Any = YOLO(str(placeholder), task=str(manifest.get("task", "detect")))
             model = widen_classes(handle._smart_load("model")(d, verbose=False), state)
     except YoloAttnError:

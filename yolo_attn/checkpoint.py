@@ -137,7 +137,7 @@ def read(file: str | os.PathLike[str]) -> Checkpoint:
     Raises:
         CheckpointError: Missing, cut short, of no known kind, or without tensors.
     """
-    path = Path(file).expanduser()
+    path = Path(os.path.expanduser(file))
     if not path.is_file():
         raise CheckpointError(f"checkpoint not found: {path} (looked in {Path.cwd()})")
     if path.suffix == ".safetensors":

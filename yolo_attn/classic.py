@@ -12,19 +12,22 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from . import config, data, dataset, host_imports
-from .errors import CheckpointError, ConfigError, HostError, UsageError, did_you_mean
+from . import config, data, dataset, host_imports, runs
+from .errors import CheckpointError, ConfigError, FileError, HostError, UsageError, did_you_mean
+from .files import expand, read_source, scratch, write_text
 from .log import announce
 from .options import EMBEDDED
+from .shell import Terminated, exit_code
+from .yaml_file import read_mapping
 
 __all__ = ["arguments", "find_host", "train"]
 
+STOPPED = (130, 143)  # by Ctrl-C, by SIGTERM
 HYPERPARAMETERS = ("data/hyps/hyp.scratch-low.yaml", "data/hyps/hyp.scratch.yaml")
 
 
@@ -37,7 +40,7 @@ def find_host(name: str) -> Path:
     Raises:
         HostError: Not installed, or no YOLOv5.
     """
-    folder = Path(name).expanduser()
+    folder = expand(name)
     if name == "yolov5" and not (folder / "train.py").is_file():
         spec = importlib.util.find_spec("yolov5")
         if spec is None or not spec.submodule_search_locations:
@@ -52,7 +55,7 @@ def find_host(name: str) -> Path:
     missing = [n for n in ("train.py", "models/yolo.py", "utils/general.py") if not (folder / n).is_file()]
     if missing:
         raise HostError(f"--host {name}: no YOLOv5 checkout, it has no {' and no '.join(missing)}.")
-    if "parse_model" not in (folder / "models" / "yolo.py").read_text(encoding="utf-8", errors="ignore"):
+    if "parse_model" not in read_source(folder / "models" / "yolo.py"):
         raise HostError(f"--host {name}: no YOLOv5 checkout, its models/yolo.py has no parse_model.")
     return folder.resolve()
 
@@ -65,12 +68,23 @@ def train(options: argparse.Namespace) -> int:
     """
     host = find_host(options.host)
     host_imports.require(host)
-    with tempfile.TemporaryDirectory(prefix="yolo_attn_") as scratch:
-        argv, folder = arguments(options, host, Path(scratch))
-        code = _run(host / "train.py", argv, _gpus(options.device), options.plugin, _in_front(options))
+    with scratch() as made:
+        argv, folder = arguments(options, host, made)
+        if "'" in str(folder):
+            raise FileError(
+                f"{folder}: classic YOLOv5 drops the apostrophe from paths. Choose another folder: --project DIR"
+            )
+        with runs.held(folder):
+            return _trained(options, host, argv, folder)
+
+
+def _trained(options: argparse.Namespace, host: Path, argv: list[str], folder: Path) -> int:
+    last = folder / "weights" / "last.pt"
+    if options.resume and last.is_file():  # not an epoch's checkpoint under a name of its own
+        _prepare(last, folder)
+    code = _run(host / "train.py", argv, _gpus(options.device), options.plugin, _in_front(options))
     if code:
-        last = folder / "weights" / "last.pt"
-        if code == 130 and last.is_file():
+        if code in STOPPED and last.is_file():
             print(f"\nstopped. To go on: --host {options.host} --resume {last}", file=sys.stderr)
         return code
     best = folder / "weights" / "best.pt"
@@ -94,20 +108,43 @@ def train(options: argparse.Namespace) -> int:
     return 0
 
 
-def arguments(options: argparse.Namespace, host: Path, scratch: Path) -> tuple[list[str], Path]:
+def _prepare(last: Path, folder: Path) -> None:
+    """Make a run's folder ready to go on: its own log and options, wherever it was copied to.
+
+    Raises:
+        CheckpointError: The run is finished.
+    """
+    state = runs.state_of(last)
+    if not state.resumable:
+        raise CheckpointError(
+            f"{last} is a finished run and cannot be resumed. To train on from it: --weights {last} --epochs N. "
+            f"'yolo-attn export {last.with_name('best.pt')}' writes it as ONNX and proves it."
+        )
+    runs.trim_log(folder / "results.csv", state.epoch, first=0)
+    asked = folder / "opt.yaml"
+    if asked.is_file():
+        opt = read_mapping(asked, CheckpointError, "It holds the options of a run.")
+        before = str(opt.get("save_dir") or folder)
+        if Path(before).resolve() != folder:
+            announce("the run began in %s and goes on in %s, the folder that was named", before, folder)
+            opt.update(save_dir=str(folder), project=str(folder.parent), name=folder.name)
+            write_text(asked, yaml.safe_dump(opt, sort_keys=False))
+
+
+def arguments(options: argparse.Namespace, host: Path, made: Path) -> tuple[list[str], Path]:
     """Return the arguments of the host's `train.py` and the folder of the run.
 
     Args:
         options: The flags of `train_detect.py`.
         host: The folder of `train.py`.
-        scratch: Where a file of hyperparameters is written, if the host's own does not do.
+        made: A folder where a file of hyperparameters is written, if the host's own does not do.
 
     Raises:
         UsageError: A flag that this version of the host has no word for.
         ConfigError: A model or hyperparameter file that cannot be used.
         DataError: A data set that cannot be used.
     """
-    text = (host / "train.py").read_text(encoding="utf-8", errors="ignore")
+    text = read_source(host / "train.py")
     if options.resume:
         return _resume(options)
     extra = dict(options.extra)
@@ -118,7 +155,7 @@ def arguments(options: argparse.Namespace, host: Path, scratch: Path) -> tuple[l
     for key in list(extra):
         if key in chosen or key in ("imgsz", "batch", "epochs", "workers", "patience", "optimizer"):
             chosen[key] = extra.pop(key)
-    project = Path(extra.pop("project", options.project)).expanduser().resolve()
+    project = expand(str(extra.pop("project", options.project))).resolve()
     folder = _free(project / str(extra.pop("name", options.name)), options.exist_ok)
     where = str(data.make()) if options.embedded else str(extra.pop("data", options.data))
     may_fetch = dataset.check(where)
@@ -130,8 +167,8 @@ def arguments(options: argparse.Namespace, host: Path, scratch: Path) -> tuple[l
     argv += ["--project", str(folder.parent), "--name", folder.name, "--exist-ok"]
     hyp = _hyperparameters(options, host, extra)
     if hyp is not None:
-        file = scratch / "hyp.yaml"
-        file.write_text(yaml.safe_dump(hyp, sort_keys=False), encoding="utf-8")
+        file = made / "hyp.yaml"
+        write_text(file, yaml.safe_dump(hyp, sort_keys=False), durable=False)
         argv += ["--hyp", str(file)]
     names = {"imgsz": "--imgsz", "batch": "--batch-size", "save_period": "--save-period"}
     for key, value in chosen.items():
@@ -183,14 +220,14 @@ def _cfg(name: str) -> str:
 
 
 def _absolute(name: str) -> str:
-    path = Path(name).expanduser()
+    path = expand(name)
     return str(path.resolve()) if path.exists() or path.parent != Path(".") else name
 
 
 def _weights(name: str) -> str:
     if not name or name.lower() in ("''", '""', "none"):
         return ""
-    path = Path(name).expanduser()
+    path = expand(name)
     if path.is_file():
         return str(path.resolve())
     if path.parent != Path(".") or path.suffix != ".pt":
@@ -201,18 +238,14 @@ def _weights(name: str) -> str:
 def _hyperparameters(options: argparse.Namespace, host: Path, extra: dict[str, Any]) -> dict[str, Any] | None:
     """The host's own hyperparameters with what the user and the embedded data set change, or None to leave them."""
     own = next((host / n for n in HYPERPARAMETERS if (host / n).is_file()), None)
-    hyp: dict[str, Any] = yaml.safe_load(own.read_text(encoding="utf-8")) if own is not None else {}
+    hyp: dict[str, Any] = yaml.safe_load(read_source(own)) if own is not None else {}
     changed = dict(extra)
     if options.hyp:
         path = Path(options.hyp)
         try:
-            read = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as exc:
-            raise ConfigError(f"--hyp {path}: cannot be read: {exc.strerror or exc}") from exc
-        except (yaml.YAMLError, UnicodeDecodeError) as exc:
-            raise ConfigError(f"--hyp {path}: is not valid YAML: {exc}") from exc
-        if not isinstance(read, dict):
-            raise ConfigError(f"--hyp {path}: must map names to numbers, got {type(read).__name__}")
+            read = read_mapping(path, ConfigError, "A hyperparameter file maps names to numbers.")
+        except ConfigError as exc:
+            raise ConfigError(f"--hyp {exc}") from exc
         left = sorted(read.keys() - hyp.keys()) if hyp else []
         if left:
             announce("--hyp %s: %s mean nothing to classic YOLOv5 and are left out", path, ", ".join(left))
@@ -226,18 +259,7 @@ def _hyperparameters(options: argparse.Namespace, host: Path, extra: dict[str, A
 
 
 def _resume(options: argparse.Namespace) -> tuple[list[str], Path]:
-    if options.resume is True:
-        project = Path(options.project).expanduser().resolve()
-        found = sorted(project.glob("**/last.pt"), key=lambda p: p.stat().st_mtime)
-        if not found:
-            raise CheckpointError(f"--resume: no last.pt below {project}. Name one: --resume PATH/last.pt")
-        last = found[-1]
-    else:
-        last = Path(str(options.resume)).expanduser()
-        last = last / "weights" / "last.pt" if last.is_dir() else last
-        if not last.is_file():
-            raise CheckpointError(f"--resume {options.resume}: no such checkpoint (looked in {Path.cwd()})")
-    last = last.resolve()
+    last = runs.checkpoint_to_resume(options.resume, expand(options.project).resolve())
     return ["--resume", str(last)], last.parent.parent
 
 
@@ -279,7 +301,7 @@ def _named(plugins: list[str]) -> list[str]:
 
 
 def _kit(argv: list[str], processes: int = 1) -> int:
-    """Run `python -m yolo_attn ...` and return its exit code, 130 after Ctrl-C."""
+    """Run `python -m yolo_attn ...` and return its exit code, one of STOPPED after Ctrl-C or SIGTERM."""
     front = ["-m", "yolo_attn"]
     if processes > 1:
         front = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), *front]
@@ -288,10 +310,12 @@ def _kit(argv: list[str], processes: int = 1) -> int:
     child = subprocess.Popen([sys.executable, *front, *argv], env={**os.environ, "PYTHONPATH": path})
     try:
         code = child.wait()
-    except KeyboardInterrupt:  # the terminal has told the child as well
+    except KeyboardInterrupt as exc:  # the terminal has told the child as well of a Ctrl-C, and of nothing else
+        if isinstance(exc, Terminated):
+            child.terminate()
         try:
             child.wait(timeout=30)
         except subprocess.TimeoutExpired:
             child.kill()
-        return 130
-    return 130 if code in (-signal.SIGINT, 130) else code
+        return exit_code(exc)
+    return {-signal.SIGINT: 130, -signal.SIGTERM: 143}.get(code, code)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import errno
 import importlib
 import os
 import sys
@@ -13,6 +12,8 @@ from collections.abc import Sequence
 from ._version import __version__
 from .console import OutputClosed, Parser, drop_output, given_back, standard_output
 from .errors import UsageError, YoloAttnError
+from .files import REFUSED
+from .shell import exit_code, ready
 
 __all__ = ["COMMANDS", "main"]
 
@@ -33,9 +34,6 @@ COMMANDS = {
 }
 # These pass all that follows to another command line, untouched.
 PASS_THROUGH = ("yolo", "run", "train")
-
-# What a disk says to a user, and no mistake of the code.
-REFUSED = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,13 +66,14 @@ def _main(argv: list[str]) -> int:
     # A detector whose plug-in is missing must not make the host install a package of that name.
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     try:
-        return _run(name, rest)
+        with ready(script=name in ("yolo", "run")):
+            return _run(name, rest)
     except YoloAttnError as exc:
         print(f"yolo-attn {name}: {exc}", file=sys.stderr)
         return 2 if isinstance(exc, UsageError) else 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as exc:
         print(f"\nyolo-attn {name}: stopped", file=sys.stderr)
-        return 130
+        return exit_code(exc)
     except OSError as exc:
         if exc.errno not in REFUSED or name in ("yolo", "run"):  # what a script raises is the script's
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
 import io
 import logging
@@ -80,9 +81,9 @@ def standard_output() -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
-                stream.reconfigure(errors="backslashreplace")
-                stack.callback(_strict, stream)
+            if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+                stack.callback(_reset, stream, stream.errors)
+                stream.reconfigure(errors=_ESCAPE)
         try:
             yield
             if sys.stdout is not None:
@@ -93,9 +94,21 @@ def standard_output() -> Iterator[None]:
             raise OutputClosed from exc
 
 
-def _strict(stream: io.TextIOWrapper) -> None:
+def _reset(stream: io.TextIOWrapper, errors: str) -> None:
     with contextlib.suppress(OSError, ValueError):  # closed meanwhile
-        stream.reconfigure(errors="strict")
+        stream.reconfigure(errors=errors)
+
+
+def _escape(exc: UnicodeError) -> tuple[str | bytes, int]:
+    """Write the bytes of a file's name as they are, and of any other character the escape."""
+    try:
+        return codecs.lookup_error("surrogateescape")(exc)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(exc)
+
+
+_ESCAPE = "yolo_attn.escape"
+codecs.register_error(_ESCAPE, _escape)
 
 
 def _is_closed(stream: TextIO | None) -> bool:

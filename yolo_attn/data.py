@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
+import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from . import locks
 from .errors import DataError
+from .files import home_folder, read_source, scratch, write_text
 
 __all__ = ["NAMES", "Recipe", "cache_folder", "make"]
 
@@ -49,6 +51,7 @@ class Recipe:
 
 # Changes whenever the drawing changes, so that a cached set of an older version is not taken for this one's.
 VERSION = 1
+_drawing = threading.Lock()
 
 
 def cache_folder() -> Path:
@@ -57,7 +60,7 @@ def cache_folder() -> Path:
     if own:
         return Path(own)
     base = os.environ.get("LOCALAPPDATA") if os.name == "nt" else os.environ.get("XDG_CACHE_HOME")
-    return Path(base or Path.home() / ".cache") / "yolo_attn"
+    return Path(base or home_folder() / ".cache") / "yolo_attn"
 
 
 def make(folder: str | os.PathLike[str] | None = None, recipe: Recipe | None = None) -> Path:
@@ -76,32 +79,55 @@ def make(folder: str | os.PathLike[str] | None = None, recipe: Recipe | None = N
         target = cache_folder() / f"shapes-{hashlib.sha256(stamp.encode()).hexdigest()[:10]}"
     else:
         target = Path(folder)
+    target = Path(os.path.realpath(target))
     mark, data = target / ".complete", target / "shapes.yaml"
-    if mark.is_file() and mark.read_text(encoding="utf-8") == stamp and data.is_file():
+    if _complete(target, stamp, recipe):
         return data
     if target.exists() and not target.is_dir():
         raise DataError(f"{target} is a file. Give an empty or a new folder for the embedded data set.")
     if folder is not None and target.exists() and any(target.iterdir()):
         found = "a data set of other numbers" if mark.is_file() else "other files"
         raise DataError(f"{target} holds {found}. Give an empty or a new folder for the embedded data set.")
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    lock = target.with_name(f".{target.name}.lock")
     try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _drawing:  # threads of one process share its lock
+            locks.take(lock, wait=True)
+            try:
+                if not _complete(target, stamp, recipe):  # else another process was faster
+                    _make(target, stamp, recipe)
+            finally:
+                locks.release(lock)
+    except OSError as exc:
+        raise DataError(f"cannot write the embedded data set to {target}: {exc.strerror or exc}") from exc
+    return data
+
+
+def _complete(target: Path, stamp: str, recipe: Recipe) -> bool:
+    """Whether the set of this recipe stands there, with every picture and label."""
+    try:
+        if read_source(target / ".complete") != stamp or not (target / "shapes.yaml").is_file():
+            return False
+        counts = {"train": recipe.train, "val": recipe.val}
+        return all(len(os.listdir(target / "images" / s)) >= n for s, n in counts.items()) and all(
+            len([f for f in os.listdir(target / "labels" / s) if f.endswith(".txt")]) >= n for s, n in counts.items()
+        )
+    except OSError:
+        return False
+
+
+def _make(target: Path, stamp: str, recipe: Recipe) -> None:
+    """Draw into a folder beside the target, then move it there at once."""
+    with scratch(target.parent) as folder:
+        draft = folder / "set"
+        draft.mkdir()
         _draw(draft, recipe)
         # The absolute path is what classic YOLOv5 needs; ultralytics would also do without.
-        (draft / "shapes.yaml").write_text(_yaml(target), encoding="utf-8")
-        (draft / ".complete").write_text(stamp, encoding="utf-8")
-        if target.exists():
-            shutil.rmtree(target)
+        write_text(draft / "shapes.yaml", _yaml(target), error=None, durable=False)
+        write_text(draft / ".complete", stamp, error=None, durable=False)
+        if target.exists():  # empty, or a damaged one in the cache; nobody else draws meanwhile
+            os.replace(target, folder / "before")
         os.replace(draft, target)
-    except OSError as exc:
-        if mark.is_file() and data.is_file():  # another process was faster
-            return data
-        raise DataError(f"cannot write the embedded data set to {target}: {exc.strerror or exc}") from exc
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return data
 
 
 def _yaml(target: Path) -> str:

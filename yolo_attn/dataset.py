@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DataError
+from .files import expand, read_source, read_text
 from .yaml_file import read_mapping
 
 __all__ = ["check", "image_files", "label_file", "read_labels"]
@@ -51,7 +52,7 @@ def check(name: str, *, single_cls: bool = False) -> bool:
     """
     if "://" in name:
         return True
-    path = Path(name).expanduser()
+    path = expand(name)
     if not path.is_file():
         if path.parent == Path(".") and _known_to_host(path.name):
             return True
@@ -131,7 +132,7 @@ def read_labels(image: Path, classes: int | None = None) -> tuple[list[list[floa
     file = label_file(image)
     rows: list[list[float]] = []
     try:
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+        lines = read_source(file).splitlines() if file.is_file() else []
     except OSError as exc:
         return rows, f"{file}: {exc.strerror or exc}"
     for number, line in enumerate(lines, 1):
@@ -160,7 +161,7 @@ def _row_problem(row: list[float], classes: int | None) -> str:
 def image_files(place: Path) -> list[Path]:
     """Return the images of a folder, or of a text file that lists them."""
     if place.is_file() and place.suffix.lower() == ".txt":
-        lines = place.read_text(encoding="utf-8").split("\n")
+        lines = read_text(place, DataError).split("\n")
         return [place.parent / t.strip() if t.startswith("./") else Path(t.strip()) for t in lines if t.strip()]
     if place.is_file():
         return [place]
@@ -181,7 +182,7 @@ def _root(d: dict[str, Any], path: Path) -> Path:
     given = d.get("path")
     if not given:
         return path.parent
-    root = Path(str(given)).expanduser()
+    root = expand(str(given))
     if root.is_absolute():
         return root
     # The hosts try the YAML's folder, the working folder and their own folder of data sets.

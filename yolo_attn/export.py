@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import tempfile
 import time
 import warnings
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from typing import Any, Callable
 from . import onnx_graph, proof, report
 from ._version import __version__
 from .errors import ExportError, FileError, UsageError, YoloAttnError, first_line
+from .files import expand, publish, scratch
 from .loading import open_source
 from .runtime.image import round_up
 from .runtime.opencv import obstacles
@@ -177,7 +178,7 @@ def _target(source: Source, output: str | os.PathLike[str] | None, format: str) 
         folder = Path() if source.path.suffix in (".yaml", ".yml", "") else source.path.parent
         target = folder / (source.path.stem + suffix)
     else:
-        target = Path(os.path.expanduser(str(output)))
+        target = expand(output)
         if target.is_dir():
             target = target / (source.path.stem + suffix)
         elif target.suffix.lower() != suffix:
@@ -185,11 +186,10 @@ def _target(source: Source, output: str | os.PathLike[str] | None, format: str) 
     folder = target.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".yolo_attn"):
+        with scratch(folder):
             pass
-        if target.exists():
-            with target.open("r+b"):
-                pass
+        if target.exists() and not os.access(target, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
     except OSError as exc:
         raise FileError(
             f"{target}: cannot be written: {exc.strerror or exc}. Choose another place with --output FILE."
@@ -222,8 +222,8 @@ def _write_onnx(
 
     try:
         # a folder on the same disk, so that moving the file is atomic
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".yolo_attn") as folder:
-            draft = Path(folder) / target.name
+        with scratch(target.parent) as folder:
+            draft = folder / target.name
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the tracer's and the exporter's, addressed to the host's authors
                 if source.host == "ultralytics":
@@ -251,7 +251,7 @@ def _write_onnx(
             onnx_graph.set_metadata(model, entries)
             onnx.save(model, str(draft))
             report.path_of(target).unlink(missing_ok=True)  # it speaks of the file that goes now
-            os.replace(draft, target)
+            publish(draft, target)
     except YoloAttnError:
         raise
     except Exception as exc:  # the hosts and the tracer raise everything, a full disk among it

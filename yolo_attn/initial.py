@@ -16,7 +16,7 @@ from typing import Any
 
 from . import checkpoint, config, plugins, untrained, weights
 from .errors import ConfigError, HostError
-from .files import replacing
+from .files import write_bytes
 from .start import with_start
 
 __all__ = ["build", "save"]
@@ -107,7 +107,7 @@ def save(model: Any, output: Path, *, classic: bool = False) -> None:
     """Write the detector as a checkpoint of its host, in one step.
 
     Raises:
-        UsageError: It cannot be written.
+        FileError: It cannot be written.
     """
     import torch
 
@@ -129,5 +129,4 @@ def save(model: Any, output: Path, *, classic: bool = False) -> None:
         content["version"] = ultralytics.__version__
     buffer = io.BytesIO()  # torch reports a full disk as an error of its own archive
     torch.save(content, buffer)
-    with replacing(output) as draft:
-        draft.write_bytes(buffer.getbuffer())
+    write_bytes(output, buffer.getbuffer())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ExportError, first_line
+from .files import publish, scratch
 from .onnx_graph import set_metadata
 from .proof import compare_detections
 from .runtime.image import blob, letterbox
@@ -53,8 +52,8 @@ def quantize(
 
     full = Detector(source)
     try:
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".yolo_attn") as folder:
-            ready, draft = Path(folder) / "ready.onnx", Path(folder) / target.name
+        with scratch(target.parent) as folder:
+            ready, draft = folder / "ready.onnx", folder / target.name
             quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
             others = [n.name for n in onnx.load(str(ready)).graph.node if n.op_type != "Conv"]
             quantize_static(
@@ -70,7 +69,7 @@ def quantize(
             model = onnx.load(str(draft))
             set_metadata(model, {"precision": "int8"}, replace=True)
             onnx.save(model, str(draft))
-            os.replace(draft, target)
+            publish(draft, target)
         small = Detector(target)
     except Exception as exc:
         raise ExportError(

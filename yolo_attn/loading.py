@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import CheckpointError, ConfigError, YoloAttnError, first_line
+from .host_paths import keep_apostrophes
 from .source import Source, quiet_host, widen_classes
 
 __all__ = ["open_source"]
@@ -65,7 +66,8 @@ def _checkpoint(file: Path) -> Source:
         raise CheckpointError(f"{file}: is an ONNX file already. Give the checkpoint (.pt) that it was made from.")
     if file.suffix.lower() != ".pt":
         raise CheckpointError(f"{file}: is no checkpoint by its name; it ends in .pt.")
-    head = file.open("rb").read(4)
+    with file.open("rb") as stream:
+        head = stream.read(4)
     if head[:2] != b"PK" and head[:1] not in (b"\x80", b"\x8a"):
         raise CheckpointError(f"{file}: is no PyTorch checkpoint: it starts with {head!r}.")
     if head[:2] == b"PK" and not zipfile.is_zipfile(file):
@@ -77,6 +79,8 @@ def _checkpoint(file: Path) -> Source:
     if is_classic(file):
         return open_classic(file)
     from ultralytics import YOLO
+
+    keep_apostrophes()
 
     try:
         with quiet_host():

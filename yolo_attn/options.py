@@ -10,6 +10,7 @@ from typing import Any
 
 from .console import Parser
 from .errors import ConfigError, UsageError
+from .files import expand
 from .schedule_data import frozen_epochs
 from .yaml_file import read_mapping
 
@@ -219,7 +220,7 @@ def host_arguments(options: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
     args.update({k: v for k, v in flags.items() if v is not None})
     args.update(seed=options.seed, exist_ok=options.exist_ok, name=options.name)
-    args["project"] = str(Path(options.project).expanduser().resolve())
+    args["project"] = str(expand(options.project).resolve())
     switches = {
         "cos_lr": options.cos_lr, "single_cls": options.single_cls, "rect": options.rect,
     }  # fmt: skip

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from . import dataset
+from .files import replacing
 
 __all__ = ["truth_beside_prediction"]
 
@@ -32,6 +33,9 @@ def truth_beside_prediction(
 
     Returns:
         The picture's path.
+
+    Raises:
+        FileError: It cannot be written.
     """
     import cv2
     import numpy as np
@@ -61,7 +65,8 @@ def truth_beside_prediction(
             break
     target = folder / "truth_and_prediction.jpg"
     sheet = Image.fromarray(np.vstack([_strip(title, row, font) for title, row in zip(("truth", "prediction"), rows)]))
-    sheet.save(target, quality=90)
+    with replacing(target, durable=False) as draft:
+        sheet.save(draft, format="JPEG", quality=90)
     return target
 
 

@@ -28,6 +28,7 @@ from typing import Any, Union
 
 from . import config, plugins, registry
 from .errors import ConfigError, PluginError, UsageError
+from .files import read_text
 from .graph import Graph, Node
 from .layout import Change, Layout, Line
 from .log import announce
@@ -220,8 +221,7 @@ def _read(cfg: Config) -> tuple[str | None, dict[str, Any], str, str]:
     else:
         path = config.require(cfg)
         d, name = config.read(path), str(cfg)
-        with path.open(encoding="utf-8", newline="") as file:
-            text = file.read()
+        text = read_text(path, ConfigError, mark=True)
         letter = config.split_scale(Path(cfg).stem)[1]
         _load_own(d, path, name)
     config.validate(d, name)

@@ -16,10 +16,10 @@ from . import proof
 from ._version import __version__
 from .drawn import drawn_images
 from .errors import ExportError, YoloAttnError, first_line
-from .files import replacing
+from .files import read_text, write_text
 from .source import Source
 
-__all__ = ["LEAST_IOU", "TOLERANCES", "describe", "path_of", "prove", "write"]
+__all__ = ["LEAST_IOU", "TOLERANCES", "describe", "path_of", "prove", "proved", "write"]
 
 
 # Largest difference from PyTorch, relative to the output's scale, that a precision is allowed, and the least overlap
@@ -38,10 +38,18 @@ def write(path: Path, report: dict[str, Any]) -> None:
     """Write a report beside its file.
 
     Raises:
-        UsageError: It cannot be written.
+        FileError: It cannot be written.
     """
-    with replacing(path_of(path)) as draft:
-        draft.write_text(json.dumps(_plain(report), indent=2) + "\n", encoding="utf-8")
+    write_text(path_of(path), json.dumps(_plain(report), indent=2) + "\n")
+
+
+def proved(model: Path) -> bool:
+    """Whether a file stands there with a report that its proof was passed."""
+    try:
+        told = json.loads(read_text(path_of(model), ExportError))
+        return model.is_file() and bool(told["proof"]["passed"])
+    except (YoloAttnError, ValueError, KeyError, TypeError):
+        return False
 
 
 def describe(source: Source, path: Path, attention: dict[str, int]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .files import read_source
+
 __all__ = ["KINDS", "catalog", "configs", "grid", "hosts", "kinds", "modules", "touched"]
 
 WORDS = {
@@ -31,7 +33,7 @@ KINDS = {
 
 def catalog() -> list[dict[str, Any]]:
     """Return the generated catalogue of the kit's modules; needs no torch."""
-    rows: list[dict[str, Any]] = json.loads(Path(__file__).with_name("catalog.json").read_text(encoding="utf-8"))
+    rows: list[dict[str, Any]] = json.loads(read_source(Path(__file__).with_name("catalog.json")))
     return rows
 
 
@@ -80,7 +82,7 @@ def configs(language: str = "en", names: list[str] | None = None) -> str:
 def summary(path: Path) -> str:
     """Return what a YAML's first comment says of it, up to how it was made."""
     words: list[str] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_source(path).splitlines():
         text = line.lstrip("# ").strip()
         goes_on = not words or (text[:1].islower() and ":" not in text)
         if not line.startswith("#") or not text or not goes_on:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from .errors import ExportError, UsageError
-from .files import replacing
+from .files import write_bytes
 
 __all__ = ["OPERATORS", "build", "command", "require", "unsupported"]
 
@@ -95,7 +95,6 @@ def build(
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise ExportError(f"{onnx}: TensorRT {trt.__version__} built no engine; what it printed above says why")
-    with replacing(target) as draft:
-        draft.write_bytes(engine)
+    write_bytes(target, memoryview(engine))
     log(f"engine: {target} ({target.stat().st_size / 1e6:.1f} MB, TensorRT {trt.__version__})")
     return target

@@ -6,17 +6,20 @@ import argparse
 import os
 import shlex
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from . import config, data, dataset
-from .cli import REFUSED
+from . import config, data, dataset, runs
 from .errors import CheckpointError, ConfigError, DataError, UsageError, YoloAttnError, did_you_mean, first_line
+from .files import REFUSED, expand, scratch
+from .host_paths import keep_apostrophes
 from .log import announce
 from .options import host_arguments
+from .shell import exit_code
 
 __all__ = ["fetch", "main"]
+
+PICTURE = "truth_and_prediction.jpg"
 
 # Arguments of the host that the kit's own options stand for.
 OWN = {
@@ -87,8 +90,8 @@ def _train(options: argparse.Namespace) -> int:
             announce("no --weights: training from scratch. --weights yolov5su.pt would start from COCO.")
         name = options.cfg if config.locate(options.cfg) else str(path)
         return _run(options, host.YOLO(name, task="detect"), args)
-    with tempfile.TemporaryDirectory(prefix="yolo_attn_") as folder:
-        return _run(options, _pretrained(options, host, weights, Path(folder)), args)
+    with scratch() as folder:
+        return _run(options, _pretrained(options, host, weights, folder), args)
 
 
 def _pretrained(options: argparse.Namespace, host: Any, weights: str, folder: Path) -> Any:
@@ -138,15 +141,49 @@ def fetch(weights: str) -> Path:
 
 
 def _resume(options: argparse.Namespace) -> int:
-    last = _last(options)
+    last = runs.checkpoint_to_resume(options.resume, expand(options.project).resolve())
     _offline(False)
     host = _host({"device": options.device, **options.extra})
     _check_checkpoint(last)
-    model = host.YOLO(str(last))
-    if (model.ckpt or {}).get("optimizer") is None or (model.ckpt or {}).get("epoch", -1) < 0:
+    with runs.held(last.parent.parent if last.parent.name == "weights" else last.parent):
+        state = runs.state_of(last)
+        return _go_on(options, host, last) if state.resumable else _finish(options, last)
+
+
+def _finish(options: argparse.Namespace, last: Path) -> int:
+    """Do what is left of a run whose epochs had all ended when it was stopped: the strip, the picture, the export.
+
+    Raises:
+        CheckpointError: Nothing is left to do.
+    """
+    from ultralytics.utils.torch_utils import strip_optimizer
+
+    from .report import proved
+
+    folder, best = last.parent.parent, last.with_name("best.pt")
+    best = best if best.is_file() else last
+    trained = runs.arguments_of(last)
+    unstripped = [p for p in {last, best} if not runs.state_of(p).stripped]
+    picture = bool(trained.get("plots", True)) and not (folder / PICTURE).is_file()
+    embedded = data.cache_folder().resolve() in Path(str(trained.get("data"))).resolve().parents
+    export = bool(options.export or (embedded and not options.no_export)) and not proved(best.with_suffix(".onnx"))
+    if not (unstripped or picture or export):
         raise CheckpointError(
-            f"{last} is a finished run and cannot be resumed. To train on from it: --weights {last} --epochs N"
+            f"{last} is a finished run and cannot be resumed. To train on from it: --weights {last} --epochs N. "
+            f"'yolo-attn export {best}' writes it as ONNX and proves it."
         )
+    announce("%s: all epochs had ended; going on with what comes after them", last)
+    import torch
+
+    with runs.whole_checkpoints(torch):
+        for file in unstripped:
+            strip_optimizer(file)
+    options.embedded = options.embedded or embedded
+    return _after_training(options, folder, best, last, {**trained, "plots": picture}, export)
+
+
+def _go_on(options: argparse.Namespace, host: Any, last: Path) -> int:
+    model = host.YOLO(str(last))
     args = {"resume": str(last), **options.extra}
     for key in ("batch", "imgsz", "workers", "patience"):
         if getattr(options, key) is not None:
@@ -169,24 +206,36 @@ def _run(options: argparse.Namespace, model: Any, args: dict[str, Any]) -> int:
         model.train(trainer=Trainer, **args)
     except NotImplementedError as exc:  # the host's word for an optimizer that it does not know
         raise UsageError(first_line(exc)) from exc
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as exc:
         print(f"\nstopped. {_how_to_go_on(getattr(getattr(model, 'trainer', None), 'last', None))}", file=sys.stderr)
-        return 130
+        return exit_code(exc)
     folder, best, last = (Path(p) for p in (model.trainer.save_dir, model.trainer.best, model.trainer.last))
     best = best if best.is_file() else last
     if not best.is_file():
         raise YoloAttnError(f"the run in {folder} ended without a checkpoint; what the host printed above says why")
     # In a run on several GPUs this process only launched the others: the checkpoint knows what they did.
     trained = vars(model.trainer.args)
+    export = bool(options.export or (options.embedded and not options.no_export))
+    try:
+        return _after_training(options, folder, best, last, trained, export)
+    except KeyboardInterrupt as exc:
+        print(f"\nstopped. All epochs had ended. To go on: {_command('--resume', str(last))}", file=sys.stderr)
+        return exit_code(exc)
+
+
+def _after_training(
+    options: argparse.Namespace, folder: Path, best: Path, last: Path, trained: dict[str, Any], export: bool
+) -> int:
+    """Picture, export and prove what was trained, and say what comes next."""
     lines = [f"weights     {best}", f"            {last}", f"log         {folder / 'results.csv'}"]
     if trained.get("plots", True):
         from . import pictures
 
         lines.append(f"picture     {pictures.truth_beside_prediction(best, trained['data'], folder, trained['imgsz'])}")
-    if options.export or (options.embedded and not options.no_export):
-        from .export import export
+    if export:
+        from .export import export as write
 
-        result = export(best, format=options.export or "onnx", imgsz=trained["imgsz"])
+        result = write(best, format=options.export or "onnx", imgsz=trained["imgsz"])
         lines.append(f"export      {result.path}")
     print("\n" + "\n".join(lines) + "\n\n" + next_steps(options, best))
     return 0
@@ -195,11 +244,8 @@ def _run(options: argparse.Namespace, model: Any, args: dict[str, Any]) -> int:
 def _how_to_go_on(last: Any) -> str:
     if last is None or not Path(last).is_file():
         return "The first epoch had not ended: there is nothing to resume"
-    import torch
-
-    checkpoint = torch.load(last, map_location="cpu", weights_only=False)  # written by this very run
-    if checkpoint.get("optimizer") is None or checkpoint["epoch"] + 1 >= checkpoint["train_args"]["epochs"]:
-        return f"All epochs had ended: {Path(last).parent} has the weights, and 'yolo-attn export' goes on from there"
+    if not runs.state_of(Path(last)).resumable:
+        return f"All epochs had ended: {Path(last).parent} has the weights. To go on: {_command('--resume', str(last))}"
     return f"To go on: {_command('--resume', str(last))}"
 
 
@@ -250,6 +296,7 @@ def _host(args: dict[str, Any]) -> Any:
             ) from exc
         raise HostError(f"the ultralytics package cannot be imported: {exc}. 'pip install ultralytics'") from exc
     install(strict=True)
+    keep_apostrophes()
     if "ultralytics" in failures():
         raise failures()["ultralytics"]
     for key in list(args):
@@ -324,7 +371,7 @@ def _check_device(device: Any) -> None:
 def _weights(name: str) -> str | None:
     if not name or name.lower() in ("''", '""', "none"):
         return None
-    path = Path(name).expanduser()
+    path = expand(name)
     if path.is_file():
         _check_checkpoint(path)
         return str(path)
@@ -346,20 +393,6 @@ def _check_checkpoint(path: Path) -> None:
                 f"{path} is no checkpoint, or is cut short ({path.stat().st_size} bytes). Use another copy: last.pt, best.pt "
                 f"or an epoch's file of the same run."
             )
-
-
-def _last(options: argparse.Namespace) -> Path:
-    if options.resume is not True:
-        path = Path(str(options.resume)).expanduser()
-        path = path / "weights" / "last.pt" if path.is_dir() else path
-        if not path.is_file():
-            raise CheckpointError(f"--resume {options.resume}: no such checkpoint (looked in {Path.cwd()})")
-        return path.resolve()
-    project = Path(options.project).expanduser().resolve()
-    found = sorted(project.glob("**/last.pt"), key=lambda p: p.stat().st_mtime)
-    if not found:
-        raise CheckpointError(f"--resume: no last.pt below {project}. Name one: --resume PATH/last.pt")
-    return found[-1]
 
 
 def _writable(folder: Path) -> None:

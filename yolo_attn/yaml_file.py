@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from .errors import YoloAttnError
+from .files import read_text
 
 __all__ = ["read_mapping"]
 
@@ -40,15 +41,7 @@ def read_mapping(path: Path, error: type[YoloAttnError], wanted: str) -> dict[st
     Raises:
         YoloAttnError: As `error`: not readable, not UTF-8, not YAML, a key twice, empty, or no mapping.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as exc:
-        sixteen = exc.object[:2] in (b"\xff\xfe", b"\xfe\xff")
-        found = "UTF-16 text" if sixteen else f"not UTF-8 text (byte {exc.start})"
-        raise error(f"{path}: is {found}. Save it as UTF-8.") from exc
-    except OSError as exc:
-        raise error(f"{path}: cannot be read: {exc.strerror or exc}") from exc
-    return mapping_of(text, str(path), error, wanted)
+    return mapping_of(read_text(path, error), str(path), error, wanted)
 
 
 def mapping_of(text: str, name: str, error: type[YoloAttnError], wanted: str) -> dict[str, Any]:

@@ -6,11 +6,11 @@ import argparse
 import contextlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from ..errors import FileError, UsageError
+from ..errors import UsageError
+from ..files import scratch, write_text
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
         use_host(args.host)
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="yolo_attn")))
+        folder = stack.enter_context(scratch())
         files = [_onnx(m, i, args, folder) for i, m in enumerate(args.models)]
         detectors, inputs = [], []
         for file in files:
@@ -86,10 +86,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.save_json:
         report = {"rows": rows, "threads": args.threads, "rounds": args.rounds, "runtime": args.runtime}
-        try:
-            Path(args.save_json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        except OSError as exc:
-            raise FileError(f"{args.save_json}: cannot be written: {exc.strerror or exc}") from exc
+        write_text(args.save_json, json.dumps(report, indent=2) + "\n")
     return 0
 
 

@@ -12,7 +12,8 @@ import yaml
 
 from .. import config, words
 from ..console import write_out
-from ..errors import FileError, UsageError, first_line
+from ..errors import ConfigError, FileError, UsageError, first_line
+from ..files import read_text, write_text
 from ..placement import PLACES, insert, remove
 
 _SCALES = re.compile(r"^scales:", re.MULTILINE)
@@ -78,8 +79,7 @@ def _run(args: argparse.Namespace) -> int:
             args=dict(map(_pair, args.args)),
         )
     path = config.require(args.cfg)
-    with path.open(encoding="utf-8", newline="") as file:
-        before = file.read()
+    before = read_text(path, ConfigError, mark=True)
     text = _keep_scale(text, args)
     if args.dry_run:
         lines = difflib.unified_diff(
@@ -97,11 +97,7 @@ def _run(args: argparse.Namespace) -> int:
         raise FileError(f"{out} exists. Choose another name, or add --force to overwrite it.")
     if not out.parent.is_dir():
         raise FileError(f"the folder {out.parent} does not exist")
-    try:
-        with out.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-    except OSError as exc:
-        raise FileError(f"{out} cannot be written: {exc.strerror or exc}") from exc
+    write_text(out, text)
     print(f"{out}: {_summary(before, text)}")
     return 0
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..console import write_out
 from ..errors import HostError
+from ..files import read_text
 from ..parser import ON_DISK
 from ..splice import SpliceError, splice
 
@@ -38,10 +39,7 @@ def diff(path: Path) -> str:
     Raises:
         HostError: Not there, no parser that can be extended, or extended already.
     """
-    try:
-        source = path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise HostError(f"{path}: cannot be read: {exc}") from exc
+    source = read_text(path, HostError, mark=True)
     if ON_DISK in source:
         raise HostError(f"{path}: carries the seams already.")
     try:

@@ -10,6 +10,7 @@ rate of the rest.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import runpy
 import sys
@@ -70,9 +71,20 @@ def run(argv: list[str]) -> int:
             return 0
     from ..patches.yolov5_dated import exporter
 
-    with exporter(script):
+    with exporter(script), _whole_checkpoints(script):
         runpy.run_path(str(script), run_name="__main__")
     return 0
+
+
+def _whole_checkpoints(script: Path) -> contextlib.AbstractContextManager[None]:
+    """Let YOLOv5's training, which overwrites its checkpoints in place, write each whole or not at all."""
+    if script.name != "train.py" or not (script.resolve().parent / "models" / "yolo.py").is_file():
+        return contextlib.nullcontext()
+    import torch
+
+    from ..runs import whole_checkpoints
+
+    return whole_checkpoints(torch)
 
 
 def leading_options(argv: list[str], usage: str) -> tuple[list[str], list[str]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .. import initial, train, weights
 from ..errors import FileError, UsageError
+from ..files import write_text
 
 PUBLISHED = re.compile(r"yolo[\w-]+\.pt")  # as yolov5su.pt: the ultralytics host knows where it is
 
@@ -60,10 +61,7 @@ def run(args: argparse.Namespace) -> int:
     )
     print(report.table())
     if args.json:
-        try:
-            Path(args.json).write_text(report.to_json() + "\n", encoding="utf-8")
-        except OSError as exc:
-            raise FileError(f"--json {args.json} cannot be written: {exc.strerror or exc}") from exc
+        write_text(args.json, report.to_json() + "\n")
     if report.until_trained:
         print(report.until_trained)
     if output is None:

@@ -49,7 +49,7 @@ def load_file(path: str | os.PathLike[str]) -> types.ModuleType:
     Raises:
         PluginError: No such file, a stem that is no identifier or is taken by another file, or an error inside.
     """
-    file = Path(path).expanduser()
+    file = Path(os.path.expanduser(path))
     if file.is_dir():
         file = file / "__init__.py"
     if not file.is_file():
@@ -306,7 +306,7 @@ def _from_environment(stem: str) -> Path | None:
     for item in os.environ.get(VARIABLE, "").split(os.pathsep):
         if not item:
             continue
-        path = Path(item).expanduser()
+        path = Path(os.path.expanduser(item))
         tries = [path / f"{stem}.py", path / stem / "__init__.py"] if path.is_dir() else [path]
         if path.is_dir() and path.name == stem:
             tries.append(path / "__init__.py")

@@ -11,11 +11,11 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files import is_mine
+from ..errors import PluginError
+from ..files import home_folder, is_mine, read_text, write_bytes
 
 __all__ = ["Record", "digest", "folder", "recall", "remember", "story"]
 
@@ -41,10 +41,7 @@ def folder() -> Path:
     if own:
         return Path(own) / "plugins"
     base = os.environ.get("APPDATA") if os.name == "nt" else os.environ.get("XDG_CONFIG_HOME")
-    try:
-        return Path(base or Path.home() / ".config") / "yolo_attn" / "plugins"
-    except RuntimeError:  # a user without a home, as in some containers
-        return Path(tempfile.gettempdir()) / f"yolo_attn-{os.getuid()}" / "plugins"
+    return Path(base or home_folder() / ".config") / "yolo_attn" / "plugins"
 
 
 def digest(path: Path) -> str:
@@ -73,11 +70,7 @@ def remember(stem: str, path: Path, sha256: str) -> None:
         if target.is_file() and target.read_bytes() == content and is_mine(target.stat()):
             return
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # A draft of its own for each writer, readable and writable by the user alone, put in place at once.
-        number, draft = tempfile.mkstemp(dir=target.parent, prefix=f"{stem}.", suffix=".part")
-        with open(number, "wb") as stream:
-            stream.write(content)
-        os.replace(draft, target)
+        write_bytes(target, content, error=None, private=True)
         for old in _files(stem)[MOST:]:
             old.unlink()
     except (OSError, ValueError):
@@ -112,9 +105,9 @@ def _records(stem: str) -> list[Record]:
     found = []
     for file in _files(stem):
         try:
-            told = json.loads(file.read_text(encoding="utf-8"))
+            told = json.loads(read_text(file, PluginError))
             path, sha256 = told["path"], told["sha256"]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (PluginError, OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
         if isinstance(path, str) and isinstance(sha256, str) and is_mine(file.stat()):
             found.append(Record(Path(path), sha256))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 
 from ..errors import FileError
+from ..files import replacing, write_bytes, write_text
 from .image import annotate
 from .source import Frame
 
@@ -45,7 +47,7 @@ class Writer:
     def __init__(self, folder: Path, names: dict[int, str], *, pictures: bool, text: bool, as_json: bool) -> None:
         self.folder, self.names = folder, names
         self.pictures, self.text, self.as_json = pictures, text, as_json
-        self._video: tuple[Path, cv2.VideoWriter] | None = None
+        self._video: tuple[Path, cv2.VideoWriter, contextlib.ExitStack] | None = None
         self._entries: list[dict[str, Any]] = []
         self._stems: dict[Path, str] = {}
         if not (pictures or text or as_json):
@@ -65,7 +67,7 @@ class Writer:
     def __exit__(self, *exc: object) -> None:
         self._close_video()
         if self.as_json:
-            _write(self.folder / "detections.json", (json.dumps(self._entries, indent=1) + "\n").encode())
+            write_text(self.folder / "detections.json", json.dumps(self._entries, indent=1) + "\n")
 
     def add(self, frame: Frame, found: np.ndarray) -> None:
         """Write one picture's detections, (N, 6) x1 y1 x2 y2 confidence class in its pixels."""
@@ -108,16 +110,20 @@ class Writer:
             good, data = cv2.imencode(suffix, image)
             if not good:
                 raise FileError(f"{path}: OpenCV cannot encode it")
-            _write(path, data.tobytes())
+            write_bytes(path, data.tobytes(), durable=False)
             return
         if self._video is None or self._video[0] != frame.path:
             self._close_video()
             path = self.folder / f"{self._stem(frame.path)}.mp4"
             h, w = image.shape[:2]
-            writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), frame.fps, (w, h))
+            place = contextlib.ExitStack()
+            draft = place.enter_context(replacing(path, durable=False))
+            writer = cv2.VideoWriter(str(draft), cv2.VideoWriter.fourcc(*"mp4v"), frame.fps, (w, h))
             if not writer.isOpened():
+                draft.unlink()
                 raise FileError(f"{path}: OpenCV cannot write this video. Leave the pictures out with --no-save.")
-            self._video = frame.path, writer
+            place.callback(writer.release)
+            self._video = frame.path, writer, place
         self._video[1].write(image)
 
     def _text(self, frame: Frame, found: np.ndarray) -> None:
@@ -127,16 +133,9 @@ class Writer:
             f"{int(c)} {(x1 + x2) / 2 / w:.6f} {(y1 + y2) / 2 / h:.6f} {(x2 - x1) / w:.6f} {(y2 - y1) / h:.6f} {p:.6f}"
             for x1, y1, x2, y2, p, c in found.tolist()
         ]
-        _write(self.folder / "labels" / f"{stem}.txt", "".join(f"{s}\n" for s in lines).encode())
+        write_text(self.folder / "labels" / f"{stem}.txt", "".join(f"{s}\n" for s in lines), durable=False)
 
     def _close_video(self) -> None:
         if self._video is not None:
-            self._video[1].release()
-            self._video = None
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        path.write_bytes(data)
-    except OSError as exc:
-        raise FileError(f"{path}: cannot be written: {exc.strerror or exc}") from exc
+            place, self._video = self._video[2], None
+            place.close()  # also after an error or Ctrl-C: a camera's recording ends no other way

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from ..errors import DataError
+from ..files import expand, read_text
 
 __all__ = ["IMAGES", "VIDEOS", "Frame", "Source", "read_image"]
 
@@ -71,7 +72,7 @@ class Source:
         self.skipped: list[Path] = []
 
     def _found(self, source: str) -> list[Path]:
-        path = Path(source).expanduser()
+        path = expand(source)
         if path.is_dir():
             files = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGES + VIDEOS)
             if not files:
@@ -126,10 +127,7 @@ class Source:
 
 def _listed(path: Path) -> list[Path]:
     """Return the files that a text file lists; relative ones stand beside it."""
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except UnicodeDecodeError as exc:
-        raise DataError(f"{path}: is no list of pictures in UTF-8") from exc
+    lines = [line.strip() for line in read_text(path, DataError).splitlines()]
     files = [path.parent / line for line in lines if line]
     if not files:
         raise DataError(f"{path}: lists no pictures")

@@ -1,0 +1,219 @@
+"""The folder of a run: one process at a time, whole checkpoints, a log without doubled epochs, what can go on."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import files, locks
+from .errors import CheckpointError, FileError, YoloAttnError
+from .log import announce
+
+__all__ = [
+    "State",
+    "arguments_of",
+    "checkpoint_to_resume",
+    "folder_to_resume",
+    "held",
+    "newest_unfinished",
+    "published_to",
+    "state_of",
+    "trim_log",
+    "whole_checkpoints",
+]
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep a run's folder for this process; a lock that a killed process left is taken over, and said.
+
+    Raises:
+        FileError: Another process trains there.
+        OSError: The folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / files.LOCK
+    try:
+        before = locks.take(lock)
+    except locks.Busy as exc:
+        raise FileError(
+            f"{folder}: {exc} trains there already. Wait for it or stop it, or give this run another --name."
+        ) from exc
+    if before:
+        announce("%s: %s, which trained there, is no more; its lock is taken over", folder, before)
+    files.note(folder)
+    try:
+        yield
+    finally:
+        locks.release(lock)
+
+
+@contextlib.contextmanager
+def published_to(folder: Path) -> Iterator[Path]:
+    """Give a folder of drafts; what is written there is moved into `folder`, file by file, at the end.
+
+    Raises:
+        OSError: The disk refuses; the files in `folder` are whole.
+    """
+    with files.scratch(folder) as drafts:
+        yield drafts
+        for draft in sorted(drafts.iterdir()):
+            files.publish(draft, folder / draft.name)
+
+
+@contextlib.contextmanager
+def whole_checkpoints(torch: Any) -> Iterator[None]:
+    """Let `torch.save` write a file whole or not at all, as the hosts strip their checkpoints in place."""
+    original = torch.save
+
+    def save(obj: Any, f: Any, *args: Any, **kwargs: Any) -> None:
+        if not isinstance(f, (str, os.PathLike)):
+            original(obj, f, *args, **kwargs)
+            return
+        buffer = io.BytesIO()  # torch reports a full disk as an error of its own archive
+        original(obj, buffer, *args, **kwargs)
+        files.write_bytes(f, buffer.getbuffer(), error=None)
+
+    torch.save = save
+    try:
+        yield
+    finally:
+        torch.save = original
+
+
+def folder_to_resume(last: Path, recorded: Any) -> Path:
+    """Return where a resumed run writes, and say so where that is not where the checkpoint was written.
+
+    Args:
+        last: The checkpoint that was named.
+        recorded: The folder that it was written in.
+    """
+    here = last.resolve().parent.parent if last.resolve().parent.name == "weights" else None
+    before = Path(str(recorded)) if recorded else None
+    if here is None:
+        if before is None:
+            return last.resolve().parent
+        announce("%s is not in a run's folder: the run goes on in %s, where it began", last, before)
+        return before
+    if before is not None and before.resolve() != here:
+        announce("the run began in %s and goes on in %s, the folder that was named", before, here)
+    return here
+
+
+def trim_log(log: Path, epochs: int, *, first: int = 1) -> None:
+    """Drop the rows of a `results.csv` that lie beyond the epochs of a checkpoint, and what was cut short.
+
+    Args:
+        log: The file; may be missing.
+        epochs: How many epochs the checkpoint has seen.
+        first: The number of the first epoch in the file: 1 for ultralytics, 0 for classic YOLOv5.
+    """
+    if not log.is_file():
+        return
+    head, *rows = files.read_text(log, FileError).splitlines(keepends=True)
+    kept: dict[int, str] = {}
+    for row in rows:
+        with contextlib.suppress(ValueError, OverflowError):
+            number = int(float(row.split(",")[0]))
+            if number - first < epochs and row.endswith("\n") and row.count(",") == head.count(","):
+                kept[number] = row
+    if list(kept.values()) != rows:
+        files.write_text(log, head + "".join(kept.values()))
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a checkpoint has come.
+
+    Args:
+        epoch: Epochs that it has seen; 0 where it does not tell.
+        epochs: Epochs that were asked for; 0 where it does not tell.
+        resumable: It holds its optimizer, and epochs are left.
+        stripped: Its optimizer was taken out: the run had ended.
+    """
+
+    epoch: int
+    epochs: int
+    resumable: bool
+    stripped: bool
+
+
+def state_of(last: Path) -> State:
+    """Read how far a run has come, of either host, without running a line of the checkpoint.
+
+    Raises:
+        CheckpointError: It cannot be read.
+    """
+    from . import checkpoint
+
+    content = checkpoint._read_torch(last)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{last} holds no run that can be resumed.")
+    epoch = content.get("epoch")
+    epoch = epoch + 1 if isinstance(epoch, int) and epoch >= 0 else 0
+    asked = content.get("train_args") or content.get("opt") or {}
+    epochs = asked.get("epochs") if isinstance(asked, dict) else vars(asked).get("epochs")
+    epochs = epochs if isinstance(epochs, int) else 0
+    stripped = content.get("optimizer") is None
+    return State(epoch, epochs, not stripped and epoch > 0 and (not epochs or epoch < epochs), stripped)
+
+
+def arguments_of(last: Path) -> dict[str, Any]:
+    """Return the training arguments that a checkpoint of the ultralytics host remembers.
+
+    Raises:
+        CheckpointError: It cannot be read.
+    """
+    from . import checkpoint
+
+    content = checkpoint._read_torch(last)
+    found = content.get("train_args") if isinstance(content, dict) else None
+    return dict(found) if isinstance(found, dict) else {}
+
+
+def checkpoint_to_resume(named: Any, project: Path) -> Path:
+    """Return the `last.pt` of what `--resume` names: a checkpoint, a run's folder, or True for the newest unfinished run.
+
+    Raises:
+        CheckpointError: There is none; says what to do instead.
+    """
+    if named is True:
+        return newest_unfinished(project)
+    path = files.expand(str(named))
+    folder = path if path.is_dir() else path.parent.parent if path.parent.name == "weights" else None
+    last = path / "weights" / "last.pt" if path.is_dir() else path
+    if last.is_file():
+        return last.resolve()
+    if folder is not None and any((folder / n).is_file() for n in ("args.yaml", "opt.yaml", "results.csv")):
+        raise CheckpointError(
+            f"--resume {named}: nothing to resume: the run was stopped before its first checkpoint was saved. Start it "
+            f"again with the options that it had, and --exist-ok --project {folder.parent} --name {folder.name} for the "
+            f"same folder."
+        )
+    raise CheckpointError(f"--resume {named}: no such checkpoint (looked in {Path.cwd()})")
+
+
+def newest_unfinished(project: Path) -> Path:
+    """Return the `last.pt` of the newest run below a folder that can be resumed.
+
+    Raises:
+        CheckpointError: There is none; names the newest finished run, if there is one.
+    """
+    found = sorted(project.glob("**/last.pt"), key=lambda p: p.stat().st_mtime, reverse=True)
+    if not found:
+        raise CheckpointError(f"--resume: no last.pt below {project}. Name one: --resume PATH/last.pt")
+    for last in found:
+        try:
+            if state_of(last).resumable:
+                return last
+        except YoloAttnError as exc:
+            announce("%s is passed over: %s", last, exc)
+    raise CheckpointError(
+        f"--resume: no run below {project} can be resumed, the newest, {found[0].parent.parent}, is finished. "
+        f"To train on from it: --weights {found[0]} --epochs N"
+    )
