@@ -10,7 +10,9 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 
 from yolo_attn import config
+from yolo_attn.dialect import load_classic
 from yolo_attn.errors import ConfigError, RowError, UnknownModuleError
+from yolo_attn.misread import misread
 
 BASE = (config.configs_folder() / "yolov5_se.yaml").read_text(encoding="utf-8")
 
@@ -157,6 +159,63 @@ def test_what_windows_editors_write(tmp_path: Path, form: str) -> None:
     path = tmp_path / "yolov5n_mine.yaml"
     path.write_bytes(BASE.encode(form) if form != "crlf" else BASE.replace("\n", "\r\n").encode())
     assert config.read(path) == config.read(config.configs_folder() / "yolov5_se.yaml")
+
+
+PLAIN = (config.configs_folder() / "yolov5.yaml").read_text(encoding="utf-8")
+
+
+def test_a_fourth_number_in_scales_is_ignored_with_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As several forks write it."""
+    file = tmp_path / "wild5n.yaml"
+    file.write_text(PLAIN.replace("1024]\n", "1024, 0]\n"), encoding="utf-8")
+    with caplog.at_level("INFO", logger="yolo_attn"):
+        d = yaml_model_load(str(file))
+    assert [m for m in caplog.messages if "fourth" in m] == [
+        f"{file}: the fourth number in 'scales' is ignored: [depth, width, max_channels] is what the hosts read"
+    ]
+    assert d["scales"] == config.load_ultralytics("yolov5n.yaml", config.require("yolov5n.yaml"))["scales"]
+    assert load_classic(file, file)["width_multiple"] == 0.25
+    file.write_text(PLAIN.replace("1024]\n", "1024, 0, 1]\n"), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"scale 'n' must be"):
+        yaml_model_load(str(file))
+
+
+def by_hand(count: int, *, before: str = "SPPF") -> str:
+    """YOLOv5 with rows put in by hand in front of a module, and no number shifted."""
+    at = PLAIN.index(f"  - [-1, 1, {before}")
+    return PLAIN[:at] + "  - [-1, 1, SEAttention, []]\n" * count + PLAIN[at:]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (by_hand(1), ["17 (Concat); row 18 (C3)", "20 (Concat); row 21 (C3)", "23 (Concat); row 24 (C3)"]),
+        (by_hand(2), ["17 (nn.Upsample); row 19 (C3)"]),
+        (by_hand(4), ["20 (Concat); row 24 (C3)", "23 (Concat); row 27 (C3)"]),
+        (PLAIN.replace("[[17, 20, 23], 1, Detect", "[[17, 20, 22], 1, Detect"), ["22 (Concat); row 23 (C3)"]),
+    ],
+)
+@pytest.mark.parametrize("host", ["ultralytics", "classic"])
+def test_a_head_that_reads_a_join_is_told(
+    text: str, told: list[str], host: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What remains where a row was inserted by hand: it builds, and detects worse without a word."""
+    file = tmp_path / "hand5n.yaml"
+    file.write_text(text, encoding="utf-8")
+    with caplog.at_level("INFO", logger="yolo_attn"):
+        yaml_model_load(str(file)) if host == "ultralytics" else load_classic(file, file)
+    lines = [m for m in caplog.messages if "reads row" in m]
+    assert lines == [f"{file}: Detect reads row {t} was probably meant" for t in told]
+
+
+def test_no_published_head_is_told_of() -> None:
+    import ultralytics
+
+    folder = Path(ultralytics.__file__).parent / "cfg" / "models"
+    files = [*folder.rglob("*.yaml"), *config.configs_folder().glob("*.yaml")]
+    assert len(files) > 100
+    for file in files:
+        assert not misread(config.read(file)), file
 
 
 def test_utf16_is_named(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from torch import nn
 from ultralytics.nn import tasks
 
 from yolo_attn import config, registry
+from yolo_attn.cli import main
+from yolo_attn.errors import ConfigError
 
 NAMES = config.list_configs()
 
@@ -103,3 +106,34 @@ def test_there_are_configs() -> None:
     wanted = {f"{base}_{attention}{place}.yaml" for base in ("yolov5", "yolov5-p6") for attention in ("se", "eca")
               for place in ("", "_neck")}  # fmt: skip
     assert wanted | {"yolov5_se_p5.yaml"} <= set(NAMES)
+
+
+def test_the_hosts_own_files_are_built_with_the_class_that_the_host_takes() -> None:
+    import ultralytics
+    from ultralytics.models import RTDETR, YOLOE, YOLOWorld
+    from ultralytics.models.yolo.model import YOLO
+
+    from yolo_attn.initial import model_class
+
+    folder = Path(ultralytics.__file__).parent / "cfg" / "models"
+    for file in sorted(folder.rglob("*.yaml")):
+        d = config.load_ultralytics(file.name, file)
+        cls, task = model_class(d, file.name)
+        host = RTDETR if "rtdetr" in file.stem else YOLOE if "yoloe" in file.stem else YOLO
+        host = YOLOWorld if "-world" in file.stem else host
+        assert cls is host.task_map.fget(None)[task]["model"], file.name  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="its last row, Concat, is no head"):
+        model_class({"head": [[-1, 1, "Concat", [1]]]}, "odd.yaml")
+
+
+@pytest.mark.parametrize("name", ["yolov8n-world.yaml", "yoloe-v8n-seg.yaml"])
+def test_show_says_first_what_it_builds(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", name, "--imgsz", "64"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"{name}: ") and "without attention" not in told
+
+
+@pytest.mark.parametrize("name", ["yolov5n_cbam.yaml", "yolov5n_c3se.yaml"])
+def test_show_knows_every_attention(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", name, "--imgsz", "64"]) == 0
+    assert f"{tasks.DetectionModel('yolov5n.yaml', verbose=False).info()[1]:,}" in capsys.readouterr().out

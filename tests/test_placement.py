@@ -393,7 +393,11 @@ def test_plain_files_are_the_hosts_own_models(name: str) -> None:
         ({"module": "SE", "where": "P6"}, UsageError, "P3 is row 4, P4 is row 6, P5 is row 8"),
         ({"module": "SE", "after": "C2f"}, UsageError, r"C3 \(2 4 6 8\)"),
         ({"module": "SE", "after": "c3"}, UsageError, "Did you mean 'C3'"),
-        ({"module": "SE", "after": "SPPF", "where": "neck"}, UsageError, "no row matches where='neck' and after='SPPF'"),
+        (
+            {"module": "SE", "after": "SPPF", "where": "neck"},
+            UsageError,
+            "no row matches where='neck' and after='SPPF'",
+        ),
         ({"module": "SE", "after": 24}, UsageError, "row 24 is Detect"),
         ({"module": "SE", "after": "Detect"}, UsageError, "before-detect"),
         ({"module": "SE", "after": 25}, UsageError, "no row 25; the rows are 0 to 24"),

@@ -15,6 +15,7 @@ from typing import Any
 from . import plugins
 from .errors import ConfigError, did_you_mean
 from .log import announce
+from .misread import misread
 from .schedule_data import Schedule
 from .start import check_start, with_start
 from .yaml_file import read_mapping
@@ -136,7 +137,8 @@ def validate(d: dict[str, Any], file: str) -> None:
     if scales and not isinstance(scales, dict):
         raise ConfigError(f"{file}: 'scales' must map letters to [depth, width, max_channels].")
     for letter, numbers in (scales or {}).items():
-        if not isinstance(numbers, (list, tuple)) or len(numbers) not in (2, 3) or not all(map(_positive, numbers)):
+        right = isinstance(numbers, (list, tuple)) and 2 <= len(numbers) <= 4 and all(map(_positive, numbers[:3]))
+        if not right:
             raise ConfigError(f"{file}: scale '{letter}' must be [depth, width, max_channels], got {numbers!r}.")
     if scales and scale and scale not in scales:
         raise ConfigError(f"{file}: the name asks for scale '{scale}', but the file has {', '.join(map(str, scales))}.")
@@ -187,6 +189,21 @@ def _positive(number: Any) -> bool:
     return isinstance(number, (int, float)) and number > 0
 
 
+def settled(d: dict[str, Any], file: str) -> dict[str, Any]:
+    """Return a validated model dictionary as the hosts read it, and tell what in it is hardly meant.
+
+    Several forks write a fourth number into `scales`, which no host reads; a head that reads a Concat is what remains
+    where a row was inserted by hand.
+    """
+    for line in misread(d):
+        announce("%s: %s", file, line)
+    scales = d.get("scales")
+    if not isinstance(scales, dict) or all(len(numbers) < 4 for numbers in scales.values()):
+        return d
+    announce("%s: the fourth number in 'scales' is ignored: [depth, width, max_channels] is what the hosts read", file)
+    return {**d, "scales": {letter: list(numbers[:3]) for letter, numbers in scales.items()}}
+
+
 def is_classic(d: dict[str, Any]) -> bool:
     """Whether a model dictionary is in the classic dialect: it has anchors."""
     return "anchors" in d or any("anchors" in row[3] for row in d.get("head") or () if len(row) == 4 and row[3])
@@ -218,4 +235,4 @@ def load_ultralytics(name: str | os.PathLike[str], path: Path) -> dict[str, Any]
     d["yaml_file"] = str(name)
     validate(d, str(name))
     plugins.load_register(d, path.parent, str(name))
-    return as_asked(to_ultralytics(d, str(name)))
+    return as_asked(to_ultralytics(settled(d, str(name)), str(name)))

@@ -99,9 +99,9 @@ def _multiples(d: dict[str, Any], scale: str, file: str) -> tuple[float, float, 
     if not scale:
         announce("%s: the name has no scale letter, '%s' is taken", file, letter)
     numbers = scales[letter]
-    if not isinstance(numbers, (list, tuple)) or not 2 <= len(numbers) <= 3:
+    if not isinstance(numbers, (list, tuple)) or not 2 <= len(numbers) <= 4:
         raise ConfigError(f"{file}: scale '{letter}' must be [depth, width, max_channels], got {numbers!r}.")
-    return float(numbers[0]), float(numbers[1]), numbers[2] if len(numbers) == 3 else float("inf")
+    return float(numbers[0]), float(numbers[1]), numbers[2] if len(numbers) > 2 else float("inf")
 
 
 def check_expressions(d: dict[str, Any], file: str) -> None:
@@ -192,7 +192,7 @@ def load_classic(name: str | os.PathLike[str], path: Path, *, anchors: bool = Tr
     scale = config.split_scale(Path(str(name)).stem)[1] or str(d.get("scale") or "")
     config.validate({**d, "scale": scale}, str(name))
     plugins.load_register(d, path.parent, str(name))
-    return config.as_asked(to_classic(d, scale, str(name), anchors=anchors))
+    return config.as_asked(to_classic(config.settled(d, str(name)), scale, str(name), anchors=anchors))
 
 
 def classic_file(name: str | os.PathLike[str], path: Path, *, anchors: bool = True) -> Path:

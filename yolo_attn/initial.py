@@ -23,14 +23,38 @@ __all__ = ["build", "save"]
 
 STARTS = ("identity", "paper", "yaml")
 
-# The ultralytics host's model class for each task.
+# The ultralytics host's model class for each task, and for the heads that the host trains with one of their own.
 MODELS = {
     "detect": "DetectionModel",
     "segment": "SegmentationModel",
     "pose": "PoseModel",
     "obb": "OBBModel",
     "classify": "ClassificationModel",
+    "semantic": "SemanticSegmentationModel",
+    "depth": "DepthModel",
 }
+HEADS = {
+    "RTDETRDecoder": "RTDETRDetectionModel",
+    "WorldDetect": "WorldModel",
+    "YOLOEDetect": "YOLOEModel",
+    "YOLOESegment": "YOLOESegModel",
+    "YOLOESegment26": "YOLOESegModel",
+}
+
+
+def model_class(d: dict[str, Any], file: str) -> tuple[Any, str]:
+    """Return the class that the ultralytics host itself takes for a model dictionary, and its task.
+
+    Raises:
+        ConfigError: The host knows neither task nor class for the last row.
+    """
+    tasks = importlib.import_module("ultralytics.nn.tasks")
+    head = str(d["head"][-1][2]) if d["head"] else "nothing"
+    task = "detect" if head == "RTDETRDecoder" else tasks.guess_model_task(d)  # the host does not guess that one
+    cls = getattr(tasks, HEADS.get(head) or MODELS.get(task, ""), None)
+    if cls is None:
+        raise ConfigError(f"{file}: its last row, {head}, is no head that the ultralytics host builds a model for")
+    return cls, task
 
 
 def build(
@@ -68,6 +92,7 @@ def build(
     plugins.load_register(d, path.parent, str(cfg))
     d["scale"] = config.split_scale(Path(cfg).stem)[1] or d.get("scale") or ""
     config.validate(d, str(cfg))
+    d = config.settled(d, str(cfg))
     if start != "yaml":
         d, _ = with_start(d, start)  # what has none is in the sentence
     d["yaml_file"] = str(cfg)
@@ -80,14 +105,12 @@ def build(
 def _ultralytics(d: dict[str, Any], nc: int | None, cfg: str) -> Any:
     os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing here asks the network
     try:
-        tasks = importlib.import_module("ultralytics.nn.tasks")
+        importlib.import_module("ultralytics.nn.tasks")
     except ImportError as exc:
         raise HostError(f"the ultralytics package cannot be imported: {exc}. 'pip install ultralytics'") from exc
     d = config.to_ultralytics(d, cfg)
-    task = tasks.guess_model_task(d)
-    if task not in MODELS:
-        raise ConfigError(f"{cfg}: its last row, {d['head'][-1][2]}, is no head that this command knows")
-    model = getattr(tasks, MODELS[task])(d, nc=nc, verbose=False)
+    cls, task = model_class(d, cfg)
+    model = cls(d, nc=nc, verbose=False)
     model.task = task
     return model
 

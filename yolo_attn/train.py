@@ -336,6 +336,11 @@ def _check_model(options: argparse.Namespace, model: Any, args: dict[str, Any]) 
     rows = model.model.model
     if not hasattr(rows[-1], "nc"):
         raise ConfigError(f"{options.cfg}: the last row is {type(rows[-1]).__name__}; a detector's last row is Detect.")
+    if not hasattr(rows[-1], "stride"):
+        raise ConfigError(
+            f"{options.cfg}: ends in {type(rows[-1]).__name__}, which the host does not train as a YOLO detector. "
+            f"From Python: import yolo_attn; from ultralytics import RTDETR; RTDETR({options.cfg!r}).train(data=...)"
+        )
     freeze = args.get("freeze") or 0
     last = len(rows) - 1
     bad = [n for n in (freeze if isinstance(freeze, list) else [freeze]) if isinstance(n, int) and not 0 <= n <= last]

@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Build both, print table and figures."""
     os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing here needs a network
-    from .. import config
+    from .. import config, placement
     from ..parser import install
     from ..tables import grid
 
@@ -30,20 +30,21 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UsageError(f"--{name} must be at least 1, got {getattr(args, name)}")
     path = config.require(args.cfg)
+    print(f"{args.cfg}: {path}", flush=True)  # building takes seconds; this much is known now
     d = config.load_ultralytics(args.cfg, path)
     if args.nc:
         d["nc"] = args.nc
-    import ultralytics.nn.tasks
+    import ultralytics.nn.tasks  # noqa: F401 # what install looks for
 
     install(strict=True)
-    model = _build(ultralytics.nn.tasks, d, verbose=True)
+    model = _build(d, str(args.cfg), verbose=True)
     stride = int(max(model.stride))
     side = -(-args.imgsz // stride) * stride  # the hosts round up as well
     with_attention = _figures(model, side)
-    base = _without_attention(d, str(args.cfg))
+    base = placement.remove(d, all=True)
     rows = [[Path(args.cfg).stem, *with_attention]]
     if base["backbone"] + base["head"] != d["backbone"] + d["head"]:
-        without = _figures(_build(ultralytics.nn.tasks, base, verbose=False), side)
+        without = _figures(_build(base, str(args.cfg), verbose=False), side)
         rows.append(["without attention", *without])
         rows.append(["attention adds", *(_difference(a, b) for a, b in zip(with_attention, without))])
     print(grid(["model", "rows", "parameters", f"GFLOPs at {side}"], rows))
@@ -51,27 +52,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _without_attention(d: dict[str, Any], name: str) -> dict[str, Any]:
-    """The model without the kit's attention and without the YAML's own, as far as that keeps the channels."""
-    from .. import placement, plugins
-
-    base: dict[str, Any] = placement.remove(d)
-    for own in d.get("register") or {}:
-        cls = plugins.from_yaml(own, d, name)
-        binding = plugins.binding_of(cls) if cls is not None else None
-        if binding is not None and not binding.is_block:
-            base = placement.remove(base, own)
-    return base
-
-
-def _build(tasks: Any, d: dict[str, Any], *, verbose: bool) -> Any:
-    """Build with the model class of the head's task, as the host would."""
+def _build(d: dict[str, Any], file: str, *, verbose: bool) -> Any:
+    """Build with the model class that the host itself would take."""
     from copy import deepcopy
 
-    from ..initial import MODELS
+    from ..initial import model_class
 
-    cls = getattr(tasks, MODELS.get(tasks.guess_model_task(d), MODELS["detect"]))
-    return cls(deepcopy(d), verbose=verbose)
+    return model_class(d, file)[0](deepcopy(d), verbose=verbose)
 
 
 def _figures(model: Any, imgsz: int) -> list[str]:

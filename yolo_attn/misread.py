@@ -1,0 +1,52 @@
+"""A detection head that reads a row in between: what is left when a row is inserted by hand and no number shifted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .graph import Graph, Node, is_block
+
+__all__ = ["misread"]
+
+# No published head reads these; each is followed by the block that fuses what it joins.
+_BETWEEN = ("Concat", "WeightedConcat", "Upsample")
+_FURTHEST = 16  # rows; nobody inserts more and shifts none
+
+
+def misread(d: Mapping[str, Any]) -> list[str]:
+    """Return one sentence for each row that the head reads and hardly means, with the row that was probably meant.
+
+    Args:
+        d: A validated model dictionary.
+    """
+    graph = Graph.of(dict(d))
+    head = graph.output
+    if not head.listed:
+        return []
+    nodes, strides = graph.nodes, graph.strides()
+    feeds = [nodes.index(e.target) for e in head.edges if e.target is not None]
+    wrong = [i for i in feeds if nodes[i].module.rpartition(".")[2] in _BETWEEN]
+    shift = _shift(feeds, nodes, strides) if wrong else 0
+    found = []
+    for i in wrong:
+        meant = i + shift if shift else _next(i, nodes, strides)
+        hint = f"; row {meant} ({nodes[meant].module}) was probably meant" if meant else ""
+        found.append(f"{head.module} reads row {i} ({nodes[i].module}){hint}")
+    return found
+
+
+def _shift(feeds: list[int], nodes: list[Node], strides: dict[Node, float]) -> int:
+    """By how many rows all the numbers are too small, so that they are blocks at one stride each; 0 if by none."""
+    for shift in range(1, _FURTHEST):
+        meant = [nodes[i + shift] for i in feeds if i + shift < len(nodes) - 1]
+        levels = {strides[n] for n in meant}
+        if len(meant) == len(feeds) == len(levels) and all(map(is_block, meant)):
+            return shift
+    return 0
+
+
+def _next(i: int, nodes: list[Node], strides: dict[Node, float]) -> int | None:
+    """The next block at the same stride."""
+    rows = range(i + 1, len(nodes) - 1)
+    return next((j for j in rows if is_block(nodes[j]) and strides[nodes[j]] == strides[nodes[i]]), None)
