@@ -348,6 +348,19 @@ def test_files_that_are_no_detector(files: dict[str, Path], tmp_path: Path) -> N
     assert "no runtime" in message(files["static"], "tflite")
 
 
+def test_quiet_leaves_the_line_of_each_picture_out(files: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    from yolo_attn.cli import main
+
+    argv = ["detect", str(files["static"]), "--source", str(files["pictures"]), "--no-save"]
+    assert main(argv) == 0
+    told = capsys.readouterr().out.splitlines()
+    count = len(list(files["pictures"].glob("*.png")))
+    assert len(told) == count + 1 and str(files["pictures"] / "0.png") in told[0]
+    assert main([*argv, "--quiet"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert f"boxes in {count} pictures" in line
+
+
 def test_nms_inside(files: dict[str, Path], tmp_path: Path, cli: Any) -> None:
     path = tmp_path / "nms.onnx"
     export(files["static"].with_name("best.pt"), imgsz=64, nms=True, output=path, log=lambda line: None)

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from . import config, data, dataset, host_imports, runs
+from .closing import found_nothing
 from .errors import CheckpointError, ConfigError, FileError, HostError, UsageError, did_you_mean
 from .files import expand, read_source, scratch, write_text
 from .log import announce
@@ -105,6 +106,8 @@ def _trained(options: argparse.Namespace, host: Path, argv: list[str], folder: P
             raise HostError(f"the export to {wanted} failed; what is printed above says why. {best} is intact")
         lines.append(f"export      {target}")
     print("\n" + "\n".join(lines))
+    if found_nothing(folder / "results.csv"):
+        print("\n" + found_nothing(folder / "results.csv"))
     return 0
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 from . import config, data, dataset, runs
+from .closing import command, found_nothing, next_steps
 from .errors import CheckpointError, ConfigError, DataError, UsageError, YoloAttnError, did_you_mean, first_line
 from .files import REFUSED, expand, scratch
 from .host_paths import keep_apostrophes
@@ -237,7 +237,8 @@ def _after_training(
 
         result = write(best, format=options.export or "onnx", imgsz=trained["imgsz"])
         lines.append(f"export      {result.path}")
-    print("\n" + "\n".join(lines) + "\n\n" + next_steps(options, best))
+    told = filter(None, ["\n" + "\n".join(lines), found_nothing(folder / "results.csv"), next_steps(options, best)])
+    print("\n\n".join(told))
     return 0
 
 
@@ -245,29 +246,8 @@ def _how_to_go_on(last: Any) -> str:
     if last is None or not Path(last).is_file():
         return "The first epoch had not ended: there is nothing to resume"
     if not runs.state_of(Path(last)).resumable:
-        return f"All epochs had ended: {Path(last).parent} has the weights. To go on: {_command('--resume', str(last))}"
-    return f"To go on: {_command('--resume', str(last))}"
-
-
-def next_steps(options: argparse.Namespace, best: Path) -> str:
-    """Return the three commands that a user wants next."""
-    other = "yolov5s_eca.yaml" if "se" in Path(options.cfg).stem else "yolov5s_se.yaml"
-    start = f" --weights {options.weights}" if options.weights else ""
-    own = f" --data {options.data}" if options.data else ""
-    coco = f"yolov5{config.split_scale(Path(options.cfg).stem)[1] or 's'}u.pt"
-    rows = [
-        ("your own data", _command("--cfg", options.cfg, "--data", "my.yaml") + (start or f" --weights {coco}")),
-        ("other attention", _command("--cfg", other) + own + start),
-        ("predict", f"yolo-attn yolo predict model={shlex.quote(str(best))} source=my_image.jpg"),
-    ]
-    width = max(len(r[0]) for r in rows) + 2
-    return "next:\n" + "\n".join(f"  {name:<{width}}{line}" for name, line in rows)
-
-
-def _command(*words: str) -> str:
-    started = Path(sys.argv[0]).name if sys.argv else ""
-    front = "python train_detect.py" if started == "train_detect.py" else "yolo-attn train"
-    return " ".join([front, *map(shlex.quote, words)])
+        return f"All epochs had ended: {Path(last).parent} has the weights. To go on: {command('--resume', str(last))}"
+    return f"To go on: {command('--resume', str(last))}"
 
 
 def _offline(needs_network: bool) -> None:

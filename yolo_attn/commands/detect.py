@@ -7,9 +7,13 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import DataError, UsageError
 from ..runtime.boxes import CONF, IOU, MAX_DET
+
+if TYPE_CHECKING:
+    from ..runtime.source import Frame
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -38,11 +42,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", help="a new or empty folder for results (default: runs/detect/MODEL)")
     parser.add_argument("--no-save", action="store_true", help="write no annotated pictures")
     parser.add_argument("--save-txt", action="store_true", help="write labels/NAME.txt")
+    parser.add_argument("--quiet", action="store_true", help="no line for each picture, only what was found in all")
     parser.add_argument("--save-json", action="store_true", help="write detections.json")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Detect, print a line a picture, write what was asked for."""
+    """Detect, print a line for each picture, write what was asked for."""
     from ..runtime.output import Writer, free_folder
     from ..runtime.predict import Clock, predict
     from ..runtime.session import Detector
@@ -89,12 +94,10 @@ def run(args: argparse.Namespace) -> int:
             for path in source.skipped[told:]:
                 print(f"{path}: cannot be read, skipped", file=sys.stderr)
             told = len(source.skipped)
-            frames = f"/{frame.frames}" if frame.frames else ""
-            spot = f"{frame.path}" if frame.index is None else f"{frame.path} frame {frame.index + 1}{frames}"
-            h, w = frame.image.shape[:2]
-            total = sum(v[-1] for v in clock.seconds.values() if v)
-            of = f"/{len(source.files)}" if frame.index is None else ""
-            print(f"{pictures}{of} {spot} {w}x{h}: {_counted(found, detector.names)} ({total * 1e3:.0f} ms)")
+            if not args.quiet:
+                of = f"/{len(source.files)}" if frame.index is None else ""
+                spent = sum(v[-1] for v in clock.seconds.values() if v)
+                print(f"{pictures}{of} {_described(frame)}: {_counted(found, detector.names)} ({spent * 1e3:.0f} ms)")
             began = time.perf_counter()
     for path in source.skipped[told:]:
         print(f"{path}: cannot be read, skipped", file=sys.stderr)
@@ -107,6 +110,14 @@ def run(args: argparse.Namespace) -> int:
     if not args.no_save or args.save_txt or args.save_json:
         print(f"results: {folder}")
     return 0
+
+
+def _described(frame: Frame) -> str:
+    """Path, frame number and size of a picture."""
+    frames = f"/{frame.frames}" if frame.frames else ""
+    number = "" if frame.index is None else f" frame {frame.index + 1}{frames}"
+    h, w = frame.image.shape[:2]
+    return f"{frame.path}{number} {w}x{h}"
 
 
 def _counted(found: object, names: dict[int, str]) -> str:

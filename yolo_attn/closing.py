@@ -1,0 +1,83 @@
+"""What a training says when it is over: whether it found anything, and the commands that come next."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import shlex
+import sys
+from pathlib import Path
+
+from . import config
+
+__all__ = ["command", "found_nothing", "next_steps"]
+
+
+def command(*words: str) -> str:
+    """The command line of a training, as the user started this one."""
+    started = Path(sys.argv[0]).name if sys.argv else ""
+    front = "python train_detect.py" if started == "train_detect.py" else "yolo-attn train"
+    return " ".join([front, *map(shlex.quote, words)])
+
+
+def next_steps(options: argparse.Namespace, best: Path) -> str:
+    """Return the three commands that a user wants next, with the size and placement of this run."""
+    family, letter = config.split_scale(Path(options.cfg).stem)
+    weights = options.weights or _published(family, letter)
+    from_weights = ["--weights", weights] if weights else []
+    other = ["--cfg", _other_attention(family, letter), *(["--data", options.data] if options.data else [])]
+    rows = [
+        ("your own data", command("--cfg", options.cfg, "--data", "my.yaml", *from_weights)),
+        ("other attention", command(*other, *(["--weights", options.weights] if options.weights else []))),
+        ("predict", f"yolo-attn yolo predict model={shlex.quote(str(best))} source=my_image.jpg"),
+    ]
+    width = max(len(r[0]) for r in rows) + 2
+    return "next:\n" + "\n".join(f"  {name:<{width}}{line}" for name, line in rows)
+
+
+def found_nothing(log: Path) -> str:
+    """Return one line if every precision, recall and mAP that validation wrote is 0, else nothing.
+
+    Args:
+        log: `results.csv` of either host.
+    """
+    try:
+        with log.open(encoding="utf-8", newline="") as file:
+            epochs = [{k.strip(): v.strip() for k, v in row.items() if k and v} for row in csv.DictReader(file)]
+    except OSError:
+        return ""
+    figures = [value for epoch in epochs for name, value in epoch.items() if name.startswith("metrics/")]
+    if not figures or any(float(value) for value in figures):
+        return ""
+    many = f"all {len(epochs)} epochs" if len(epochs) > 1 else "the one epoch"
+    return (
+        f"Nothing was found: precision, recall and mAP are 0 after {many}. "
+        f"Train longer, start from --weights, or compare the labels with the pictures in {log.parent}."
+    )
+
+
+def _other_attention(family: str, letter: str) -> str:
+    """The kit's YAML of this size and placement with ECA for SE, or SE for anything else; the nearest that there is."""
+    base, _, rest = family.partition("_")
+    module, bar, place = rest.partition("_")
+    block = module[:-3] if module.endswith("eca") else module[:-2] if module.endswith("se") else ""
+    wanted = "eca" if module.endswith("se") else "se"
+    known = [Path(n).stem for n in config.list_configs()]
+    for name in (f"{base}_{block}{wanted}{bar}{place}", f"{base}_{wanted}{bar}{place}", f"{base}_{wanted}", f"{base}_se"):
+        if name in known and name != family:
+            return f"{_sized(name, letter)}.yaml"
+    return f"yolov5{letter or 's'}_{wanted}.yaml"
+
+
+def _sized(stem: str, letter: str) -> str:
+    """`yolov5-p6_se` and s make `yolov5s6_se`."""
+    base, bar, rest = stem.partition("_")
+    return f"{base.replace('-p6', '')}{letter}{'6' if base.endswith('-p6') else ''}{bar}{rest}"
+
+
+def _published(family: str, letter: str) -> str:
+    """The published weights of a model's family and size, or nothing where there are none by that name."""
+    base = family.partition("_")[0]
+    if base in ("yolov5", "yolov5-p6"):
+        return f"{_sized(base, letter or 'n')}u.pt"
+    return f"{base}{letter or 'n'}.pt" if base in ("yolov8", "yolo11", "yolo12", "yolo26") else ""
