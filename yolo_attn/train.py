@@ -219,7 +219,7 @@ def _run(options: argparse.Namespace, model: Any, args: dict[str, Any]) -> int:
     try:
         return _after_training(options, folder, best, last, trained, export)
     except KeyboardInterrupt as exc:
-        print(f"\nstopped. All epochs had ended. To go on: {_command('--resume', str(last))}", file=sys.stderr)
+        print(f"\nstopped. All epochs had ended. To go on: {command('--resume', str(last))}", file=sys.stderr)
         return exit_code(exc)
 
 
