@@ -21,14 +21,17 @@ if not (_root / "patches").is_dir():
 _EXPORTS = {
     "Trainer": "trainer",
     "YoloAttnError": "errors",
+    "attach": "attaching",
+    "detach": "attaching",
     "export_model": "export:export",
     "get_module": "registry",
     "insert": "placement",
     "install": "parser",
     "installed": "parser",
     "list_modules": "registry",
-    "load": "bundle",
+    "load": "loading",
     "load_plugin": "plugins:load_file",
+    "plan": "schedule_data",
     "register": "registry",
     "remove": "placement",
     "set_start": "placement",
@@ -41,6 +44,8 @@ __all__ = [
     "Trainer",
     "YoloAttnError",
     "__version__",
+    "attach",
+    "detach",
     "export_model",
     "get_module",
     "insert",
@@ -49,6 +54,7 @@ __all__ = [
     "list_modules",
     "load",
     "load_plugin",
+    "plan",
     "register",
     "remove",
     "set_start",
@@ -58,13 +64,16 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from .bundle import load
+    from .attaching import attach, detach
     from .errors import YoloAttnError
     from .export import export as export_model
+    from .loading import load
     from .parser import install, installed, uninstall
     from .placement import insert, remove, set_start
     from .plugins import load_file as load_plugin
     from .registry import get_module, list_modules, register, unregister
+    from .schedule_data import plan
+    from .trainer import Trainer
     from .weights import transfer
 
 
@@ -79,7 +88,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, *(n for n in globals() if n.startswith("__") and n.endswith("__"))})
 
 
 if os.environ.get("YOLO_ATTN_HOOK", "1") != "0":

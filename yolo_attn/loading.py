@@ -13,9 +13,10 @@ from typing import Any
 
 from .errors import CheckpointError, ConfigError, YoloAttnError, first_line
 from .host_paths import keep_apostrophes
+from .log import announce
 from .source import Source, quiet_host, widen_classes
 
-__all__ = ["open_source"]
+__all__ = ["load", "open_source"]
 
 # A random network that keeps its variance from layer to layer is at the edge of chaos: at 640 pixels it amplifies
 # rounding in the seventh digit to the fourth. A little more assumed variance takes it off that edge.
@@ -36,7 +37,7 @@ def open_source(path: str | os.PathLike[str], cfg: str | os.PathLike[str] | None
     file = Path(os.path.expanduser(str(path)))
     if cfg is not None:
         return _yaml_with_weights(cfg, file)
-    if file.suffix.lower() in (".yaml", ".yml") or (file.suffix == "" and not file.exists()):
+    if _is_yaml(file):
         return _yaml(path)
     _check_file(file)
     if file.suffix.lower() == ".bundle":
@@ -44,6 +45,32 @@ def open_source(path: str | os.PathLike[str], cfg: str | os.PathLike[str] | None
 
         return _of_ultralytics(file, load(file))
     return _checkpoint(file)
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Open whatever the kit can open.
+
+    Args:
+        path: A checkpoint (``.pt``) of ultralytics or classic YOLOv5, a bundle, or a model's name or YAML. A bare name
+            (``yolov8n``) is the checkpoint of that name where it is here, else the YAML, with fresh weights.
+
+    Returns:
+        An ``ultralytics.YOLO``, ready to predict, validate, export or train on; for a checkpoint of classic YOLOv5,
+        whose host must be importable, the network in eval mode.
+
+    Raises:
+        CheckpointError: Not there, damaged, changed, or something else than a detector.
+        ConfigError: The YAML is wrong, or there is none of that name.
+    """
+    file = Path(os.path.expanduser(str(path)))
+    if not file.suffix and not file.exists() and file.with_suffix(".pt").is_file():
+        file = file.with_suffix(".pt")
+    elif _is_yaml(file):
+        if not file.suffix:
+            announce("%s: fresh weights; no %s.pt is here", path, path)
+        return _build(path)
+    source = open_source(file)
+    return source.model if source.handle is None else source.handle
 
 
 def _check_file(file: Path) -> None:
@@ -128,7 +155,12 @@ def _of_ultralytics(file: Path, handle: Any) -> Source:
     return Source(file, "ultralytics", model, str(handle.task), (int(pair[0]), int(pair[-1])), handle)
 
 
-def _yaml(path: str | os.PathLike[str]) -> Source:
+def _is_yaml(file: Path) -> bool:
+    return file.suffix.lower() in (".yaml", ".yml") or (file.suffix == "" and not file.exists())
+
+
+def _build(path: str | os.PathLike[str]) -> Any:
+    """The host's handle around the network of a model YAML, with fresh weights."""
     from ultralytics import YOLO
 
     from . import config
@@ -136,10 +168,15 @@ def _yaml(path: str | os.PathLike[str]) -> Source:
     config.require(path)
     try:
         with quiet_host():
-            handle = YOLO(str(path) if str(path).endswith((".yaml", ".yml")) else f"{path}.yaml")
+            return YOLO(str(path) if str(path).endswith((".yaml", ".yml")) else f"{path}.yaml")
     except NotImplementedError as exc:  # the host cannot tell the task from the last row
         raise ConfigError(f"{path}: is no model that the ultralytics host's YOLO class builds: {exc}") from exc
-    source = _of_ultralytics(Path(str(path)), handle)
+    except OSError as exc:  # a row of torchvision's fetches its weights
+        raise ConfigError(f"{path}: cannot be built: {type(exc).__name__}: {first_line(exc)}") from exc
+
+
+def _yaml(path: str | os.PathLike[str]) -> Source:
+    source = _of_ultralytics(Path(str(path)), _build(path))
     _settle(source.model)
     source.notes.append("fresh weights: the file is good for timing and for tests, it detects nothing")
     return source

@@ -411,28 +411,32 @@ def _align_attention(there: list[_Row], here: list[_Row], partner: dict[int, _Ro
     found: dict[int, _Row] = {}
     taken = {s.index for s in partner.values()}
     typed = all(r.family for r in there)
-    for t in (r for r in here if r.attention_row):
-        for s in there:
-            if s.index in taken:
-                continue
-            if typed:
-                if not s.attention_row or s.attention[""] != t.attention[""]:
-                    continue
-                origin = partner.get(_origin(t, at_here))
-                if origin is None or origin.index != _origin(s, at_there):
-                    continue
-            else:
-                if not s.shapes or s.shapes != t.shapes:
-                    continue
-                before = max((i for i in partner if i < t.index), default=None)
-                after = min((i for i in partner if i > t.index), default=None)
-                if before is not None and s.index < partner[before].index:
-                    continue
-                if after is not None and s.index > partner[after].index:
-                    continue
-            found[t.index] = s
-            taken.add(s.index)
-            break
+
+    def fits(s: _Row, t: _Row) -> bool:
+        if typed:
+            origin = partner.get(_origin(t, at_here))
+            return (
+                s.attention_row
+                and s.attention[""] == t.attention[""]
+                and origin is not None
+                and origin.index == _origin(s, at_there)
+            )
+        before = max((i for i in partner if i < t.index), default=None)
+        after = min((i for i in partner if i > t.index), default=None)
+        return (
+            bool(s.shapes)
+            and (before is None or s.index >= partner[before].index)
+            and (after is None or s.index <= partner[after].index)
+        )
+
+    # Of two rows of one kind at one place the one of the same shapes is meant; by types alone only where none is.
+    for same in (True, False) if typed else (True,):
+        for t in (r for r in here if r.attention_row and r.index not in found):
+            for s in there:
+                if s.index not in taken and (s.shapes == t.shapes or not same) and fits(s, t):
+                    found[t.index] = s
+                    taken.add(s.index)
+                    break
     return found
 
 
