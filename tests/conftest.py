@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Callable
 
@@ -66,6 +69,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def slow_but(names: Iterable[str], *kept: str) -> list[Any]:
+    """Parameters of a test that takes seconds each: all of them slow but a few that stand for their kinds."""
+    names = list(names)
+    assert set(kept) <= set(names), f"no such case: {sorted(set(kept) - set(names))}"
+    return [n if n in kept else pytest.param(n, marks=pytest.mark.slow) for n in names]
+
+
 class Run:
     """What a process printed and how it ended."""
 
@@ -119,3 +129,43 @@ def cli(tmp_path: Path) -> Callable[..., Run]:
         return run_python("-m", "yolo_attn", *argv, cwd=cwd or tmp_path, env=env)
 
     return run
+
+
+# Behind a piece of code whose functions `case_...` are tests: runs each, and hands over what came of it.
+_TELL = """
+import json as _json, traceback as _traceback
+_told = {}
+for _name, _case in [(n, f) for n, f in globals().items() if n.startswith("case_")]:
+    try:
+        _case()
+        _told[_name] = ""
+    except BaseException:
+        _told[_name] = _traceback.format_exc()
+print("CASES" + _json.dumps(_told))
+"""
+
+
+class Cases:
+    """Several tests in one process, where a host is dear to import and one test does not disturb the next.
+
+    Args:
+        code: Python text; each function `case_NAME` in it is a test, run in the order of the text.
+    """
+
+    def __init__(self, code: str) -> None:
+        self.code = textwrap.dedent(code) + _TELL
+        self.names = re.findall(r"^def case_(\w+)", textwrap.dedent(code), re.MULTILINE)
+        self._told: dict[Any, dict[str, str]] = {}
+
+    def check(self, name: str, run: Callable[[str], Run], key: Any = None) -> None:
+        """Fail with a case's traceback if it failed; the process runs once for each key.
+
+        Args:
+            name: One of `names`.
+            run: Runs the code.
+            key: What the outcome depends on, such as the host.
+        """
+        if key not in self._told:
+            self._told[key] = json.loads(run(self.code).ok().rpartition("CASES")[2])
+        trouble = self._told[key][f"case_{name}"]
+        assert not trouble, trouble

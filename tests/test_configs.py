@@ -26,7 +26,10 @@ def cases() -> list[Any]:
     found = []
     for name in NAMES:
         scales = config.read(config.configs_folder() / name).get("scales") or {"": None}
-        found += [pytest.param(name, str(s), id=f"{name}-{s}" if s else name) for s in scales]
+        for s in scales:
+            # The smallest runs for real below and the largest here; what lies between differs in numbers alone.
+            marks = [] if s == list(scales)[-1] else [pytest.mark.slow]
+            found.append(pytest.param(name, str(s), id=f"{name}-{s}" if s else name, marks=marks))
     return found
 
 

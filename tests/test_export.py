@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import io
 import json
 import os
@@ -19,6 +20,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from conftest import slow_but
 from torch import nn
 
 import yolo_attn
@@ -380,6 +382,7 @@ ATTENTION = [
 ]
 
 
+@functools.cache
 def graph_of(name: str, dynamic: bool) -> tuple[onnx.ModelProto, float]:
     """Export one module alone; return its graph and the largest difference from PyTorch, at another shape if dynamic."""
     torch.manual_seed(0)
@@ -446,7 +449,7 @@ def test_reasons_are_given_for_modules_that_need_them() -> None:
 # --- every shipped YAML ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SCALED)
+@pytest.mark.parametrize("name", slow_but(SCALED, "yolov5_se", "yolov5-p6_eca_neck", "yolov5_c3cbam", "yolo11_se"))
 def test_a_shipped_config_exports_dynamic(name: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
     result = export(

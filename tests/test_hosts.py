@@ -12,7 +12,7 @@ from pathlib import Path
 import prepare_hosts
 import pytest
 from classic_host import Classic, classic, installed
-from conftest import ROOT, run_python
+from conftest import ROOT, Cases, Run, run_python
 from test_classic import TUTORIAL
 
 __all__ = ["classic"]
@@ -60,7 +60,7 @@ print("ORDERS", count)
 """
 
 
-REST = """
+ONE = Cases("""
 import functools, inspect, sys, threading, torch
 import yolo_attn
 yolo_attn.uninstall()
@@ -68,52 +68,66 @@ yolo_attn.uninstall()
 from {module} import parse_model as by_name
 code, init = yolo.parse_model.__code__, yolo.Model.__init__.__code__
 check, signature = general.check_file.__code__, inspect.signature(yolo.Model)
-yolo_attn.install(); yolo_attn.install()
-assert yolo.parse_model is by_name and by_name.__code__ is not code
-assert inspect.signature(yolo.Model) == signature
-yolo.Model("yolov5n_se.yaml")
+yolo_attn.install()
 
-# A foreign wrapper over the parser survives, below and above.
-calls = []
-@functools.wraps(by_name)
-def foreign(*args, **kwargs):
-    calls.append(1)
-    return by_name(*args, **kwargs)
-yolo.parse_model = foreign
-yolo_attn.uninstall(); yolo_attn.install()
-yolo.Model("yolov5n_se.yaml")
-assert calls == [1] and yolo.parse_model is foreign
-yolo.parse_model = by_name
-
-# Threads that build while others install.
-wrong = []
-def work():
-    try:
-        for _ in range(2):
-            yolo_attn.install()
-            yolo.Model("yolov5n_se.yaml")
-    except BaseException as exc:
-        wrong.append(exc)
-threads = [threading.Thread(target=work) for _ in range(4)]
-[t.start() for t in threads]; [t.join() for t in threads]
-assert not wrong, wrong
-
-# Two hosts, one YAML, in one process.
-from ultralytics.nn import tasks
-assert {{"ultralytics", *yolo_attn.installed()}} == set(yolo_attn.installed()) and len(yolo_attn.installed()) == 2
-tasks.DetectionModel("yolov5n_se.yaml", verbose=False)
-yolo.Model("yolov5n_se.yaml")
-both = tasks.parse_model.__code__
-
-yolo_attn.uninstall(); yolo_attn.uninstall()
-assert by_name.__code__ is code and yolo.Model.__init__.__code__ is init and general.check_file.__code__ is check
-assert tasks.parse_model.__code__ is not both and yolo_attn.installed() == []
-assert not [n for m in list(sys.modules.values()) for n in vars(m) if n == "_yolo_attn_seams"]
-try:
+def case_a_parser_imported_by_name_is_hooked():
+    assert yolo.parse_model is by_name and by_name.__code__ is not code
     yolo.Model("yolov5n_se.yaml")
-except FileNotFoundError:
-    print("GIVEN BACK")
-"""
+
+def case_installing_twice_is_installing_once():
+    hooked = by_name.__code__
+    yolo_attn.install()
+    assert by_name.__code__ is hooked
+
+def case_signatures_stay():
+    assert inspect.signature(yolo.Model) == signature
+
+def case_a_foreign_wrapper_over_the_parser_survives():
+    calls = []
+    @functools.wraps(by_name)
+    def foreign(*args, **kwargs):
+        calls.append(1)
+        return by_name(*args, **kwargs)
+    yolo.parse_model = foreign
+    try:
+        yolo_attn.uninstall(); yolo_attn.install()
+        yolo.Model("yolov5n_se.yaml")
+        assert calls == [1] and yolo.parse_model is foreign
+    finally:
+        yolo.parse_model = by_name
+
+def case_threads_that_build_while_others_install():
+    wrong = []
+    def work():
+        try:
+            for _ in range(2):
+                yolo_attn.install()
+                yolo.Model("yolov5n_se.yaml")
+        except BaseException as exc:
+            wrong.append(exc)
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    [t.start() for t in threads]; [t.join() for t in threads]
+    assert not wrong, wrong
+
+def case_two_hosts_build_one_yaml():
+    from ultralytics.nn import tasks
+    assert "ultralytics" in yolo_attn.installed() and len(yolo_attn.installed()) == 2
+    tasks.DetectionModel("yolov5n_se.yaml", verbose=False)
+    yolo.Model("yolov5n_se.yaml")
+
+def case_both_hosts_are_given_back():
+    from ultralytics.nn import tasks
+    both = tasks.parse_model.__code__
+    yolo_attn.uninstall(); yolo_attn.uninstall()
+    assert by_name.__code__ is code and yolo.Model.__init__.__code__ is init and general.check_file.__code__ is check
+    assert tasks.parse_model.__code__ is not both and yolo_attn.installed() == []
+    assert not [n for m in list(sys.modules.values()) for n in vars(m) if n == "_yolo_attn_seams"]
+    try:
+        yolo.Model("yolov5n_se.yaml")
+    except FileNotFoundError:
+        return
+    raise AssertionError("it still builds")
+""")
 
 
 def test_orders(classic: Classic, tmp_path: Path) -> None:
@@ -123,9 +137,12 @@ def test_orders(classic: Classic, tmp_path: Path) -> None:
     assert int(out.rpartition("ORDERS")[2]) == 24
 
 
-def test_one_process(classic: Classic, tmp_path: Path) -> None:
-    code = REST.replace("{module}", f"{classic.prefix}models.yolo").replace("{{", "{").replace("}}", "}")
-    assert "GIVEN BACK" in classic.python(code, cwd=tmp_path).ok()
+@pytest.mark.parametrize("what", ONE.names)
+def test_two_hosts_in_one_process(what: str, classic: Classic, tmp_path: Path) -> None:
+    def run(code: str) -> Run:
+        return classic.python(code.replace("{module}", f"{classic.prefix}models.yolo"), cwd=tmp_path)
+
+    ONE.check(what, run, classic.name)
 
 
 @pytest.mark.parametrize("text", ["class Model: pass\n", "def parse_model(d, ch): return d\nModel = Detect = object\n"])
