@@ -10,7 +10,7 @@ from pathlib import Path
 
 from . import config
 
-__all__ = ["command", "found_nothing", "next_steps"]
+__all__ = ["command", "found_nothing", "next_steps", "published"]
 
 
 def command(*words: str) -> str:
@@ -23,7 +23,7 @@ def command(*words: str) -> str:
 def next_steps(options: argparse.Namespace, best: Path) -> str:
     """Return the three commands that a user wants next, with the size and placement of this run."""
     family, letter = config.split_scale(Path(options.cfg).stem)
-    weights = options.weights or _published(family, letter)
+    weights = options.weights or published(family, letter)
     from_weights = ["--weights", weights] if weights else []
     other = ["--cfg", _other_attention(family, letter), *(["--data", options.data] if options.data else [])]
     rows = [
@@ -75,9 +75,16 @@ def _sized(stem: str, letter: str) -> str:
     return f"{base.replace('-p6', '')}{letter}{'6' if base.endswith('-p6') else ''}{bar}{rest}"
 
 
-def _published(family: str, letter: str) -> str:
-    """The published weights of a model's family and size, or nothing where there are none by that name."""
-    base = family.partition("_")[0]
+def published(family: str, letter: str) -> str:
+    """Return the published weights of a model's family and size, or nothing where there are none by that name.
+
+    Args:
+        family: The model's name without scale letter, such as ``yolov5_se``.
+        letter: The scale letter; empty means n.
+    """
+    base, _, rest = family.partition("_")
+    if "resnet" in rest:  # another backbone
+        return ""
     if base in ("yolov5", "yolov5-p6"):
         return f"{_sized(base, letter or 'n')}u.pt"
     return f"{base}{letter or 'n'}.pt" if base in ("yolov8", "yolo11", "yolo12", "yolo26") else ""

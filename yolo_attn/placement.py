@@ -100,7 +100,9 @@ def insert(
             if inside:
                 source = node.edges[0].target
                 block, arrives = _attend_inside(node, module, options, name), channels[source] if source else 3
-                check_options(block, node.args, given, arrives, scale, row)
+                if what.cls is not None:  # the class, as the hook puts it in place of a name under `register:`
+                    held = [*node.args[:-1], {**node.args[-1], "module": what.cls}]
+                    check_options(block, held, given, arrives, scale, row)
             elif (module, channels[node]) not in tried:
                 tried.add((module, channels[node]))
                 check_options(what, options, given, channels[node], scale, row)

@@ -12,11 +12,10 @@ is remembered until it is trained, and refused where the host would predict, val
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from typing import Any, Callable
 from weakref import WeakKeyDictionary
 
-from . import checkpoint, weights
+from . import checkpoint, untrained, weights
 from .errors import CheckpointError
 from .log import LOGGER, announce
 
@@ -40,14 +39,14 @@ def load(original: Callable[..., Any], self: Any, given: Any, *rest: Any, **more
     after = _align(source, self)  # the host may have rebuilt the class layers to the source's width
     if after is not None:
         after.source = str(getattr(source, "pt_path", None) or "the checkpoint")
-        gaps = _gaps(after, getattr(self, "yaml", None) or {})
+        gaps = _gaps(after, self)
         if gaps:
             _unfilled[self] = len(gaps), gaps[0], after.source
         if more.get("verbose", rest[0] if rest else True):
             _tell(after)
             if gaps:
                 announce(
-                    "new attention begins as its paper says and weakens the pretrained features; "
+                    "new attention does not begin as the identity and changes the pretrained features; "
                     "{start: identity} in its rows, or 'yolo-attn transfer', lets the detector begin as it was"
                 )
     weights.take_names(self, checkpoint.of(source).names, report)
@@ -93,11 +92,13 @@ def trained(model: Any) -> None:
     _unfilled.pop(model, None)
 
 
-def _gaps(report: weights.Report, d: Mapping[str, Any]) -> list[str]:
-    """Tensors of attention that nothing came for, in rows that do not begin as the identity."""
-    rows = [*(d.get("backbone") or ()), *(d.get("head") or ())]
+def _gaps(report: weights.Report, model: Any) -> list[str]:
+    """Tensors of attention that nothing came for, where it does not begin as the identity."""
     missing = [*report.new_attention, *(k for k, _, _ in report.mismatch if k in report.attention)]
-    return [k for k in missing if "identity" not in str(rows[int(k.split(".")[1])][3])] if rows else missing
+    if not missing:
+        return []
+    paths = tuple(f"{path}." for path in untrained.changing(model))
+    return [k for k in missing if k.startswith(paths)] if paths else []
 
 
 class Renamed:

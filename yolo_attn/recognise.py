@@ -166,6 +166,13 @@ def attention_in(module: Any) -> dict[str, str]:
     return found
 
 
-def attention_used(model: Any) -> dict[str, int]:
-    """Return how often each attention module occurs in a model, by its name, sorted."""
-    return dict(sorted(Counter(attention_in(model).values()).items()))
+def attention_used(model: Any, *, joins: bool = True) -> dict[str, int]:
+    """Return how often each attention module occurs in a model, by its name, sorted.
+
+    Args:
+        model: The model.
+        joins: Whether weighted joins of several rows count.
+    """
+    found = attention_in(model).values()
+    kinds = {n: entry.kind for n in set(found) if (entry := registry.find(n)) is not None}
+    return dict(sorted(Counter(n for n in found if joins or kinds.get(n) != "fusion").items()))

@@ -155,7 +155,8 @@ class Pace:
             self._frozen = frozen
             last = self.schedule.freeze_base
             if frozen:
-                announce("epochs %d to %d train attention and head", epoch + 1, last)
+                what = "attention and head" if self._new else "the head alone: the model has no attention"
+                announce("epochs %d to %d train %s", epoch + 1, last, what)
             else:
                 announce("from epoch %d on all layers train", epoch + 1)
         if frozen:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import config, data, dataset, runs
-from .closing import command, found_nothing, next_steps
+from .closing import command, found_nothing, next_steps, published
 from .errors import CheckpointError, ConfigError, DataError, UsageError, YoloAttnError, did_you_mean, first_line
 from .files import REFUSED, expand, scratch
 from .host_paths import keep_apostrophes
@@ -87,7 +87,9 @@ def _train(options: argparse.Namespace) -> int:
 
     if weights is None:
         if not options.embedded:
-            announce("no --weights: training from scratch. --weights yolov5su.pt would start from COCO.")
+            coco = published(*config.split_scale(Path(options.cfg).stem))
+            hint = f". --weights {coco} would start from COCO" if coco else ""
+            announce("no --weights: training from scratch%s.", hint)
         name = options.cfg if config.locate(options.cfg) else str(path)
         return _run(options, host.YOLO(name, task="detect"), args)
     with scratch() as folder:

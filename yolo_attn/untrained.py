@@ -21,7 +21,7 @@ from .placement import remove
 from .recognise import attention_in
 from .weights import Report
 
-__all__ = ["sentence"]
+__all__ = ["changing", "sentence"]
 
 # Of the outputs' scale: what fp32 loses on the way through a network whose gates are 1, and far below any gate that
 # is not.
@@ -62,6 +62,19 @@ def sentence(source: Any, target: Any, report: Report) -> str:
     if unknown:
         return f"attention begins as the identity: until it is trained the detector is the source's, {unknown}"
     return "attention begins as the identity: the detector is the source's until it is trained"
+
+
+def changing(target: Any) -> list[str]:
+    """Return the paths of the attention that changes what it is given, as a detector stands now.
+
+    Where the detector does not run on a small picture, that is all of its attention.
+    """
+    model = deepcopy(checkpoint.detector(target)).float().eval().cpu()
+    try:
+        gated, _ = _run(model)
+    except Exception:  # a model that does not run at this size, or at all, is the host's to tell
+        gated = {}
+    return [path for path in attention_in(model) if not gated.get(path)]
 
 
 def _reasons(report: Report) -> list[str]:

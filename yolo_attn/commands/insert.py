@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -132,9 +133,11 @@ def _summary(before: str, after: str) -> str:
         return [*d["backbone"], *d["head"]]
 
     old, new = rows(before), rows(after)
-    if len(new) < len(old):
-        return f"{len(old) - len(new)} rows fewer, {len(new)} rows"
-    inside = sum(a[2] != b[2] for a, b in zip(old, new)) if len(old) == len(new) else 0
-    if inside:
-        return f"{inside} blocks changed, {len(new)} rows"
-    return f"{len(new) - len(old)} rows more, {len(new)} rows" if len(new) > len(old) else "nothing changed"
+    # Attention inside leaves a row where it was, under another name: what is there as often, no more, no less.
+    blocks = sum((Counter(r[2] for r in new) - Counter(r[2] for r in old)).values()) - max(len(new) - len(old), 0)
+    words = []
+    if len(new) != len(old):
+        words.append(f"{abs(len(new) - len(old))} rows {'more' if len(new) > len(old) else 'fewer'}")
+    if blocks:
+        words.append(f"{blocks} blocks changed")
+    return ", ".join([*words, f"{len(new)} rows"]) if words else "nothing changed"

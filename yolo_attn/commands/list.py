@@ -8,6 +8,9 @@ from typing import Any
 from .. import tables
 from ..errors import ConfigError, UnknownModuleError, did_you_mean
 
+# A row that builds, by what a module attends to; 256 is a block's width before scaling.
+_ROWS = {"block": "[-1, 1, {}, [256]]", "fusion": "[[-1, 6], 1, {}, []]"}
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
@@ -38,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     rows = tables.catalog()
     if args.name:
-        return _one(args.name, rows)
+        return _one(args.name, rows, args)
     rows = [r for r in rows if args.kind in (None, r["kind"])]
     if args.markdown:
         print(tables.modules(rows))
@@ -51,8 +54,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _one(name: str, rows: list[dict[str, Any]]) -> int:
+def _one(name: str, rows: list[dict[str, Any]], args: argparse.Namespace) -> int:
     found = next((r for r in rows if name in (r["name"], *r["aliases"])), None)
+    if found is None and (args.plugin or _installed()):
+        return _own_one(name)
     if found is None:
         names = [n for r in rows for n in (r["name"], *r["aliases"])]
         hint = did_you_mean(name, names) or " 'yolo-attn list' shows them all."
@@ -63,18 +68,41 @@ def _one(name: str, rows: list[dict[str, Any]]) -> int:
         ("weights", f"{found['params']:,} at 256 channels"), ("MFLOPs", f"{found['mflops']:g} at 256 x 20 x 20"),
         ("identity", found["identity"] or "-"), ("tested", f"against {found['oracle']}"),
         ("options", ", ".join(found["options"]) or "-"), ("file", f"yolo_attn/modules/{found['file']}"),
-        ("row", f"[-1, 1, {found['name']}, []]" if found["kind"] not in ("block", "fusion") else f"[-1, 1, {found['name']}, [256]]"),
+        ("row", _ROWS.get(found["kind"], "[-1, 1, {}, []]").format(found["name"])),
     ]  # fmt: skip
     for key, value in lines:
         print(f"{key:<10}{value}")
     return 0
 
 
+def _own_one(name: str) -> int:
+    """A module that is not the kit's: what its registration and its constructor say."""
+    from .. import registry
+
+    entry = registry.get_entry(name)
+    kind = "block" if entry.binding.is_block else entry.kind
+    lines = [
+        ("name", entry.name), ("also", ", ".join(entry.aliases) or "-"), ("paper", entry.paper or "-"),
+        ("arXiv", entry.arxiv or "-"), ("kind", entry.kind or "-"), ("use", entry.use or "-"),
+        ("options", entry.binding.options()), ("class", entry.owner),
+        ("row", _ROWS.get(kind, "[-1, 1, {}, []]").format(entry.name)),
+    ]  # fmt: skip
+    for key, value in lines:
+        print(f"{key:<10}{value}")
+    return 0
+
+
+def _installed() -> bool:
+    from .. import registry
+
+    return bool(registry.entry_points())
+
+
 def _own(args: argparse.Namespace) -> list[list[str]]:
     """Modules of plug-ins given on the command line, and installed ones; only then is torch needed."""
     from .. import registry
 
-    if not args.plugin and not registry.entry_points():
+    if not args.plugin and not _installed():
         return []
     entries = [registry.get_entry(n) for n in registry.list_modules(kind=args.kind)]
     own = [e for e in entries if not e.cls.__module__.startswith(f"{__package__.partition('.')[0]}.modules.")]

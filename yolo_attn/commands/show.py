@@ -24,6 +24,7 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing here needs a network
     from .. import config, placement
     from ..parser import install
+    from ..recognise import attention_used
     from ..tables import grid
 
     for name in ("imgsz", "nc"):
@@ -43,11 +44,18 @@ def run(args: argparse.Namespace) -> int:
     with_attention = _figures(model, side)
     base = placement.remove(d, all=True)
     rows = [[Path(args.cfg).stem, *with_attention]]
+    stays: dict[str, int] = {}
     if base["backbone"] + base["head"] != d["backbone"] + d["head"]:
-        without = _figures(_build(base, str(args.cfg), verbose=False), side)
-        rows.append(["without attention", *without])
-        rows.append(["attention adds", *(_difference(a, b) for a, b in zip(with_attention, without))])
+        bare = _build(base, str(args.cfg), verbose=False)
+        without = _figures(bare, side)
+        stays = attention_used(bare, joins=False)
+        rows.append(["without its rows" if stays else "without attention", *without])
+        rows.append(
+            ["they add" if stays else "attention adds", *(_difference(a, b) for a, b in zip(with_attention, without))]
+        )
     print(grid(["model", "rows", "parameters", f"GFLOPs at {side}"], rows))
+    if stays:
+        print(f"attention in blocks that have no form without it stays in both: {', '.join(stays)}")
     print("GFLOPs of convolutions and matrix products, two operations a multiply-add")
     return 0
 
