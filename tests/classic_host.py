@@ -16,7 +16,7 @@ from pathlib import Path
 
 import prepare_hosts
 import pytest
-from conftest import Run, run_python
+from conftest import ROOT, Run, run_python
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,7 @@ class Classic:
     @property
     def env(self) -> dict[str, str]:
         """The environment of a process that imports it."""
-        here = Path(__file__).resolve().parents[1]
-        path = [str(here), *self.path, os.environ.get("PYTHONPATH", "")]
+        path = [str(ROOT), *self.path, os.environ.get("PYTHONPATH", "")]
         return {
             "PYTHONPATH": os.pathsep.join(filter(None, path)),
             "YOLOV5_CONFIG_DIR": _config_folder(),

@@ -200,11 +200,13 @@ for _ in range(2):
 """
 
 
+@pytest.mark.slow
 def test_imported_amid_its_own_import_and_again(copied: Classic, tmp_path: Path) -> None:
     """Under `python -OO`, which compiles the host without docstrings."""
     copied.python(AMID, copied.imports, cwd=tmp_path, env={"PYTHONOPTIMIZE": "2"}).ok()
 
 
+@pytest.mark.slow
 def test_a_host_without_source(classic: Classic, copied: Classic, tmp_path: Path) -> None:
     """Compiled files only: importing goes on, asking for the hook names the host, the file and the reason."""
     models = copied.root / "models"
@@ -247,6 +249,7 @@ print("HASHES", first, digest("yolov5n_se.yaml"))
 """
 
 
+@pytest.mark.slow
 def test_patch_gives_a_diff_that_applies(classic: Classic, tmp_path: Path) -> None:
     """With Windows' line ends, a form feed and a path that no console's encoding holds; then the model without hooking."""
     fork = tmp_path / "my fork \u5206\u652f"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import textwrap
 from pathlib import Path
 
 import pytest
-from conftest import run_python
+from conftest import ROOT, run_python
 
 from yolo_attn import config
 
@@ -108,7 +109,7 @@ def test_equal_to_a_hand_edited_host(host_copy: Path, yamls: list[str], tmp_path
             "-c",
             PROBE.format(first="import yolo_attn; yolo_attn.uninstall()"),
             *yamls,
-            env={"PYTHONPATH": f"{edited}:{Path(__file__).parents[1]}"},
+            env={"PYTHONPATH": os.pathsep.join([str(edited), str(ROOT)])},
         )
     )
     assert by_hook.keys() == by_hand.keys()
@@ -327,7 +328,7 @@ def test_refuses_a_parser_of_another_shape(host_copy: Path, tmp_path: Path, old:
     text = file.read_text(encoding="utf-8")
     assert old in text
     file.write_text(text.replace(old, new), encoding="utf-8")
-    env = {"PYTHONPATH": f"{changed}:{Path(__file__).parents[1]}"}
+    env = {"PYTHONPATH": os.pathsep.join([str(changed), str(ROOT)])}
     code = "import yolo_attn, ultralytics.nn.tasks as t; print('host imported'); yolo_attn.install()"
     run = run_python("-c", code, env=env)
     assert "host imported" in run.out  # the implied hook never breaks the host's own import

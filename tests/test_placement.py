@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +20,6 @@ from yolo_attn import config
 from yolo_attn.cli import main
 from yolo_attn.errors import ConfigError, UnknownModuleError, UsageError
 
-ROOT = Path(__file__).resolve().parents[1]
 BASES = ("yolov5", "yolov5-p6", "yolov8", "yolo11")
 PLACES = ("backbone", "backbone-last2", "P3", "P4", "P5", "head", "neck", "neck-P3", "before-detect")
 

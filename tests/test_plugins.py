@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from conftest import Run, run_python
+from conftest import ROOT, Run, run_python
 
 from yolo_attn import config, data
 from yolo_attn.plugins import _memory
@@ -145,7 +145,7 @@ def test_entry_point(home: Path, python: Callable[..., Run]) -> None:
     (site / "gates_package-1.0.dist-info" / "entry_points.txt").write_text(
         "[yolo_attn.modules]\nInstalledGate = gates_package:MyAttn\n"
     )
-    root = str(Path(__file__).parents[1])
+    root = str(ROOT)
     code = "import yolo_attn; print(yolo_attn.get_module('InstalledGate').__module__)"
     assert "gates_package" in python(code, env={"PYTHONPATH": os.pathsep.join([str(site), root])}).ok()
 
@@ -358,7 +358,7 @@ def test_life_elsewhere(trained: dict[str, Any]) -> None:
     run_python(*yolo, "predict", f"model={last}", f"source={image}", "imgsz=64", **common).ok()
     out = run_python("-m", "yolo_attn", "export", last, "--imgsz", "64", **common).ok()
     assert trained["last"].with_suffix(".onnx").is_file(), out
-    done = run_python(str(Path(__file__).parents[1] / "train_detect.py"), "--resume", last, "--no-export", **common)
+    done = run_python(str(ROOT / "train_detect.py"), "--resume", last, "--no-export", **common)
     assert "Resuming training" in done.ok()
     rows = (trained["project"] / "runs" / "exp" / "results.csv").read_text().strip().splitlines()
     assert len(rows) == 3  # the header, the epoch before the kill, the epoch after
