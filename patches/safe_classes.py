@@ -4,7 +4,7 @@ The hosts pickle whole models. Classic YOLOv5 up to v7.0 and ultralytics before 
 ``torch.load(path)``, which under torch 2.6 and later ends in an error: a training dies in its last step, where it
 strips its own checkpoint.
 
-What is declared is less than the classes: empty instances, no constructors (:mod:`yolo_attn.safe`), of layers that
+What is declared is less than the classes: empty instances, no constructors (``safe.py`` of the kit), of layers that
 compute and do nothing else; numbers of NumPy's plain types, whose descriptions a file cannot alter.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 import pickle
 import secrets
 import sys
@@ -20,9 +19,9 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any, Callable
 
-__all__ = ["READERS", "declare", "load_modules"]
+from . import Kit
 
-KIT = __name__.rpartition(".patches")[0]
+__all__ = ["READERS", "declare"]
 
 # Of torch.nn: what the hosts' layers are made of.
 TORCH = """
@@ -36,10 +35,11 @@ READERS = frozenset({"AutoShape", "DetectMultiBackend", "AutoBackend"})
 NUMBERS = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
 
 
-def declare(module: ModuleType, beside: Iterable[str] = ()) -> Callable[[], None] | None:
+def declare(kit: Kit, module: ModuleType, beside: Iterable[str] = ()) -> Callable[[], None] | None:
     """Declare the layers of the host that `module`, its parser's, belongs to, and what else its checkpoints hold.
 
     Args:
+        kit: The kit.
         module: ``models.yolo``, or ``ultralytics.nn.tasks``.
         beside: Full names of further classes, whose attributes do nothing when read or set.
 
@@ -48,10 +48,9 @@ def declare(module: ModuleType, beside: Iterable[str] = ()) -> Callable[[], None
     """
     import torch
 
-    safe = importlib.import_module(f"{KIT}.safe")
-    if not safe.named():
+    if not kit.names_declarations():
         return None
-    load_modules()
+    kit.load_modules()
     package = module.__name__.rpartition(".")[0]
     layers = {
         (c, f"{home.__name__}.{name}")
@@ -72,23 +71,9 @@ def declare(module: ModuleType, beside: Iterable[str] = ()) -> Callable[[], None
         {(c, n) for c, name in layers for n in (name, name[max(name.find("models."), 0) :])}, key=lambda a: a[1]
     )
     classes = [getattr(torch.nn, n) for n in TORCH.split() if hasattr(torch.nn, n)]
-    declared, numbers = safe.declare([*classes, *(c for c, _ in layers)], aliases), _numbers()
+    declared, numbers = kit.declare([*classes, *(c for c, _ in layers)], aliases), _numbers()
     torch.serialization.add_safe_globals(numbers)
-    return lambda: safe.withdraw([*declared, *numbers])
-
-
-def load_modules() -> None:
-    """Register the kit's modules, which declares them: torch asks by name and imports nothing on its own."""
-    errors, log, plugins, registry = (
-        importlib.import_module(f"{KIT}.{n}") for n in ("errors", "log", "plugins", "registry")
-    )
-    try:
-        registry.load_all()
-        for file in filter(None, os.environ.get(plugins.VARIABLE, "").split(os.pathsep)):
-            if file.endswith(".py"):
-                plugins.load_file(file)
-    except errors.YoloAttnError as exc:  # the host must still import
-        log.announce("%s", exc)
+    return lambda: kit.withdraw([*declared, *numbers])
 
 
 def _numbers() -> list[Any]:

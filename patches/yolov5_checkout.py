@@ -2,7 +2,7 @@
 
 Its modules are called ``models`` and ``utils``, as many projects' are: they are recognised by what they define,
 and anybody else's are left alone. Tried on v6.0, v6.1, v6.2, v7.0 and the newest commit; see :mod:`.yolov5_shared`
-for what is touched and why. YOLOv5's ``models/tf.py`` has a parser of its own, for TensorFlow export, which
+for what is patched and why. YOLOv5's ``models/tf.py`` has a parser of its own, for TensorFlow export, which
 is not covered.
 """
 

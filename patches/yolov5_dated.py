@@ -22,6 +22,8 @@ from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, Callable
 
+from . import Kit
+
 __all__ = ["exporter", "first_exporter", "font_with_size", "mend_loss", "supply"]
 
 DROPPED: dict[str, Any] = {"int": int, "float": float, "bool": bool, "object": object, "trapz": "trapezoid"}
@@ -38,7 +40,7 @@ class _Numpy(ModuleType):
         return getattr(self.__dict__["_numpy"], name)
 
 
-def supply(module: ModuleType) -> Callable[[], None] | None:
+def supply(kit: Kit, module: ModuleType) -> Callable[[], None] | None:
     """Give `module` the dropped names that its text uses; return a function that takes them back, or None."""
     if module.__name__.endswith("utils.loss"):
         return mend_loss(module)
@@ -124,7 +126,7 @@ def _method(code: CodeType, name: str) -> CodeType | None:
     )
 
 
-def font_with_size(original: Callable[..., Any], *given: Any, **more: Any) -> Any:
+def font_with_size(kit: Kit, original: Callable[..., Any], *given: Any, **more: Any) -> Any:
     """Run the host's `check_font`; a Pillow font comes back with the `getsize` that the host calls."""
     font = original(*given, **more)
     if hasattr(font, "getbbox") and not hasattr(font, "getsize"):

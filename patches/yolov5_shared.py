@@ -1,23 +1,26 @@
 """What both forms of classic YOLOv5 share: a checkout (``models.yolo``) and the ``yolov5`` package.
 
-Why each touch is there:
+Why each patch is there:
 
 - ``models.yolo.parse_model`` evaluates module names among its own globals and has no registry.
 - ``models.yolo.Model.__init__`` opens the model file itself: the kit's names, the dialect with ``scales`` and
   ``register:`` are read here, wherever a model is built without a command line.
 - ``models.yolo.Model.fuse`` (a method of ``BaseModel`` in newer ones) folds batch normalization in the host's own
   convolution class only; the kit's blocks fold theirs after it.
+- ``models.yolo.Model.info`` counts operations on one stride's image and multiplies: wrong for a gate's layers,
+  which see one pixel at any size.
 - ``utils.general.check_file`` resolves ``--cfg``; it knows only the checkout's folders.
+- ``intersect_dicts`` (of ``utils.general``, in v6.0 of ``utils.torch_utils``, lately of ultralytics) copies weights by
+  name, and an inserted row renames every layer behind it; where attention is involved they go by logical layer. It is
+  given two state dicts; ``models.yolo.Model.state_dict`` notes whose they are.
+- ``utils.loss.ComputeLoss.__init__`` is called by every version's training loop, in every process, when model, optimizer
+  and first epoch stand: a model's ``schedule`` (freezing, learning rate of attention) begins there.
+
+Repairs, for the launchers only:
+
 - ``utils.general.check_font`` and ``user_config_dir`` (v6.0 fetches its font where the others check) end a
   program that has no network, some at import; a font that matplotlib brings stands in.
 - ``utils.general.check_online`` waits ten seconds where packets are swallowed: ``YOLO_OFFLINE`` answers for it.
-
-- ``intersect_dicts`` (of ``utils.general``, in v6.0 of ``utils.torch_utils``, lately of ultralytics) copies weights by
-  name, and an inserted row renames every layer behind it; where attention is involved they go by logical layer.
-- ``utils.torch_utils.model_info`` counts operations on one stride's image and multiplies: wrong for a gate's layers,
-  which see one pixel at any size.
-- ``utils.loss.ComputeLoss.__init__`` is called by every version's training loop, in every process, when model, optimizer
-  and first epoch stand: a model's ``schedule`` (freezing, learning rate of attention) begins there.
 - ``utils.plots.check_pil_font`` and a module's own ``np``: names dropped by NumPy and Pillow since
   (:mod:`.yolov5_dated`).
 
@@ -30,7 +33,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import importlib
 import os
 import shutil
 import socket
@@ -39,15 +41,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable
 
-from . import Host, Touch
+from . import Host, Kit, Patch
+from .safe_classes import declare
 from .yolov5_dated import font_with_size, supply
 
-__all__ = ["SUPPORTED", "hand_edit", "is_yolov5", "make"]
+__all__ = ["SUPPORTED", "fuse", "hand_edit", "intersect_dicts", "is_model", "is_yolov5", "make", "state_dict"]
 
-KIT = __name__.rpartition(".patches")[0]  # the package that this folder is a part of, vendored or not
 SUPPORTED = "YOLOv5 v6.0, v6.1, v6.2, v7.0 and the newest commit (2026-08), the yolov5 package 7.0.14"
 
-WATCHED = ("utils.metrics", "utils.datasets", "utils.dataloaders", "utils.loss", "models.common")
+REPAIRED = ("utils.metrics", "utils.datasets", "utils.dataloaders", "utils.loss", "models.common")
 
 # What tells YOLOv5's modules from anybody else's of that name.
 PARSER_HAS = ("parse_model", "Model", "Detect", "Concat", "Conv", "make_divisible", "check_anchor_order")
@@ -66,41 +68,58 @@ def make(
     version: Callable[[ModuleType], str],
 ) -> Host:
     """Return the host whose modules are called `prefix` + ``models.yolo`` and so on."""
-    yolo, general, plots = (f"{prefix}{n}" for n in ("models.yolo", "utils.general", "utils.plots"))
-    by_layer = "pretrained weights by logical layer"
+    yolo, general, tools, plots = (
+        f"{prefix}{n}" for n in ("models.yolo", "utils.general", "utils.torch_utils", "utils.plots")
+    )
+    by_layer, schedule = "pretrained weights by logical layer", "freezing and learning rate: `schedule`"
     return Host(
         name=name,
-        touches=(
-            Touch(yolo, "parse_model", "registered names in YAML rows"),
-            Touch(yolo, "Model.__init__", "the kit's YAMLs, the dialect with `scales`, `register:`", _model_init),
-            Touch(yolo, "Model.fuse", "batch normalization folded in the kit's blocks too", _fuse),
-            Touch(general, "check_file", "the kit's YAMLs under `--cfg`", _check_file),
-            Touch(general, "check_font", "no network: a font that stands in", _check_font),
-            Touch(general, "user_config_dir", "no network, v6.0: the same", _user_config_dir),
-            Touch(general, "intersect_dicts", by_layer, intersect_dicts, defined=False),
-            Touch(f"{prefix}utils.torch_utils", "intersect_dicts", f"v6.0: {by_layer}", intersect_dicts, defined=False),
-            Touch(
-                f"{prefix}utils.torch_utils",
-                "model_info",
-                "`info()`: a gate's operations at the real size",
-                _model_info,
-                defined=False,
-            ),
-            *(
-                Touch(f"{prefix}{module}", "ComputeLoss.__init__", "freezing and learning rate: `schedule`", _loss)
-                for module in ("utils.loss", "utils.segment.loss")
-            ),
-            Touch(general, "check_online", "`YOLO_OFFLINE`", _check_online),
-            Touch(plots, "check_pil_font", "names dropped by Pillow", font_with_size),
-            Touch(plots, "check_font", "v6.0: the same", font_with_size),
+        prefix=prefix,
+        patches=(
+            Patch(yolo, "parse_model", "registered names in YAML rows", takes="d ch", by_name=True),
+            Patch(yolo, "Model.__init__", "the kit's YAMLs, the dialect with `scales`, `register:`", _init, "self cfg"),
+            Patch(yolo, "Model.fuse", "batch normalization folded in the kit's blocks too", fuse, "self"),
+            Patch(yolo, "Model.info", "`info()`: a gate's operations at the real size", _info, "self verbose img_size"),
+            Patch(yolo, "Model.state_dict", "which model a state dict belongs to", state_dict, "self"),
+            Patch(general, "check_file", "the kit's YAMLs under `--cfg`", _check_file, "file", True),
+            Patch(general, "intersect_dicts", by_layer, intersect_dicts, "da db", True, _in("torch_utils")),
+            Patch(tools, "intersect_dicts", by_layer, intersect_dicts, "da db", True, _in("general")),
+            Patch(f"{prefix}utils.loss", "ComputeLoss.__init__", schedule, _loss, "self model"),
+            Patch(f"{prefix}utils.segment.loss", "ComputeLoss.__init__", schedule, _loss, "self model",
+                  unless=lambda root: not (root / "utils" / "segment").is_dir()),
         ),
-        watches=tuple(f"{prefix}{n}" for n in WATCHED),
         recognise=lambda module: is_yolov5(module) and belongs(module),
         version=version,
         supported=lambda: SUPPORTED,
-        prepare=_prepare,
+        prepare=declare,
         explain=lambda module: _explain(module),
-    )
+        repairs=(
+            Patch(general, "check_font", "no network: a font that stands in", _check_font, "font", True, _old),
+            Patch(general, "user_config_dir", "no network, v6.0: the same", _user_config_dir, "", True, _old),
+            Patch(general, "check_online", "`YOLO_OFFLINE`", _check_online, "", True, _old),
+            Patch(plots, "check_pil_font", "names dropped by Pillow", font_with_size, "", False, _old),
+            Patch(plots, "check_font", "v6.0: the same", font_with_size, "", False, _old),
+        ),
+        repair=supply,
+        repaired=tuple(f"{prefix}{n}" for n in REPAIRED),
+    )  # fmt: skip
+
+
+def _in(home: str) -> Callable[[Path], bool]:
+    """Whether `utils` has `intersect_dicts` in that other file."""
+    return lambda root: "intersect_dicts" in _read(root / "utils" / f"{home}.py")
+
+
+def _old(root: Path) -> bool:
+    """What needs no repair: whatever lacks the function that some version needs repaired."""
+    return True
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
 
 
 def is_yolov5(module: ModuleType) -> bool:
@@ -109,7 +128,8 @@ def is_yolov5(module: ModuleType) -> bool:
     if name.endswith("utils.general"):
         return _has(module, GENERAL_HAS)
     if not name.endswith("models.yolo"):
-        root = Path(module.__file__ or "").resolve().parent.parent
+        file = Path(module.__file__ or "").resolve()
+        root = file.parents[name[name.find("utils.") if "utils." in name else name.find("models.") :].count(".")]
         return all((root / n).is_file() for n in ("models/yolo.py", "utils/general.py", "train.py"))
     if not _has(module, PARSER_HAS):
         return False
@@ -126,70 +146,66 @@ def _defines(module: ModuleType) -> bool:
     return any(isinstance(n, ast.FunctionDef) and n.name == "parse_model" for n in _tree(module).body)
 
 
-def _model_init(original: Callable[..., None], self: Any, cfg: Any, *rest: Any, **more: Any) -> None:
-    rows, dialect, config = (importlib.import_module(f"{KIT}.{n}") for n in ("rows", "dialect", "config"))
-    name, given = "model YAML", cfg
-    if isinstance(cfg, dict):
-        name = str(cfg.get("yaml_file") or name)
-        dialect.check_expressions(cfg, name)
-        cfg = dialect.to_classic(cfg, str(cfg.get("scale") or ""), name)
-    elif isinstance(cfg, (str, os.PathLike)):
-        name = str(cfg)
-        found = Path(name) if Path(name).is_file() else config.locate(name)
-        if found is not None and _is_model(found):
-            cfg = str(dialect.classic_file(name, found))
-    with rows.reading(name, layers_only=isinstance(given, dict)):
-        original(self, cfg, *rest, **more)
+def _init(kit: Kit, original: Callable[..., None], self: Any, *given: Any, **more: Any) -> None:
+    if "cfg" in more:
+        given, more = (more["cfg"], *given), {k: v for k, v in more.items() if k != "cfg"}
+    if not given:  # the host's default
+        return original(self, **more)
+    with kit.building(given[0]) as model:
+        return original(self, model, *given[1:], **more)
 
 
-def _fuse(original: Callable[..., Any], self: Any, *rest: Any, **more: Any) -> Any:
+def fuse(kit: Kit, original: Callable[..., Any], self: Any, *rest: Any, **more: Any) -> Any:
+    """Fold what the host folds, then the kit's blocks."""
     result = original(self, *rest, **more)
-    importlib.import_module(f"{KIT}.modules._conv").fuse(self)
+    kit.fold(self)
     return result
 
 
-def _model_info(original: Callable[..., Any], model: Any, verbose: bool = False, imgsz: Any = 640) -> Any:
+def _info(kit: Kit, original: Callable[..., Any], self: Any, verbose: bool = False, img_size: Any = 640) -> Any:
     """Have the host count at the real size; its list of weights, with `verbose`, needs them."""
-    twin = importlib.import_module(f"{KIT}.flops").at_full_size(model, imgsz, weights=bool(verbose))
-    return original(model if twin is None else twin, verbose, imgsz)
+    twin = kit.at_full_size(self, img_size, weights=bool(verbose))
+    return original(self if twin is None else twin, verbose, img_size)
 
 
-def intersect_dicts(original: Callable[..., Any], da: Any, db: Any, exclude: Any = ()) -> Any:
+def state_dict(kit: Kit, original: Callable[..., Any], self: Any, *rest: Any, **more: Any) -> Any:
+    """Note whose state it is."""
+    state = original(self, *rest, **more)
+    kit.note(self, state)
+    return state
+
+
+def intersect_dicts(kit: Kit, original: Callable[..., Any], da: Any, db: Any, exclude: Any = ()) -> Any:
     """Let `da` reach the layers of `db` that it belongs to."""
-    return importlib.import_module(f"{KIT}.pretrained").intersect(original, da, db, exclude)
+    return kit.match_state(original, da, db, exclude)
 
 
-def _loss(original: Callable[..., None], self: Any, model: Any, *rest: Any, **more: Any) -> None:
+def _loss(kit: Kit, original: Callable[..., None], self: Any, model: Any, *rest: Any, **more: Any) -> None:
     original(self, model, *rest, **more)
-    importlib.import_module(f"{KIT}.schedule").before_loop(model)
+    kit.before_loop(model)
 
 
-def _check_file(original: Callable[..., Any], file: Any, *rest: Any, **more: Any) -> Any:
+def _check_file(kit: Kit, original: Callable[..., Any], file: Any, *rest: Any, **more: Any) -> Any:
     text = str(file)
     if Path(text).suffix not in (".yaml", ".yml", "") or not text or "://" in text:
         return original(file, *rest, **more)
-    config, dialect, errors = (importlib.import_module(f"{KIT}.{n}") for n in ("config", "dialect", "errors"))
     try:
         found = original(file, *rest, **more)
     except (AssertionError, FileNotFoundError) as exc:
-        mine = config.locate(text)
+        mine = kit.locate(text)
         if mine is None:
-            stem = config.split_scale(Path(text).stem)[0]
-            hint = errors.did_you_mean(stem, [Path(n).stem for n in config.list_configs()])
-            if not hint:
+            unknown = kit.unknown_model(text)
+            if unknown is None:
                 raise
-            raise errors.ConfigError(
-                f"model YAML not found: {text} (looked in {Path.cwd()}, in YOLOv5 and in the kit).{hint} "
-                f"'{KIT.replace('_', '-')} list --configs' shows the kit's."
-            ) from exc
+            raise unknown from exc
         found = mine
-    if isinstance(found, (str, os.PathLike)) and _is_model(Path(found)):
-        classic = dialect.classic_file(text, Path(found))
+    if isinstance(found, (str, os.PathLike)) and is_model(Path(found)):
+        classic = kit.classic_file(text, Path(found))
         return found if classic == Path(found) else str(classic)
     return found
 
 
-def _is_model(path: Path) -> bool:
+def is_model(path: Path) -> bool:
     """Whether a file is a model YAML rather than one of data or hyperparameters."""
     if path.suffix not in (".yaml", ".yml"):
         return False
@@ -204,26 +220,26 @@ def _offline() -> bool:
     return os.environ.get("YOLO_OFFLINE", "").strip().lower() in {"1", "true", "yes", "on"}
 
 
-def _check_online(original: Callable[[], bool]) -> bool:
+def _check_online(kit: Kit, original: Callable[[], bool]) -> bool:
     return False if _offline() else original()
 
 
-def _check_font(original: Callable[..., Any], font: Any, *rest: Any, **more: Any) -> Any:
+def _check_font(kit: Kit, original: Callable[..., Any], font: Any, *rest: Any, **more: Any) -> Any:
     folder = getattr(original, "__globals__", {}).get("CONFIG_DIR")
     if folder is None or Path(font).exists() or (Path(folder) / Path(font).name).exists():
         return original(font, *rest, **more)
     if not _offline():
         with _impatient(), contextlib.suppress(OSError):
             return original(font, *rest, **more)
-    return _stand_in(Path(folder) / Path(font).name)
+    return _stand_in(kit, Path(folder) / Path(font).name)
 
 
-def _user_config_dir(original: Callable[..., Path], *given: Any, **more: Any) -> Path:
+def _user_config_dir(kit: Kit, original: Callable[..., Path], *given: Any, **more: Any) -> Path:
     folder = original(*given, **more)
     late = "check_font" not in getattr(original, "__globals__", {})  # v6.0: utils.plots fetches, while it is imported
     font = Path(folder) / "Arial.ttf"
     if late and not font.exists() and (_offline() or not _reachable()):
-        _stand_in(font)
+        _stand_in(kit, font)
     return folder
 
 
@@ -245,10 +261,9 @@ def _impatient() -> Any:
         socket.setdefaulttimeout(before)
 
 
-def _stand_in(target: Path) -> None:
+def _stand_in(kit: Kit, target: Path) -> None:
     import matplotlib
 
-    log = importlib.import_module(f"{KIT}.log")
     source = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     draft = target.with_name(f"{target.name}.{os.getpid()}")
     try:
@@ -256,15 +271,9 @@ def _stand_in(target: Path) -> None:
         shutil.copyfile(source, draft)
         os.replace(draft, target)
     except OSError as exc:
-        log.announce("no font for labels: %s", exc)
+        kit.announce("no font for labels: %s", exc)
         return
-    log.announce("%s cannot be fetched: DejaVu Sans stands in. Delete %s to have it fetched.", target.name, target)
-
-
-def _prepare(module: ModuleType) -> Callable[[], None] | None:
-    if not module.__name__.endswith("models.yolo"):
-        return supply(module)
-    return importlib.import_module(f"{__package__}.safe_classes").declare(module)
+    kit.announce("%s cannot be fetched: DejaVu Sans stands in. Delete %s to have it fetched.", target.name, target)
 
 
 def _tree(module: ModuleType) -> ast.Module:

@@ -67,8 +67,12 @@ class Classic:
 
 @functools.lru_cache(maxsize=1)
 def _config_folder() -> str:
+    """A home for the host's settings, with a font, which v6.0 fetches when it is imported."""
+    import matplotlib
+
     folder = tempfile.mkdtemp(prefix="yolo_attn_yolov5_")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    shutil.copy(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", Path(folder) / "Arial.ttf")
     return folder
 
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import Run
 
 SCENES = """
-import importlib, sys, threading
+import importlib, importlib.util, sys, threading
 from yolo_attn.watch import Watch
 told = []
 watch = Watch(["plain", "amid", "broken", "package.inner", "zipped", "absent"], lambda m: told.append((m.__name__, m.DONE)))

@@ -86,15 +86,13 @@ def _options(entry: Any) -> list[str]:
 
 def tables(language: str) -> dict[str, str]:
     """Return the generated tables of a README, by the name of their markers."""
-    from yolo_attn.patches import HOSTS
-
     from yolo_attn import config
     from yolo_attn import tables as text
 
     rows, yamls = json.loads(CATALOG.read_text(encoding="utf-8")), config.list_configs()
-    functions = sum(len(h.touches) for h in HOSTS)
+    functions = text.patched_count()
     said = {
-        "en": ("All {} with paper, cost and proof", "All {} YAMLs", "All {} functions that are replaced, and why"),
+        "en": ("All {} with paper, cost and proof", "All {} YAMLs", "All {} functions that are patched, and why"),
         "zh": ("全部 {} 个：论文、开销与对照验证（说明为英文）", "全部 {} 个 YAML（说明为英文）",
                "全部 {} 个被替换的函数及原因（说明为英文）"),
     }[language]  # fmt: skip
@@ -103,7 +101,7 @@ def tables(language: str) -> dict[str, str]:
         "modules": folded(said[0].format(len(rows)), text.modules(rows, language)),
         "configs": folded(said[1].format(len(yamls)), text.configs(language)),
         "hosts": text.hosts(language),
-        "touched": folded(said[2].format(functions), text.touched(language)),
+        "patched": folded(said[2].format(functions), text.patched(language)),
     }
 
 

@@ -2,7 +2,7 @@
 
     python tools/host_matrix.py                                   # every version below, about 1 GB of downloads
     YOLO_ATTN_YOLOV5=~/yolov5-v6.0:~/yolov5 python tools/host_matrix.py   # and these checkouts of classic YOLOv5
-    python tools/host_matrix.py --hosts ultralytics==8.0.0 --configs yolov5_se.yaml --sizes n s --into /tmp/hosts
+    python tools/host_matrix.py --hosts ultralytics==8.0.239 --configs yolov5_se.yaml --sizes n s --into /tmp/hosts
 
 Hosts come from the package registry with `pip install --no-deps --target`; what they import beside torch goes into
 one more folder. The exit code is 1 if a cell that should build does not.
@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 HOSTS = [
-    *(f"ultralytics=={v}" for v in ("8.0.0", "8.0.239", "8.1.0", "8.1.47", "8.2.0", "8.2.103", "8.3.0", "8.3.253")),
+    *(f"ultralytics=={v}" for v in ("8.0.239", "8.1.0", "8.1.47", "8.2.0", "8.2.103", "8.3.0", "8.3.253")),
     *(f"ultralytics=={v}" for v in ("8.4.0", "8.4.100", "8.4.190")),
     "yolov5==7.0.14",
 ]
@@ -31,7 +31,7 @@ SIZES = "nsmlx"
 NEEDS = ["pandas", "seaborn", "tqdm", "psutil", "requests", "scipy", "python-dateutil", "pytz", "six", "tzdata", "thop",
          "py-cpuinfo", "setuptools<81", "hydra-core<1.4", "omegaconf<2.4", "antlr4-python3-runtime==4.9.3", "hub-sdk",
          "sentry-sdk",
-         # IPython and what it imports: 8.0.0 and YOLOv5 v7.0 ask for it before anything else
+         # IPython and what it imports: YOLOv5 v7.0 asks for it before anything else
          "ipython", "traitlets", "jedi", "parso", "prompt-toolkit", "wcwidth", "pygments", "matplotlib-inline",
          "stack-data", "executing", "asttokens", "pure-eval", "pexpect", "ptyprocess", "ipython-pygments-lexers",
          "decorator", "gitpython", "gitdb", "smmap"]  # fmt: skip

@@ -91,5 +91,8 @@ def __dir__() -> list[str]:
     return sorted({*__all__, *(n for n in globals() if n.startswith("__") and n.endswith("__"))})
 
 
+# What hosts' patches call stands above everything else here, the hook below: they meet in this place.
+_hook = importlib.import_module(f"{__name__}.parser")
+_hook.hand_in(importlib.import_module(f"{__name__}.kit").KIT)
 if os.environ.get("YOLO_ATTN_HOOK", "1") != "0":
-    importlib.import_module(f"{__name__}.parser").install(strict=False)
+    _hook.install(strict=False)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .parser import repair
 from .source import Source, quiet_host
 
 __all__ = ["write_onnx"]
@@ -23,6 +24,7 @@ def write_onnx(
         options["opset"] = opset
     if nms:
         options["nms"] = True
+    repair()
     with quiet_host(), _given_back(model):
         # The host names its output after the checkpoint: beside it, or in the working folder for a YAML.
         model.pt_path = str(draft.with_suffix(".pt"))

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import CheckpointError, YoloAttnError, first_line
+from .parser import repair
 from .source import Source
 
 __all__ = ["is_classic", "open_classic", "quiet", "use_host"]
@@ -70,6 +71,7 @@ def open_classic(file: Path) -> Source:
     here = os.getcwd()
     if package == "models" and here not in sys.path and Path("models/yolo.py").is_file():
         sys.path.insert(0, here)
+    repair()
     try:
         with quiet():
             importlib.import_module(f"{package}.yolo")

@@ -5,7 +5,9 @@
 
 Why: both hosts look a row's module up among their own globals and give an unknown module no channels. There is
 no registry to register with, so the kit splices the two expressions that decide (see :mod:`.splice`), swapping
-the function's code object in place, so that everybody who imported the parser by name earlier has it as well.
+the function's code object in place, so that everybody who imported the parser by name earlier has it as well. What
+else of a host runs the kit's code is data in ``yolo_attn.patches``; how it is put there and taken back is
+:mod:`.patching`. What it runs is handed in (:func:`hand_in`): the hook itself knows no room above it.
 """
 
 from __future__ import annotations
@@ -15,29 +17,24 @@ import inspect
 import io
 import linecache
 import sys
-import threading
 import types
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
+from . import patching
 from .errors import HostError
+from .fork import Lock
 from .log import LOGGER
-from .splice import SpliceError, find_code, splice
+from .splice import ON_DISK, SpliceError, find_code, splice
 from .watch import Watch
 
-__all__ = ["Hook", "failures", "hooks", "install", "installed", "uninstall"]
+__all__ = ["Hook", "Seams", "failures", "hand_in", "hooks", "install", "installed", "repair", "repairing", "uninstall"]
 
+NAME = __name__.rpartition(".")[0]
 
-# The one global injected into a host's module. It carries the kit's own import name, so that two vendored copies
-# of the kit do not collide.
-GLOBAL = "_" + __name__.rpartition(".")[0].replace(".", "_") + "_seams"
-# The name of the same in a file that `yolo-attn patch` has put the seams into; there is nothing left to splice.
-ON_DISK = GLOBAL.replace("_seams", "_rows")
-
-_lock = threading.RLock()
-_failed: dict[tuple[str, str], HostError] = {}  # by host and module
+_lock = Lock()
+_failed: dict[tuple[str, str, str], HostError] = {}  # by host, module and function
 
 
 @dataclass(frozen=True)
@@ -46,26 +43,72 @@ class Hook:
 
     host: str
     module: types.ModuleType
-    touched: str
-    function: types.FunctionType
-    original: types.CodeType
-    extended: types.CodeType
+    function: str
+    patched: patching.Patched | None
     undo: Callable[[], None]
 
+    @property
+    def alive(self) -> bool:
+        """Whether the module still reaches the function (it was not reloaded or dropped), and the function the kit."""
+        if sys.modules.get(self.module.__name__) is not self.module:
+            return False
+        found = patching.reach(self.module, self.function)
+        if self.patched is None:  # seams in the file itself
+            return found is not None
+        return self.patched.active and self.patched in patching.patches_below(found)
 
-_hooks: dict[types.FunctionType, Hook] = {}
-_prepared: dict[tuple[str, int], Callable[[], None]] = {}
+
+# Kept when this module is reloaded: what is in the hosts is still to be taken back.
+_hooks: list[Hook] = globals().get("_hooks", [])
+_prepared: dict[tuple[str, int], Callable[[], None]] = globals().get("_prepared", {})
+_kit: Any = globals().get("_kit")
+_repairing: bool = globals().get("_repairing", False)
 
 
-class Seams:
-    """What the injected global offers to the host's functions."""
+class Seams(patching.Patched):
+    """What the parser calls at its two seams. Copies of the kit share one: whoever knows a row's name takes the row.
 
-    def __init__(self) -> None:
-        from . import rows
+    Args:
+        kit: The first one, by its import name.
+        original: The parser's own code.
+    """
 
-        self.find, self.place = rows.find, rows.place
-        self.around: dict[str, Callable[..., Any]] = {}
-        self.originals: dict[str, types.CodeType] = {}
+    def __init__(self, kit: str, original: types.CodeType) -> None:
+        super().__init__(kit, original, _nothing, _nothing)
+        self.kits: dict[str, Any] = {}
+
+    def join(self, name: str, kit: Any) -> None:
+        """Let a copy of the kit take part; in place of an earlier import of the same one."""
+        self.kits = {**{n: k for n, k in self.kits.items() if n != name}, name: kit}
+
+    def leave(self, name: str, kit: Any) -> bool:
+        """Let it go, and return whether nobody is left; rows that are parsed now are its own to the end."""
+        if self.kits.get(name) is not kit:
+            return False
+        rest = {n: k for n, k in self.kits.items() if n != name}
+        self.kits = rest or self.kits
+        return not rest
+
+    def find(self, name: Any, args: list[Any], i: int, d: dict[str, Any], lookup: Callable[[], Any]) -> Any:
+        """Return the class that a row names."""
+        *others, last = self.kits.values()
+        return next((k for k in others if k.knows(name, d, i)), last).find(name, args, i, d, lookup)
+
+    def place(self, m: Any, *given: Any) -> tuple[Any, Any, int, list[Any]]:
+        """Return builder, output channels, repeats and arguments."""
+        *others, last = self.kits.values()
+        found: tuple[Any, Any, int, list[Any]] = next((k for k in others if k.binds(m)), last).place(m, *given)
+        return found
+
+
+def _nothing(*_: Any) -> None:
+    """A parser is spliced, not replaced."""
+
+
+def hand_in(kit: Any) -> None:
+    """Take what hosts' patches call, a :class:`yolo_attn.patches.Kit` that also finds and places rows."""
+    global _kit
+    _kit = kit
 
 
 def install(*, strict: bool = True) -> None:
@@ -81,10 +124,27 @@ def install(*, strict: bool = True) -> None:
 
     with _lock:
         _watch().start()  # first: a module that another thread imports now is hooked here or there
+        _hooks[:] = [h for h in _hooks if h.patched is None or h.patched.active]
         for host in HOSTS:
             for module in host.modules:
                 if module in sys.modules:
                     _hook_module(host, module, strict=strict)
+
+
+def repair() -> None:
+    """Put right, until :func:`uninstall`, what is out of order in old hosts with attention or without.
+
+    The kit's own commands do; importing the kit does not.
+    """
+    global _repairing
+    with _lock:
+        _repairing = True
+        install(strict=False)
+
+
+def repairing() -> bool:
+    """Whether hosts are being repaired."""
+    return _repairing
 
 
 @functools.lru_cache(maxsize=1)
@@ -104,12 +164,13 @@ def _on_import(module: types.ModuleType) -> None:
 
 
 def uninstall() -> None:
-    """Give every host back its own code objects and leave no trace. Twice is once."""
+    """Give every host back its own functions and code objects and leave no trace. Twice is once."""
+    global _repairing
     with _lock:
         _watch().stop()
-        for hook in _hooks.values():
-            hook.undo()
-        _hooks.clear()
+        _repairing = False
+        while _hooks:
+            _hooks.pop().undo()
         for undo in _prepared.values():
             undo()
         _prepared.clear()
@@ -120,226 +181,197 @@ def installed() -> list[str]:
     """Return the names of the hosts whose parser is hooked now."""
     from .patches import HOSTS
 
-    parsers = {(h.name, t.function) for h in HOSTS for t in h.touches if t.splice}
-    return sorted({h.host for h in hooks() if (h.host, h.touched) in parsers})
+    parsers = {(h.name, h.patches[0].function) for h in HOSTS}
+    return sorted({h.host for h in hooks() if (h.host, h.function) in parsers})
 
 
 def hooks() -> list[Hook]:
     """Return every function that runs the kit's code now."""
     with _lock:
-        return [h for h in _hooks.values() if _alive(h)]
+        return [h for h in _hooks if h.alive]
 
 
 def failures() -> dict[str, HostError]:
-    """Return, by host, why it could not be hooked."""
-    return {host: error for (host, _), error in list(_failed.items())}
-
-
-def _alive(hook: Hook) -> bool:
-    """Whether the module still reaches the function (it was not reloaded or dropped), and the function the kit."""
-    if sys.modules.get(hook.module.__name__) is not hook.module or hook.function.__code__ is not hook.extended:
-        return False
-    return _innermost(_reach(hook.module, hook.touched), hook.module, hook.touched) is hook.function
+    """Return, by host, why it could not be hooked, or not with every patch."""
+    found: dict[str, HostError] = {}
+    for (host, _, _), error in list(_failed.items()):
+        found[host] = HostError(f"{found[host]}\n{error}") if host in found else error
+    return found
 
 
 def _hook_module(host: Any, name: str, *, strict: bool) -> None:
     module = sys.modules.get(name)
     if module is None or not host.recognise(module):
         return
-    try:
-        _recover(host, module)
-        for touch in host.touches:
-            if touch.module == name and _reach(module, touch.function) is not None:
-                _hook_function(host, touch, module)
-        if host.prepare is not None and (host.name, id(module)) not in _prepared:
-            undo = host.prepare(module)
-            if undo is not None:
-                _prepared[host.name, id(module)] = undo
-        _failed.pop((host.name, name), None)
-    except HostError as exc:
-        _failed[host.name, name] = exc
-        if strict:
-            raise
-        LOGGER.warning("%s", exc)
-
-
-def _hook_function(host: Any, touch: Any, module: types.ModuleType) -> None:
-    function = _innermost(_reach(module, touch.function), module, touch.function)
-    old = _hooks.get(function) if function is not None else None
-    if old is not None and _alive(old):
-        return
-    if function is None and not touch.splice:  # imported from elsewhere, as some versions have it
-        return
-    if function is None and not touch.defined:
-        return
-    if function is None:
-        raise HostError(_refusal(host, module, f"{touch.function} is no plain Python function"))
-    if touch.splice and ON_DISK in function.__code__.co_names:
-        code = function.__code__
-        _hooks[function] = Hook(host.name, module, touch.function, function, code, code, lambda: None)
-        return
-    seams = module.__dict__.get(GLOBAL) or Seams()
-    if touch.splice:
-        extended, forget = _spliced_code(host, touch, module, function)
+    errors = []
+    for patch in (*host.patches, *(host.repairs if _repairing else ())):
+        if patch.module != name:
+            continue
+        key = (host.name, name, patch.function)
+        try:
+            _patch(host, patch, module)
+            _failed.pop(key, None)
+        except HostError as exc:
+            _failed[key] = exc
+            errors.append(exc)
+            if patch.splice:  # without it, nothing else of this module is of use
+                break
     else:
-        extended, forget = _wrapped_code(touch, function), lambda: None
-        original_function = types.FunctionType(
-            function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+        if name == host.parser:
+            errors += _absent(host, module)
+            _prepare(host, module, host.prepare)
+    if _repairing and name in host.repaired:
+        _prepare(host, module, host.repair)
+    for error in errors:
+        if strict:
+            raise error
+        LOGGER.warning("%s", error)
+
+
+def _prepare(host: Any, module: types.ModuleType, prepare: Any) -> None:
+    if prepare is not None and (host.name, id(module)) not in _prepared:
+        undo = prepare(_kit, module)
+        if undo is not None:
+            _prepared[host.name, id(module)] = undo
+
+
+def _root(host: Any, module: types.ModuleType) -> Path:
+    """The folder of a host's modules."""
+    depth = module.__name__[len(host.prefix) :].count(".")
+    return Path(module.__file__ or "").absolute().parents[depth]
+
+
+def _absent(host: Any, module: types.ModuleType) -> list[HostError]:
+    """What is wrong with modules that are to be patched and that this version does not have."""
+    root, errors = _root(host, module), []
+    for patch in host.patches:
+        path = root.joinpath(*patch.module[len(host.prefix) :].split("."))
+        known = any(path.parent.glob(f"{path.name}.*")) or path.is_dir() or not (module.__file__ or "").endswith(".py")
+        if not known and not (patch.unless is not None and patch.unless(root)):
+            error = HostError(_refusal(host, module, f"it has no module {patch.module}, for {patch.function}"))
+            _failed[host.name, patch.module, patch.function] = error
+            errors.append(error)
+    return errors
+
+
+def _patch(host: Any, patch: Any, module: types.ModuleType) -> None:
+    found = patching.reach(module, patch.function)
+    if found is None:
+        if patch.unless is not None and patch.unless(_root(host, module)):
+            return
+        raise HostError(_refusal(host, module, f"it has no {patch.function}"))
+    for patched in list(patching.patches_below(found)):
+        if patched.kit != NAME or hasattr(patched, "kits"):
+            continue
+        if any(h.patched is patched for h in _hooks):
+            return
+        # of an earlier import of this kit, whose registry knows nothing of this one's classes
+        patching.remove(*patching.place(module, patch.function), patched)
+        found = patching.reach(module, patch.function)
+    function = _own(host, patch, module, found) if patch.by_name else None
+    if patch.by_name and function is None:  # imported from another module, where it is patched
+        return
+    lacks = patching.signature_lacks(found, patch.takes)
+    if lacks:
+        raise HostError(_refusal(host, module, f"{patch.function} has no parameter {lacks} where it was"))
+    if patch.splice and function is not None:
+        _splice(host, patch, module, function)
+        return
+    replacement = functools.partial(patch.replacement, _kit)
+    if function is not None:
+        patched = patching.swap(function, replacement, NAME)
+        owner, name = None, ""
+    else:
+        owner, name = patching.place(module, patch.function)
+        patched = patching.wrap(owner, name, replacement, NAME)
+    undo = functools.partial(patching.remove, owner, name, patched)
+    _hooks.append(Hook(host.name, module, patch.function, patched, undo))
+
+
+def _own(host: Any, patch: Any, module: types.ModuleType, found: Any) -> types.FunctionType | None:
+    """The host's own function below any foreign wrapper; None if it is another patched module's."""
+    from .patches import HOSTS
+
+    home = getattr(found, "__module__", None)
+    for function in patching.functions_below(found):
+        if function.__globals__ is module.__dict__ and function.__module__ == module.__name__:
+            return function
+        for name in function.__code__.co_names:  # a wrapper that reaches the original through a global of its own
+            named: Any = function.__globals__.get(name)
+            mine = isinstance(named, types.FunctionType) and named.__globals__ is module.__dict__
+            if mine and named.__qualname__ == patch.function:
+                return named
+    if home != module.__name__ and any(home in other.modules for other in HOSTS):
+        return None
+    raise HostError(
+        _refusal(
+            host,
+            module,
+            f"{patch.function} is not the host's own Python function but {found!r}, and what it wraps cannot be found. "
+            f"Import {NAME} before it is wrapped, or note the original with functools.wraps",
         )
-        original_function.__kwdefaults__ = function.__kwdefaults__
-        seams.around[touch.function] = functools.partial(touch.replacement, original_function)
-    original = function.__code__
-    seams.originals[touch.function] = original
-    module.__dict__[GLOBAL] = seams
+    )
+
+
+def _splice(host: Any, patch: Any, module: types.ModuleType, function: types.FunctionType) -> None:
+    below = next(patching.patches_below(function), None)
+    if ON_DISK in function.__code__.co_names:
+        if not any(h.module is module and h.patched is None for h in _hooks):
+            _hooks.append(Hook(host.name, module, patch.function, None, _nothing))
+        return
+    seams: Any = below if below is not None and below.active and hasattr(below, "kits") else None
+    forget: Callable[[], None] = _nothing
+    if seams is None:
+        code, forget = _spliced_code(host, patch, module, function)
+        seams = Seams(NAME, function.__code__)
+        seams.join(NAME, _kit)
+        patching.put(function, seams, code)
+    elif seams.kits.get(NAME) is not _kit or not any(h.patched is seams for h in _hooks):
+        seams.join(NAME, _kit)
+    else:
+        return
+    kit = _kit
 
     def undo() -> None:
-        if function.__code__ is extended:
-            function.__code__ = original
-        if _runs(extended):  # in another thread, to its end
-            return
-        forget()
-        seams.around.pop(touch.function, None)
-        seams.originals.pop(touch.function, None)
-        if not seams.originals and module.__dict__.get(GLOBAL) is seams:
-            del module.__dict__[GLOBAL]
+        if seams.leave(NAME, kit):
+            patching.remove(None, "", seams)
+            forget()
 
-    try:
-        function.__code__ = extended
-    except BaseException:
-        undo()
-        raise
-    _hooks[function] = Hook(host.name, module, touch.function, function, original, extended, undo)
-
-
-def _runs(code: types.CodeType) -> bool:
-    """Whether some thread is within this code now."""
-    for top in sys._current_frames().values():
-        frame: types.FrameType | None = top
-        while frame is not None:
-            if frame.f_code is code:
-                return True
-            frame = frame.f_back
-    return False
-
-
-def _reach(module: types.ModuleType, path: str) -> Any:
-    """What a dotted name such as `Model.__init__` means in a module, or None."""
-    found: Any = module
-    for part in path.split("."):
-        found = getattr(found, part, None)
-    return found
-
-
-def _recover(host: Any, module: types.ModuleType) -> None:
-    """Take back what an earlier import of this kit extended (`importlib.reload`, a test that re-imports).
-
-    Its seams lead to the earlier import's registry, where this import's classes are unknown.
-    """
-    earlier = module.__dict__.get(GLOBAL)
-    if earlier is None or isinstance(earlier, Seams):
-        return
-    for name, code in getattr(earlier, "originals", {}).items():
-        function = _innermost(_reach(module, name), module, name)
-        if function is not None:
-            function.__code__ = code
-    del module.__dict__[GLOBAL]
-
-
-def _innermost(candidate: Any, module: types.ModuleType, function: str) -> types.FunctionType | None:
-    """The host's own function below any foreign wrapper, or None."""
-    seen: set[int] = set()
-
-    def walk(obj: Any) -> Iterator[types.FunctionType]:
-        if id(obj) in seen or len(seen) > 64:
-            return
-        seen.add(id(obj))
-        if isinstance(obj, functools.partial):
-            yield from walk(obj.func)
-        if hasattr(obj, "__wrapped__"):
-            yield from walk(obj.__wrapped__)
-        if isinstance(obj, types.FunctionType):
-            if obj.__globals__ is module.__dict__ and obj.__module__ == module.__name__:
-                yield obj
-            for cell in obj.__closure__ or ():
-                try:
-                    yield from walk(cell.cell_contents)
-                except ValueError:  # an empty cell
-                    continue
-
-    found = next(walk(candidate), None)
-    if found is None:  # a wrapper that reaches the original through a global of its own
-        import gc
-
-        name = module.__name__
-        mine = [
-            f
-            for f in gc.get_referrers(module.__dict__)
-            if isinstance(f, types.FunctionType) and f.__module__ == name and f.__qualname__ == function
-        ]
-        found = mine[0] if len(mine) == 1 else None
-    return found
+    _hooks.append(Hook(host.name, module, patch.function, seams, undo))
 
 
 def _spliced_code(
-    host: Any, touch: Any, module: types.ModuleType, function: types.FunctionType
+    host: Any, patch: Any, module: types.ModuleType, function: types.FunctionType
 ) -> tuple[types.CodeType, Callable[[], None]]:
     source, path = _source(host, module)
     try:
-        untouched = find_code(compile(source, path, "exec", dont_inherit=True), touch.function)
+        untouched = find_code(compile(source, path, "exec", dont_inherit=True), patch.function)
     except SyntaxError as exc:
         raise HostError(_refusal(host, module, f"its source does not compile: {exc}")) from exc
     except SpliceError as exc:
         raise HostError(_refusal(host, module, f"could not find {exc}")) from exc
-    if untouched != function.__code__:
+    if untouched != patching.bottom(function.__code__):
         raise HostError(
             _refusal(
                 host,
                 module,
-                f"the {touch.function} in memory is not the one in the file: something else has patched it, or the "
+                f"the {patch.function} in memory is not the one in the file: something else has patched it, or the "
                 f"file was edited after it was imported. Remove the other patch, or start a fresh process",
             )
         )
     try:
-        spliced = splice(source, touch.function, GLOBAL)
+        text = splice(source, patch.function, repr(patching.CONSTANT))
     except SpliceError as exc:
-        raise HostError(_refusal(host, module, f"{touch.function} has another shape: could not find {exc}")) from exc
-    name = f"{path} (extended by {__name__.partition('.')[0]})"
-    code = find_code(compile(spliced.source, name, "exec", dont_inherit=True), touch.function)
+        raise HostError(_refusal(host, module, f"{patch.function} has another shape: could not find {exc}")) from exc
+    name = f"{path} (extended by {NAME.partition('.')[0]})"
+    code = find_code(compile(text, name, "exec", dont_inherit=True), patch.function)
     # Tracebacks and inspect.getsource read this entry, and so show what runs; without a time it is never checked.
-    linecache.cache[name] = (len(spliced.source), None, io.StringIO(spliced.source).readlines(), name)
-    return code, lambda: linecache.cache.pop(name, None) and None
+    linecache.cache[name] = (len(text), None, io.StringIO(text).readlines(), name)
 
+    def forget() -> None:
+        linecache.cache.pop(name, None)
 
-def _wrapped_code(touch: Any, function: types.FunctionType) -> types.CodeType:
-    """Code of the same signature that passes every argument, with the original, to the kit's replacement.
-
-    A function's code may only be replaced by code with as many free variables, and a method that calls `super()`
-    has one, `__class__`: the new code is therefore compiled within a function that provides them.
-    """
-    code, name = function.__code__, function.__name__
-    count = code.co_argcount
-    plain, keywords = list(code.co_varnames[:count]), list(code.co_varnames[count : count + code.co_kwonlyargcount])
-    rest = iter(code.co_varnames[count + code.co_kwonlyargcount :])
-    star = f"*{next(rest)}" if code.co_flags & inspect.CO_VARARGS else ""
-    stars = f"**{next(rest)}" if code.co_flags & inspect.CO_VARKEYWORDS else ""
-    only = code.co_posonlyargcount
-    given = [
-        *plain[:only],
-        *(["/"] if only else []),
-        *plain[only:],
-        star or ("*" if keywords else ""),
-        *keywords,
-        stars,
-    ]
-    passed = [*plain, star, *(f"{k}={k}" for k in keywords), stars]
-    free = code.co_freevars
-    text = (
-        f"def _provide({', '.join(free)}):\n"
-        f"    def {name}({', '.join(filter(None, given))}): {'; '.join([*free, ''])}"
-        f"return {GLOBAL}.around[{touch.function!r}]({', '.join(filter(None, passed))})\n"
-    )
-    new = find_code(find_code(compile(text, code.co_filename, "exec", dont_inherit=True), "_provide"), name)
-    return new.replace(co_firstlineno=code.co_firstlineno)  # inspect.getsource and tracebacks show the host's function
+    return code, forget
 
 
 def _source(host: Any, module: types.ModuleType) -> tuple[str, str]:
@@ -356,9 +388,15 @@ def _source(host: Any, module: types.ModuleType) -> tuple[str, str]:
 
 
 def _refusal(host: Any, module: types.ModuleType, why: str) -> str:
-    told = host.explain(module) if host.explain is not None else ""
+    told = host.explain(module) if host.explain is not None and module.__name__ == host.parser else ""
     why = f"{why}. {told}" if told else why
     return (
         f"cannot hook {host.name} {host.version(module)} ({getattr(module, '__file__', module.__name__)}): {why}. "
-        f"Supported: {host.supported()}. Rows naming registered modules will not build with this host."
+        f"Supported: {host.supported()}. {_lost(host, module)}"
     )
+
+
+def _lost(host: Any, module: types.ModuleType) -> str:
+    if module.__name__ == host.parser:
+        return "Rows naming registered modules will not build with this host."
+    return "What the README's table says of this function does not work with this host."

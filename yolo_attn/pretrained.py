@@ -11,15 +11,18 @@ is remembered until it is trained, and refused where the host would predict, val
 
 from __future__ import annotations
 
-import sys
+from contextvars import ContextVar
 from typing import Any, Callable
 from weakref import WeakKeyDictionary
 
-from . import checkpoint, untrained, weights
-from .errors import CheckpointError
+from . import built, checkpoint, untrained, weights
+from .errors import CheckpointError, YoloAttnError
 from .log import LOGGER, announce
 
 __all__ = ["check_filled", "intersect", "load", "trained"]
+
+# Whether the names in state dicts have been put right already: ultralytics' `load` ends in `intersect_dicts`.
+_loading: ContextVar[bool] = ContextVar("loading", default=False)
 
 # Detectors with attention that neither weights nor training reached: how many tensors, the first, what was loaded.
 _unfilled: WeakKeyDictionary[Any, tuple[int, str, str]] = WeakKeyDictionary()
@@ -30,12 +33,18 @@ def load(original: Callable[..., Any], self: Any, given: Any, *rest: Any, **more
     source = (given.get("ema") or given.get("model")) if isinstance(given, dict) else given
     trained(self)
     report = _align(source, self)
+    renamed: Any = given
+    if report is not None:
+        renamed = Renamed(source, report, self)
+        if isinstance(given, dict):
+            renamed = {**given, "ema": renamed, "model": renamed}
+    token = _loading.set(True)
+    try:
+        result = original(self, renamed, *rest, **more)
+    finally:
+        _loading.reset(token)
     if report is None:
-        return original(self, given, *rest, **more)
-    renamed: Any = Renamed(source, report, self)
-    if isinstance(given, dict):
-        renamed = {**given, "ema": renamed, "model": renamed}
-    result = original(self, renamed, *rest, **more)
+        return result
     after = _align(source, self)  # the host may have rebuilt the class layers to the source's width
     if after is not None:
         after.source = str(getattr(source, "pt_path", None) or "the checkpoint")
@@ -56,9 +65,15 @@ def load(original: Callable[..., Any], self: Any, given: Any, *rest: Any, **more
 def intersect(original: Callable[..., Any], da: Any, db: Any, exclude: Any = ()) -> Any:
     """Stand in for classic YOLOv5's ``intersect_dicts(da, db, exclude)``.
 
-    It is given two state dicts; the models that they belong to are the caller's, who has both at hand.
+    It is given two state dicts; the detectors that they are of were noted when these were taken (:mod:`.built`).
+
+    Raises:
+        CheckpointError: A detector with attention, and it cannot be told which, or its layers cannot be matched.
     """
-    target, source = _owners(da, db)
+    if _loading.get():
+        return original(da, db, exclude)
+    target = built.owner(db, "target's")
+    source = built.owner(da, "source's") if target is not None else None
     report = _align(source if source is not None else da, target) if target is not None else None
     by_name = original(da, db, exclude)
     if report is None or (by_name.keys() <= report.mapping.keys() and all(t == s for t, s in report.mapping.items())):
@@ -125,16 +140,21 @@ class Renamed:
 
 def _align(source: Any, target: Any) -> weights.Report | None:
     """Return how to rename, or None where the host's own way is right."""
-    try:
-        here, there = checkpoint.of(target), checkpoint.of(source)
-        if here.model is None or not there.tensors:
-            return None
-        if not weights.attention_in(here.model) and not (there.model is not None and weights.attention_in(there.model)):
-            return None
-        report = weights.align(there, here)
-    except Exception as exc:  # a model of unknown build is the host's to load
-        LOGGER.debug("weights are loaded by the host alone: %s: %s", type(exc).__name__, exc)
+    here, there = checkpoint.of(target), checkpoint.of(source)
+    if here.model is None or not there.tensors:
         return None
+    if not weights.attention_in(here.model) and not (there.model is not None and weights.attention_in(there.model)):
+        return None
+    try:
+        report = weights.align(there, here)
+    except YoloAttnError:
+        raise
+    except Exception as exc:  # a detector of unknown build
+        raise CheckpointError(
+            f"the layers of {there.file} cannot be matched with those of a detector with attention "
+            f"({type(exc).__name__}: {exc}), and copying by name would put tensors into other layers. Build the "
+            f"detector of that file, load into it, and call {__name__.partition('.')[0]}.transfer"
+        ) from exc
     same = all(t == s for t, s in report.mapping.items())
     return None if same and not report.new and not report.mismatch and not report.unused else report
 
@@ -148,30 +168,3 @@ def _tell(report: weights.Report) -> None:
         )
     if report.rewired:
         LOGGER.warning("rows %s have other inputs than in the source", ", ".join(map(str, report.rewired)))
-
-
-def _owners(da: dict[str, Any], db: dict[str, Any]) -> tuple[Any, Any]:
-    """The caller's detectors whose parameters `db` and `da` are, found among its variables by their memory."""
-    frame = sys._getframe(2)
-    target = source = None
-    for _ in range(6):
-        if frame is None or target is not None:
-            break
-        for value in list(frame.f_locals.values()):
-            for candidate in value.values() if isinstance(value, dict) else (value,):
-                if _owns(candidate, db):
-                    target = candidate
-                elif source is None and _owns(candidate, da):
-                    source = candidate
-        frame = frame.f_back  # type: ignore[assignment]
-    return target, source
-
-
-def _owns(candidate: Any, state: dict[str, Any]) -> bool:
-    from torch import nn
-
-    if not isinstance(candidate, nn.Module) or not state:
-        return False
-    key, tensor = next(iter(state.items()))
-    own = dict(candidate.named_parameters()).get(key)
-    return own is not None and own.data_ptr() == tensor.data_ptr()

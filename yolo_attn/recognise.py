@@ -86,7 +86,7 @@ def _hosts_classes(name: str) -> list[Any]:
     """What the parsers of the hosts that are imported find under a name."""
     from .patches import HOSTS
 
-    parsers = [t.module for h in HOSTS for t in h.touches if t.splice]
+    parsers = [h.parser for h in HOSTS]
     return [vars(sys.modules[m]).get(name) for m in parsers if m in sys.modules]
 
 

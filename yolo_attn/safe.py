@@ -12,14 +12,15 @@ can be made to call it, or to set attributes, while it is read. torch calls that
 from __future__ import annotations
 
 import secrets
-import threading
 from collections.abc import Iterable
 from typing import Any
+
+from .fork import Lock
 
 __all__ = ["declare", "named", "withdraw"]
 
 _entries: dict[str, tuple[type, list[Any]]] = {}  # by the name in a file: the class, what is declared for it
-_lock = threading.RLock()
+_lock = Lock()
 
 
 def named() -> bool:

@@ -35,6 +35,7 @@ __all__ = [
     "ask",
     "before_batch",
     "before_loop",
+    "check_followed",
     "frozen_epochs",
     "plan",
 ]
@@ -52,35 +53,113 @@ def before_batch(trainer: Any) -> None:
 
 
 def before_loop(model: Any) -> None:
-    """Stand before the training loop of classic YOLOv5: a function, whose variables are all that there is to it.
+    """Stand before the training loop of classic YOLOv5.
 
     Args:
         model: What it is about to train, given to its loss in every process of a run.
+
+    Raises:
+        UsageError: A schedule was asked for, and the loop's optimizer or scheduler cannot be found.
     """
-    frame: Any = sys._getframe(1)
-    for _ in range(6):
-        if frame is None:
-            return
-        loop = frame.f_locals
-        if loop.get("model") is model and {"optimizer", "scheduler", "start_epoch"} <= loop.keys():
-            break
-        frame = frame.f_back
-    else:
+    d = getattr(_plain(model), "yaml", None)
+    if not isinstance(d, dict) or (KEY not in d and not os.environ.get(VARIABLE)):
         return
-    pace = _begin(model, loop["start_epoch"], loop.get("ema"))
+    loop = _loop(_plain(model))
+    pace = _begin(model, loop.start_epoch, loop.ema)
     if pace is None:
         return
-    optimizer, scheduler = loop["optimizer"], loop["scheduler"]
-    pace.settle(loop["start_epoch"], optimizer)
+    optimizer = loop.optimizer
+    pace.settle(loop.start_epoch, optimizer)
     zero_grad = optimizer.zero_grad
 
     # Called in each epoch after `model.train()` and before the first batch, and again after each step.
     @functools.wraps(zero_grad)
     def settled(*args: Any, **kwargs: Any) -> Any:
-        pace.settle(scheduler.last_epoch + 1, optimizer)  # it counts the epochs that are over, from -1
+        pace.settle(loop.epoch, optimizer)
         return zero_grad(*args, **kwargs)
 
     optimizer.zero_grad = settled
+
+
+class Loop:
+    """A training loop of classic YOLOv5: what it holds.
+
+    Args:
+        optimizer: Its optimizer.
+        scheduler: The learning rate scheduler of that optimizer, which makes a step at the end of each epoch.
+        ema: Holds the averaged detector; may be None.
+        start_epoch: As the loop has it; None if it does not say.
+        begun: Whether the training goes on with a schedule that it followed before.
+    """
+
+    def __init__(self, optimizer: Any, scheduler: Any, ema: Any, start_epoch: Any, begun: bool) -> None:
+        self.optimizer, self.scheduler, self.ema = optimizer, scheduler, ema
+        last = scheduler.last_epoch
+        if not isinstance(start_epoch, int):  # 0 is also what a scheduler has that has just been made
+            start_epoch = last + 1 if begun or last else 0
+        self.start_epoch, self._last = start_epoch, last
+
+    @property
+    def epoch(self) -> int:
+        """The epoch at work, from 0."""
+        return int(self.start_epoch + self.scheduler.last_epoch - self._last)
+
+
+def _loop(detector: Any) -> Loop:
+    """The loop that is about to train `detector`: in this host a function, whose variables are all that there is to it.
+
+    This is the one place that reads callers' variables. They are told by what they are, whatever they are called.
+    """
+    from torch.optim import Optimizer
+
+    own = {id(p) for p in detector.parameters()}
+    frame: Any = sys._getframe(2)
+    while frame is not None:
+        names = frame.f_locals
+        held = {**getattr(names.get("self"), "__dict__", {}), **names}
+        for optimizer in (v for v in held.values() if isinstance(v, Optimizer)):
+            if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+                continue
+            paces = {
+                n: v for n, v in held.items() if _fields(v).get("optimizer") is optimizer and hasattr(v, "last_epoch")
+            }
+            scheduler = paces.get("scheduler") or (next(iter(paces.values())) if len(paces) == 1 else None)
+            if scheduler is not None:
+                ema = next((v for v in held.values() if _is_average(v)), None)
+                begun = bool((detector.yaml.get(KEY) or {}).get("begun"))
+                return Loop(optimizer, scheduler, ema, names.get("start_epoch"), begun)
+        frame = frame.f_back
+    raise UsageError(
+        "a schedule was asked for (freeze_base, lr_new), and this training loop keeps no optimizer over the model's "
+        "parameters with one learning rate scheduler among its variables, so it cannot be followed. Make both before "
+        "ComputeLoss(model), as YOLOv5's train.py does, or train without: no --freeze, --lr-new, no 'schedule' in the YAML"
+    )
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return getattr(value, "__dict__", {}) if not isinstance(value, type) else {}
+
+
+def _is_average(value: Any) -> bool:
+    from torch import nn
+
+    return isinstance(_fields(value).get("ema"), nn.Module)
+
+
+def check_followed() -> None:
+    """Check, after a script has ended, that the schedule that was asked for was followed by a training.
+
+    Raises:
+        UsageError: It was not.
+    """
+    if os.environ.get(VARIABLE) and not _followed:
+        raise UsageError(
+            "--freeze and --lr-new had no effect: no training of this script made YOLOv5's ComputeLoss, with which a "
+            "training is recognised. Train with train.py or segment/train.py, or leave the two out"
+        )
+
+
+_followed: list[bool] = []
 
 
 def _begin(model: Any, start_epoch: int, ema: Any) -> Pace | None:
@@ -102,6 +181,7 @@ def _begin(model: Any, start_epoch: int, ema: Any) -> Pace | None:
     for holder in (detector, _plain(getattr(ema, "ema", None))):
         if holder is not None:
             holder.yaml = dict(kept)  # a dictionary of its own: others may hold the one before
+    _followed[:] = [True]
     return None if schedule is None else Pace(schedule, model)
 
 

@@ -13,10 +13,12 @@ import tokenize
 import types
 from pathlib import Path
 
-from . import parser
+from .kit import KIT
 from .splice import SpliceError, splice
 
 __all__ = ["run_parser"]
+
+NAME = "_yolo_attn_rows"  # the global that the text calls
 
 
 def run_parser(script: Path) -> bool:
@@ -24,14 +26,14 @@ def run_parser(script: Path) -> bool:
     with tokenize.open(script) as file:
         source = file.read()
     try:
-        spliced = splice(source, "parse_model", parser.GLOBAL)
+        text = splice(source, "parse_model", NAME)
     except (SpliceError, SyntaxError):
         return False
     name = f"{script} (extended by {__name__.partition('.')[0]})"
-    linecache.cache[name] = (len(spliced.source), None, io.StringIO(spliced.source).readlines(), name)
-    code = compile(spliced.source, name, "exec", dont_inherit=True)
+    linecache.cache[name] = (len(text), None, io.StringIO(text).readlines(), name)
+    code = compile(text, name, "exec", dont_inherit=True)
     main = types.ModuleType("__main__")
-    main.__dict__.update({"__file__": str(script), "__builtins__": builtins, parser.GLOBAL: parser.Seams()})
+    main.__dict__.update({"__file__": str(script), "__builtins__": builtins, NAME: KIT})
     before = sys.modules["__main__"]
     sys.modules["__main__"] = main
     try:

@@ -11,29 +11,28 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass
 from types import CodeType
 from typing import Callable, TypeVar
 
-__all__ = ["SpliceError", "Spliced", "find_code", "splice"]
+__all__ = ["ON_DISK", "SpliceError", "find_code", "splice"]
 
 T = TypeVar("T")
+
+# The global that a file has which `yolo-attn patch` has put the seams into; there is nothing left to splice.
+ON_DISK = "_" + __name__.rpartition(".")[0].replace(".", "_") + "_rows"
 
 
 class SpliceError(Exception):
     """The parser does not have the expected shape; the message says what was looked for."""
 
 
-@dataclass(frozen=True)
-class Spliced:
-    """The rewritten module text and the names that the parser uses."""
+def splice(source: str, function: str, kit: str) -> str:
+    """Return the module text `source` with `function` rewritten to call `find` and `place` of `kit`.
 
-    source: str
-    names: dict[str, str]
-
-
-def splice(source: str, function: str, kit: str) -> Spliced:
-    """Rewrite `function` of the module text `source`, calling `find` and `place` of the global `kit`.
+    Args:
+        source: The text.
+        function: The parser.
+        kit: An expression for what has the two: a global's name, or a constant that is replaced once compiled.
 
     Raises:
         SpliceError: An expected expression is not there exactly once.
@@ -80,7 +79,7 @@ def splice(source: str, function: str, kit: str) -> Spliced:
             f"lambda {c2}: ({width}) if ({guard}) else {c2})"
         ),
     )
-    return Spliced(text.result(), {"d": d, "i": i, "f": f, "n": n, "m": m, "args": args, "c2": c2, "ch": ch})
+    return text.result()
 
 
 def find_code(code: CodeType, name: str) -> CodeType:
@@ -132,12 +131,7 @@ def _single_name(assign: ast.Assign) -> str | None:
 
 
 def _subscript_of(node: ast.expr, index: str) -> bool:
-    if not isinstance(node, ast.Subscript):
-        return False
-    inner = node.slice
-    if type(inner).__name__ == "Index":  # Python 3.8 wraps the index
-        inner = inner.value  # type: ignore[attr-defined]
-    return isinstance(inner, ast.Name) and inner.id == index
+    return isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Name) and node.slice.id == index
 
 
 def _is_restart(node: ast.If, i: str, ch: str) -> bool:
@@ -183,7 +177,7 @@ class _Text:
 
     def flat(self, node: ast.expr) -> str:
         """The node's text on one line."""
-        return ast.unparse(node) if hasattr(ast, "unparse") else self.raw[slice(*self.span(node))].decode()
+        return ast.unparse(node)
 
     def replace(self, node: ast.expr | ast.stmt, edit: Callable[[str], str]) -> None:
         start, end = self.span(node)

@@ -8,18 +8,18 @@ from typing import Any
 
 from .files import read_source
 
-__all__ = ["KINDS", "catalog", "configs", "grid", "hosts", "kinds", "modules", "touched"]
+__all__ = ["KINDS", "catalog", "configs", "grid", "hosts", "kinds", "modules", "patched"]
 
 WORDS = {
     "en": {
         "module": "module", "aliases": "also", "paper": "paper", "attends": "attends to", "weights": "weights",
         "flops": "MFLOPs", "nodes": "ONNX nodes", "identity": "identity start", "oracle": "tested against", "use": "when",
-        "config": "config", "where": "what", "host": "host", "touched": "touched", "why": "why", "tested": "tested",
+        "config": "config", "where": "what", "host": "host", "patched": "patched", "why": "why", "tested": "tested",
     },
     "zh": {
         "module": "模块", "aliases": "别名", "paper": "论文", "attends": "作用于", "weights": "参数量",
         "flops": "MFLOPs", "nodes": "ONNX 节点", "identity": "恒等初始化", "oracle": "对照验证", "use": "适用场景",
-        "config": "配置", "where": "说明", "host": "宿主", "touched": "被替换的函数", "why": "原因", "tested": "已测试的版本",
+        "config": "配置", "where": "说明", "host": "宿主", "patched": "被替换的函数", "why": "原因", "tested": "已测试的版本",
     },
 }  # fmt: skip
 
@@ -99,15 +99,41 @@ def hosts(language: str = "en") -> str:
     return markdown([w["host"], w["tested"]], [[h.name, h.supported()] for h in HOSTS])
 
 
-def touched(language: str = "en") -> str:
-    """Return the table of what is changed in each host, in memory, and why."""
+def patched(language: str = "en") -> str:
+    """Return the table of what is patched in each host, in memory, and why; each function once.
+
+    Hosts whose modules differ by a prefix alone share their lines.
+    """
+    w, lines = WORDS[language], []
+    for names, prefix, group, repairs in _patches():
+        functions = ", ".join(f"`{prefix}{p.module}.{p.function}`" for p in group)
+        why = "; ".join(dict.fromkeys(p.why for p in group))
+        lines.append([names, functions, why + (" (launchers only)" if repairs else "")])
+    return markdown([w[k] for k in ("host", "patched", "why")], lines)
+
+
+def patched_count() -> int:
+    """Return how many functions that table names."""
+    return sum(len(group) for _, _, group, _ in _patches())
+
+
+def _patches() -> list[tuple[str, str, list[Any], bool]]:
+    """Names of hosts, with the first line of theirs only; the prefix that some have; patches; whether repairs."""
     from .patches import HOSTS
 
-    w = WORDS[language]
-    rows = [
-        [h.name if not k else "", f"`{t.module}.{t.function}`", t.why] for h in HOSTS for k, t in enumerate(h.touches)
-    ]
-    return markdown([w[k] for k in ("host", "touched", "why")], rows)
+    sharing: dict[Any, list[Any]] = {}
+    for host in HOSTS:
+        key = tuple((p.module[len(host.prefix) :], p.function) for p in (*host.patches, *host.repairs))
+        sharing.setdefault(key, []).append(host)
+    found = []
+    for hosts in sharing.values():
+        names, first = ", ".join(h.name for h in hosts), min(hosts, key=lambda h: len(h.prefix))
+        prefix = "".join(f"[{h.prefix}]" for h in hosts if h.prefix)
+        for patches, repairs in ((first.patches, False), (first.repairs, True)):
+            for group in first.grouped(patches):
+                found.append((names, prefix, group, repairs))
+                names = ""
+    return found
 
 
 def grid(head: list[str], rows: list[list[str]]) -> str:

@@ -263,7 +263,7 @@ def _offline(needs_network: bool) -> None:
 
 def _host(args: dict[str, Any]) -> Any:
     from .errors import HostError
-    from .parser import failures, install
+    from .parser import failures, install, repair
     from .patches import HOSTS
 
     try:
@@ -273,10 +273,11 @@ def _host(args: dict[str, Any]) -> Any:
         version = getattr(sys.modules.get("ultralytics"), "__version__", None)
         if version is not None and exc.name == "ultralytics.utils":
             raise HostError(
-                f"ultralytics {version} is too old to train with, its models can only be built. "
+                f"ultralytics {version} is older than what the kit works with. "
                 f"'pip install -U ultralytics'. Supported: {HOSTS[0].supported()}"
             ) from exc
         raise HostError(f"the ultralytics package cannot be imported: {exc}. 'pip install ultralytics'") from exc
+    repair()
     install(strict=True)
     keep_apostrophes()
     if "ultralytics" in failures():

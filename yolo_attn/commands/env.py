@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import importlib.metadata
 import platform
 import sys
 from pathlib import Path
+from typing import Any
 
 from .._version import __version__
 from ..errors import HostError
@@ -72,11 +74,12 @@ def _hosts(folder: str | None) -> list[tuple[str, str]]:
         if not Path(folder).is_dir():
             raise HostError(f"--host {folder}: no such folder (looked in {Path.cwd()})")
         sys.path.insert(0, str(Path(folder).resolve()))
+    parser.repair()  # v6.0 cannot even be imported without a network
     rows = []
     for host in HOSTS:
         name = f"host {host.name}"
         try:
-            module = importlib.import_module(host.touches[0].module)
+            module = importlib.import_module(host.parser)
         except ImportError:
             rows.append((name, "not found"))
             continue
@@ -86,7 +89,20 @@ def _hosts(folder: str | None) -> list[tuple[str, str]]:
         if not host.recognise(module):
             rows.append((name, f"not found ({module.__name__} is something else)"))
         elif host.name in parser.installed():
-            rows.append((name, f"{host.version(module)}, hooked, {module.__file__}"))
+            rows.append((name, f"{host.version(module)}, hooked by {_patches(host)}, {module.__file__}"))
+            rows += [(name, line) for line in str(parser.failures().get(host.name, "")).splitlines()]
         else:
             rows.append((name, str(parser.failures().get(host.name, "not hooked"))))
     return rows
+
+
+def _patches(host: Any) -> str:
+    """How many patches a host has here, once all of its modules that have one are imported."""
+    from .. import parser
+
+    for name in dict.fromkeys(p.module for p in host.patches):
+        with contextlib.suppress(Exception):  # a module that some version lacks, or whose needs are not installed
+            importlib.import_module(name)
+    found = {(h.module.__name__, h.function) for h in parser.hooks() if h.host == host.name}
+    here = [p for p in host.patches if (p.module, p.function) in found]
+    return f"{len(host.grouped(here))} patches ({len(here)} functions)"

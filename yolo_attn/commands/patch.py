@@ -16,8 +16,7 @@ from pathlib import Path
 from ..console import write_out
 from ..errors import HostError
 from ..files import read_text
-from ..parser import ON_DISK
-from ..splice import SpliceError, splice
+from ..splice import ON_DISK, SpliceError, splice
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +42,7 @@ def diff(path: Path) -> str:
     if ON_DISK in source:
         raise HostError(f"{path}: carries the seams already.")
     try:
-        new = splice(source, "parse_model", ON_DISK).source
+        new = splice(source, "parse_model", ON_DISK)
         spot = _after_imports(source)
     except SyntaxError as exc:
         raise HostError(f"{path}: is no Python that this version reads: line {exc.lineno}: {exc.msg}") from exc

@@ -15,7 +15,7 @@ USAGE = (
 
 def run(argv: list[str]) -> int:
     """Hand the arguments over to the host's own entry point."""
-    from ..parser import install
+    from ..parser import install, repair
 
     plugins, argv = leading_options(argv, USAGE)
     if argv in (["-h"], ["--help"], ["help"]):
@@ -26,6 +26,7 @@ def run(argv: list[str]) -> int:
 
         for file in plugins:
             load_file(file)
+    repair()
     sys.argv[:] = ["yolo", *argv]  # in place and first: the host keeps the list that it finds at import
     try:
         from ultralytics import utils

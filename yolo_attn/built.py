@@ -1,0 +1,85 @@
+"""Which detector a state dict is of: the hosts load weights by two state dicts, and by logical layer takes two models.
+
+Both hosts' detectors note themselves when their `state_dict` is taken, however they came to be: built, unpickled or
+copied. All that is kept is weak.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import CheckpointError
+
+__all__ = ["note", "owner"]
+
+# By detector, whether it has attention.
+_noted: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
+OWNER = "_" + __name__.rpartition(".")[0].replace(".", "_") + "_owner"
+
+
+def note(detector: Any, state: Any) -> None:
+    """Remember that `state` was taken of `detector`."""
+    if detector not in _noted:
+        from .weights import attention_in
+
+        _noted[detector] = bool(attention_in(detector))
+    if hasattr(state, "_metadata"):  # torch's own dictionary, not one of the caller's
+        setattr(state, OWNER, (weakref.ref(detector), _noted[detector]))
+
+
+def owner(state: Any, role: str) -> Any | None:
+    """Return the detector that a state dict is of; None where it is of none with attention.
+
+    Args:
+        state: A state dict, or part of one: any mapping that holds a detector's own tensors.
+        role: What it is for, for the message.
+
+    Raises:
+        CheckpointError: It is of a detector with attention, and of which one cannot be told.
+    """
+    if not isinstance(state, Mapping) or not state:
+        return None
+    reference, attention = getattr(state, OWNER, (None, False))
+    detector = reference() if reference is not None else None
+    if detector is not None:
+        return detector
+    candidates = list(_noted.items())
+    found = next((d for d, _ in candidates if _owns(d, state)), None)
+    if found is not None:
+        return found
+    if attention or any(has and _resembles(d, state) for d, has in candidates):
+        raise CheckpointError(
+            f"cannot tell which detector the {role} state dict is of, and copying by name would put most tensors into "
+            f"other layers: keep the detector, and pass its state_dict() itself and no copy; or call "
+            f"{__name__.partition('.')[0]}.transfer(source, detector), which takes the detectors"
+        )
+    return None
+
+
+def _owns(detector: Any, state: Mapping[Any, Any]) -> bool:
+    """Whether the tensors of a state dict lie where the detector's do."""
+    import torch
+
+    own = {**dict(detector.named_parameters()), **dict(detector.named_buffers())}
+    for key, tensor in state.items():
+        mine = own.get(_plain(key))
+        if mine is not None and isinstance(tensor, torch.Tensor) and tensor.numel() and tensor.device == mine.device:
+            return bool(tensor.device.type != "meta" and mine.data_ptr() == tensor.data_ptr())
+    return False
+
+
+def _resembles(detector: Any, state: Mapping[Any, Any]) -> bool:
+    """Whether a state dict has the very names and shapes of the detector's, or a part of them."""
+    own = {k: tuple(v.shape) for k, v in (*detector.named_parameters(), *detector.named_buffers())}
+    have = {_plain(k): tuple(getattr(v, "shape", ())) for k, v in state.items()}
+    return all(own.get(k) == shape for k, shape in have.items())
+
+
+def _plain(key: Any) -> str:
+    """The name without what DDP and `torch.compile` put in front."""
+    text = str(key)
+    for prefix in ("module.", "_orig_mod."):
+        text = text[len(prefix) :] if text.startswith(prefix) else text
+    return text

@@ -1,0 +1,197 @@
+"""What the hosts' patches call, in one place: the hook hands it to them, so that no room below knows a room above.
+
+It stands above every room and imports them where they are used: hooking a host costs none of these imports.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable
+
+if TYPE_CHECKING:
+    from .patches import Kit
+
+__all__ = ["KIT", "TheKit"]
+
+
+class TheKit:
+    """Implements :class:`yolo_attn.patches.Kit`, where each method is described."""
+
+    name = __name__.rpartition(".")[0]
+
+    def __reduce__(self) -> str:
+        """There is one, also behind a pickle: hosts send trainers' callbacks to the workers of a run."""
+        return "KIT"
+
+    # -- rows
+
+    def knows(self, name: Any, d: dict[str, Any], i: int) -> bool:
+        """Whether a row's name is one of the kit's or of the YAML's `register:`."""
+        from . import rows
+
+        return isinstance(name, str) and rows._registered(name, d, i) is not None
+
+    def find(self, name: Any, args: list[Any], i: int, d: dict[str, Any], lookup: Callable[[], Any]) -> Any:
+        """See :func:`.rows.find`."""
+        from . import rows
+
+        return rows.find(name, args, i, d, lookup)
+
+    def binds(self, m: Any) -> bool:
+        """Whether a class is one that this kit gives its arguments."""
+        from . import rows
+
+        return rows._binding_of(m) is not None
+
+    def place(self, *given: Any) -> tuple[Any, Any, int, list[Any]]:
+        """See :func:`.rows.place`."""
+        from . import rows
+
+        return rows.place(*given)
+
+    # -- model files
+
+    def locate(self, name: Any) -> Path | None:
+        from . import config
+
+        return config.locate(name)
+
+    def read_model(self, name: Any, file: Path) -> dict[str, Any]:
+        from . import config
+
+        return config.load_ultralytics(name, file)
+
+    def classic_file(self, name: str, file: Path) -> Path:
+        from . import dialect
+
+        return dialect.classic_file(name, file)
+
+    @contextlib.contextmanager
+    def building(self, cfg: Any) -> Iterator[Any]:
+        from . import dialect, rows
+        from .patches.yolov5_shared import is_model
+
+        name, given = "model YAML", cfg
+        if isinstance(cfg, dict):
+            name = str(cfg.get("yaml_file") or name)
+            dialect.check_expressions(cfg, name)
+            cfg = dialect.to_classic(cfg, str(cfg.get("scale") or ""), name)
+        elif isinstance(cfg, (str, os.PathLike)):
+            name = str(cfg)
+            found = Path(name) if Path(name).is_file() else self.locate(name)
+            if found is not None and is_model(found):
+                cfg = str(dialect.classic_file(name, found))
+        with rows.reading(name, layers_only=isinstance(given, dict)):
+            yield cfg
+
+    def unknown_model(self, name: str) -> Exception | None:
+        from . import config, errors
+
+        stem = config.split_scale(Path(name).stem)[0]
+        hint = errors.did_you_mean(stem, [Path(n).stem for n in config.list_configs()])
+        if not hint:
+            return None
+        return errors.ConfigError(
+            f"model YAML not found: {name} (looked in {Path.cwd()}, in YOLOv5 and in the kit).{hint} "
+            f"'{self.name.replace('_', '-')} list --configs' shows the kit's."
+        )
+
+    # -- weights
+
+    def load_weights(self, original: Callable[..., Any], detector: Any, given: Any, *rest: Any, **more: Any) -> Any:
+        from . import pretrained
+
+        return pretrained.load(original, detector, given, *rest, **more)
+
+    def match_state(self, original: Callable[..., Any], da: Any, db: Any, exclude: Any = ()) -> Any:
+        from . import pretrained
+
+        return pretrained.intersect(original, da, db, exclude)
+
+    def note(self, detector: Any, state: Any) -> None:
+        from . import built
+
+        built.note(detector, state)
+
+    def check_filled(self, detector: Any) -> None:
+        from . import pretrained
+
+        pretrained.check_filled(detector)
+
+    # -- detectors
+
+    def fold(self, detector: Any) -> None:
+        from .modules import _conv
+
+        _conv.fuse(detector)
+
+    def at_full_size(self, detector: Any, imgsz: Any, *, weights: bool = False) -> Any | None:
+        from . import flops
+
+        return flops.at_full_size(detector, imgsz, weights=weights)
+
+    # -- training
+
+    def before_batch(self, trainer: Any) -> None:
+        from . import schedule
+
+        schedule.before_batch(trainer)
+
+    def before_loop(self, model: Any) -> None:
+        from . import schedule
+
+        schedule.before_loop(model)
+
+    def worker_lines(self) -> str:
+        from . import parser
+
+        lines = f"import {self.name}\n"
+        return lines + (f"import {self.name}.parser\n{self.name}.parser.repair()\n" if parser.repairing() else "")
+
+    # -- reading checkpoints
+
+    def safe_load(self) -> bool:
+        from . import plugins
+
+        return plugins.safe_load()
+
+    def names_declarations(self) -> bool:
+        from . import safe
+
+        return safe.named()
+
+    def declare(self, classes: Iterable[type], aliases: Iterable[tuple[type, str]] = ()) -> list[Any]:
+        from . import safe
+
+        return safe.declare(classes, aliases)
+
+    def withdraw(self, declared: Iterable[Any]) -> None:
+        from . import safe
+
+        safe.withdraw(declared)
+
+    def load_modules(self) -> None:
+        from . import errors, plugins, registry
+
+        try:
+            registry.load_all()
+            for file in filter(None, os.environ.get(plugins.VARIABLE, "").split(os.pathsep)):
+                if file.endswith(".py"):
+                    plugins.load_file(file)
+        except errors.YoloAttnError as exc:  # the host must still import
+            self.announce("%s", exc)
+
+    # -- words
+
+    def announce(self, message: str, *values: Any) -> None:
+        from . import log
+
+        log.announce(message, *values)
+
+
+KIT = TheKit()
+if TYPE_CHECKING:
+    _checked: Kit = KIT
