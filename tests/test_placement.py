@@ -408,8 +408,12 @@ def test_plain_files_are_the_hosts_own_models(name: str) -> None:
         ({"module": "SE", "after": 3.5}, UsageError, "module types or row numbers, got 3.5"),
         ({"module": "SE", "where": 4}, UsageError, "places, such as 'neck', got 4"),
         ({"module": "SE", "where": "neck", "args": 3}, UsageError, "options by name, e.g. reduction 8, got 3"),
-        ({"module": "SE", "where": "neck", "args": {"reduction": 0}}, UsageError, r"row 17 \(C3\): SEAtt.*reduction=0"),
-        ({"module": "SE", "where": "inside", "args": {"reduction": 0}}, UsageError, r"row 2 \(C3\).*reduction=0"),
+        (
+            {"module": "SE", "where": "neck", "args": {"reduction": 0}},
+            UsageError,
+            r"row 17 \(C3\): SEAtt.*'reduction': 0",
+        ),
+        ({"module": "SE", "where": "inside", "args": {"reduction": 0}}, UsageError, r"row 2 \(C3\).*'reduction': 0"),
         ({"module": "SE", "where": "neck", "args": {"reduction": float("nan")}}, UsageError, "128 channels arrive"),
         ({"module": "SE", "after": "SPPF", "where": "inside"}, UsageError, "SPPF has no form with attention inside"),
     ],
@@ -446,6 +450,36 @@ def test_the_command_line_speaks_its_own_words(words: str, says: str, capsys: An
     assert main(["insert", "yolov5n.yaml", *words.split()]) == 2
     told = capsys.readouterr()
     assert says in told.err and not told.out
+
+
+NEEDY = """
+from torch import nn
+
+class Heads(nn.Module):
+    def __init__(self, channels, heads):
+        super().__init__()
+        assert channels % heads == 0
+    def forward(self, x):
+        return x
+"""
+
+
+def test_options_of_a_users_own_module_are_tried_too(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("needy_heads.py").write_text(NEEDY, encoding="utf-8")
+    Path("needyn.yaml").write_text("register: {Heads: 'needy_heads.py:Heads'}\n" + base("yolov5"), encoding="utf-8")
+    command = "insert needyn.yaml --module Heads --after C3".split()
+    for words, says in (
+        ([], "'heads'"),
+        (["--args", "heads=7"], "with --args heads=7, where 32 channels arrive: Asser"),
+    ):
+        assert main([*command, *words]) == 2
+        told = capsys.readouterr()
+        assert "needyn.yaml, row 2 (C3): Heads" in told.err and says in told.err and not told.out
+    assert main([*command, "--args", "heads=8", "-o", "out.yaml"]) == 0
+    Path("needy_heads.py").unlink()  # without its code the file is edited all the same
+    assert main("insert out.yaml --remove -o back.yaml".split()) == 0
+    assert Path("back.yaml").read_bytes() == Path("needyn.yaml").read_bytes()
 
 
 @pytest.mark.parametrize("text", ["a: 1\nb: 2\n", "nc: [\n", "nc: 1\nbackbone: []\nhead: []\n", "- 1\n- 2\n"])

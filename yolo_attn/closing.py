@@ -63,7 +63,12 @@ def _other_attention(family: str, letter: str) -> str:
     block = module[:-3] if module.endswith("eca") else module[:-2] if module.endswith("se") else ""
     wanted = "eca" if module.endswith("se") else "se"
     known = [Path(n).stem for n in config.list_configs()]
-    for name in (f"{base}_{block}{wanted}{bar}{place}", f"{base}_{wanted}{bar}{place}", f"{base}_{wanted}", f"{base}_se"):
+    for name in (
+        f"{base}_{block}{wanted}{bar}{place}",
+        f"{base}_{wanted}{bar}{place}",
+        f"{base}_{wanted}",
+        f"{base}_se",
+    ):
         if name in known and name != family:
             return f"{_sized(name, letter)}.yaml"
     return f"yolov5{letter or 's'}_{wanted}.yaml"

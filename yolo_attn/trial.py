@@ -41,13 +41,16 @@ def check_options(
     problem = _problem(what, args, width or USUAL, widen)
     if problem is None:
         return
-    given = next((k for k in options if _problem(what, _without(args, k), width or USUAL, widen) is None), None)
-    if given is None:
-        raise UsageError(f"{row}: {what.name} cannot be built there: {problem}.")
-    shown = option("args", f"{given}={options[given]}")
+    wrong = [k for k in options if _problem(what, _without(args, k), width or USUAL, widen) is None]
+    named = wrong[:1] or list(options)  # without a required option nothing can be built: then all that were given
+    if not named:
+        raise UsageError(
+            f"{row}: {what.name} cannot be built there: {problem}. Options go by name: {option('args', {'NAME': 'VALUE'})}."
+        )
+    shown = option("args", {k: options[k] for k in named})
     raise UsageError(
         f"{row}: {what.name} cannot be built with {shown}, where {width or USUAL} channels arrive: {problem}. "
-        f"Give another {given}, or leave it out."
+        f"Give another {' or '.join(named)}{', or leave it out' if wrong else ''}."
     )
 
 
@@ -63,7 +66,8 @@ def _problem(what: Named, args: list[Any], channels: int, widen: Callable[[Any],
     except NotImplementedError:  # an operation that the meta device does not have says nothing about the option
         return None
     except Exception as exc:  # a constructor raises whatever it likes
-        return f"{type(exc).__name__}: {first_line(exc).rstrip('.')}"
+        said = first_line(exc).rstrip(".")
+        return f"{type(exc).__name__}: {said}" if said else type(exc).__name__
     return None
 
 

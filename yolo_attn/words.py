@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -27,12 +27,14 @@ def option(name: str, value: Any = None) -> str:
 
     Args:
         name: The keyword argument, such as ``where``.
-        value: Its value; a list stands for several, True for a switch.
+        value: Its value; a list stands for several, a mapping for options by name, True for a switch.
     """
     if _typed.get():
         flag = "--" + name.replace("_", "-")
         if value is None or value is True:
             return flag
+        if isinstance(value, Mapping):
+            value = [f"{k}={v}" for k, v in value.items()]
         values = value if isinstance(value, (list, tuple)) else [value]
         return " ".join([flag, *map(str, values)])
-    return f"{name}=" if value is None else f"{name}={value!r}"
+    return f"{name}=" if value is None else f"{name}={dict(value) if isinstance(value, Mapping) else value!r}"
