@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 from classic_host import Classic, classic  # noqa: F401 # fixtures
+from conftest import ROOT
 from torch import nn
 from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
@@ -480,11 +481,11 @@ def test_command(folder: Path, capsys: Any, image: torch.Tensor) -> None:
 
 
 CLASSIC = """
-import copy, json, sys
+import copy, json, os, sys
 import yolo_attn
 {host}
 import torch, yaml
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1].split(os.pathsep)
 from test_weights import ATTENTION, PLACES, logical, plant, same
 
 def small():
@@ -545,5 +546,6 @@ def test_a_full_disk_is_one_message(python: Any, tmp_path: Path) -> None:
 
 def test_classic_host(classic: Classic, tmp_path: Path) -> None:  # noqa: F811
     places = list(PLACES) if os.environ.get("YOLO_ATTN_YOLOV5") else ["everywhere", "inside"]
-    out = classic.python(CLASSIC, str(Path(__file__).parent), ",".join(places), cwd=tmp_path).ok()
+    helpers = os.pathsep.join([str(Path(__file__).parent), str(ROOT / "tests"), str(ROOT / "tools")])
+    out = classic.python(CLASSIC, helpers, ",".join(places), cwd=tmp_path).ok()
     assert json.loads(out.splitlines()[-1])["done"] == len(places) * len(ATTENTION)
