@@ -82,6 +82,7 @@ def test_a_detector_fine_tuned_from_one_of_more_classes(tmp_path: Path) -> None:
     assert result.report["proof"]["passed"] and result.report["names"] == few.names
 
 
+@pytest.mark.slow
 def test_it_needs_no_pickle_and_no_other_file(made: tuple[Path, Path], python: Any, tmp_path: Path) -> None:
     (tmp_path / "moved.bundle").write_bytes(made[1].read_bytes())
     out = python(

@@ -123,6 +123,7 @@ def hand_edited(host: Classic, folder: Path) -> Classic:
     return Classic(host.name, target, host.prefix, (str(folder), *host.path))
 
 
+@pytest.mark.slow
 def test_equal_to_a_hand_edited_host(classic: Classic, tmp_path: Path) -> None:
     tutorial, four = tmp_path / "tutorial.yaml", tmp_path / "yolov5s_four.yaml"
     tutorial.write_text(TUTORIAL, encoding="utf-8")
@@ -440,6 +441,7 @@ print("WANT")
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_never_imports_the_kit_loads_a_checkpoint(classic: Classic, tmp_path: Path) -> None:
     classic.python(SAVED, cwd=tmp_path).ok()
     assert "WANT" in classic.python(FRESH, cwd=tmp_path).ok()

@@ -181,6 +181,7 @@ def test_an_interrupted_proof_leaves_no_older_one(
     assert target.read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["a.onnx", "a.onnx.json"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_message(checkpoint: Path, python: Any, tmp_path: Path) -> None:
     pytest.importorskip("resource")
     out = python(

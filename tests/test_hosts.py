@@ -128,6 +128,7 @@ def case_both_hosts_are_given_back():
 """)
 
 
+@pytest.mark.slow
 def test_orders(classic: Classic, tmp_path: Path) -> None:
     indented = "".join(f"    {line}\n" for part in classic.imports.splitlines()[:-1] for line in part.split("; "))
     code = ORDERS.replace("{indented}", indented)

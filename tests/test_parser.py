@@ -361,6 +361,7 @@ def test_quiet(python) -> None:  # type: ignore[no-untyped-def]
     assert "yolo_attn" not in run.err
 
 
+@pytest.mark.slow
 def test_checkpoints_load_under_safe_load(tmp_path: Path) -> None:
     """With only classes declared safe: each kind of part that the kit's modules have, in a fresh process."""
     save = """

@@ -605,6 +605,7 @@ def test_random_graphs_keep_their_wiring_and_come_back(data: Any) -> None:
     assert yolo_attn.remove(yolo_attn.insert(d, "SGE", after=after)) == d
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(data=st.data())
 def test_random_graphs_build_and_keep_their_weights(data: Any) -> None:

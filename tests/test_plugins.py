@@ -72,6 +72,7 @@ def test_from_yaml(project: Path, python: Callable[..., Run]) -> None:
     assert run.err.count(f"MyAttn is MyAttn from {project / 'my_attn.py'}") == 1
 
 
+@pytest.mark.slow
 def test_options_of_the_users_class(project: Path, python: Callable[..., Run]) -> None:
     for args in ("[1024, 2]", "[{power: 2}]"):
         model_yaml(project, args=args)
@@ -84,6 +85,7 @@ def test_safe_load_refuses_the_yaml(project: Path, python: Callable[..., Run]) -
     assert "ULTRALYTICS_SAFE_LOAD is set" in run.err.strip().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_yaml_reaches_only_its_own_folder(project: Path, python: Callable[..., Run]) -> None:
     shutil.move(str(project / "my_attn.py"), str(project.parent / "my_attn.py"))
     model_yaml(project, spec="../my_attn.py:MyAttn")
@@ -134,6 +136,7 @@ def test_plugin_option_and_environment(home: Path, cli: Callable[..., Run]) -> N
     assert "MyAttn" in cli("list", "--plugin", str(plugin)).ok()
 
 
+@pytest.mark.slow
 def test_entry_point(home: Path, python: Callable[..., Run]) -> None:
     """An installed package brings modules through the entry-point group."""
     site = home / "site"
@@ -150,6 +153,7 @@ def test_entry_point(home: Path, python: Callable[..., Run]) -> None:
     assert "gates_package" in python(code, env={"PYTHONPATH": os.pathsep.join([str(site), root])}).ok()
 
 
+@pytest.mark.slow
 def test_two_files_of_one_name(home: Path, python: Callable[..., Run]) -> None:
     """The same code in two places is one plug-in; different code under one name is refused, not guessed."""
     for folder in ("a", "b"):

@@ -107,8 +107,13 @@ def image() -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("module", "place"),
-    [(m, p) for m in ATTENTION for p in PLACES if p != "everywhere"]
-    + [(m, "everywhere") for m in ("SEAttention", "ECA")],
+    # Each module in each place; that of the first module in every place and of every module in one place is quick.
+    [
+        pytest.param(m, p, marks=[] if m == "SEAttention" or p == "neck" else [pytest.mark.slow])
+        for m in ATTENTION
+        for p in PLACES
+        if p != "everywhere" or m in ("SEAttention", "ECA")
+    ],
 )
 def test_every_tensor_reaches_its_layer_and_identity_starts_as_the_base(
     plain_detector: DetectionModel, image: torch.Tensor, module: str, place: str
@@ -544,6 +549,7 @@ def test_a_full_disk_is_one_message(python: Any, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["init.pt"] and (tmp_path / "init.pt").read_text() == "before"
 
 
+@pytest.mark.slow
 def test_classic_host(classic: Classic, tmp_path: Path) -> None:  # noqa: F811
     places = list(PLACES) if os.environ.get("YOLO_ATTN_YOLOV5") else ["everywhere", "inside"]
     helpers = os.pathsep.join([str(Path(__file__).parent), str(ROOT / "tests"), str(ROOT / "tools")])

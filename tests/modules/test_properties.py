@@ -15,6 +15,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from conftest import slow_but
 from torch import nn
 
 import yolo_attn.modules
@@ -141,7 +142,7 @@ def test_a_module_of_half_precision_overflows_nowhere(name, dtype):
 # ---------------------------------------------------------------- life of a module
 
 
-@each
+@pytest.mark.parametrize("name", slow_but(NAMES, "SEAttention", "ECA", "CBAM", "CoordAtt"))
 def test_compiles_as_one_graph_for_every_size(name):
     m = stir(build(name, 8)).eval()
     torch._dynamo.reset()
