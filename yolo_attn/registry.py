@@ -15,7 +15,6 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sys
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Callable
@@ -23,6 +22,7 @@ from typing import Any, Callable
 from . import safe
 from .binding import Binding
 from .errors import PluginError, RegistryError, UnknownModuleError, did_you_mean
+from .fork import Lock
 
 __all__ = ["ENTRY_POINT_GROUP", "Entry", "find", "get_entry", "get_module", "list_modules", "register", "unregister"]
 
@@ -56,9 +56,9 @@ class Entry:
 _entries: dict[str, Entry] = {}  # by name
 _names: dict[str, str] = {}  # name or alias -> name
 _by_class: dict[type, Entry] = {}
-_lock = threading.RLock()
+_lock = Lock()
 # Another one than the former: a thread that imports a module registers it, and must not wait for one that loads all.
-_load_lock = threading.RLock()
+_load_lock = Lock()
 _loaded = _loading = False
 
 
