@@ -23,7 +23,7 @@ from .errors import CheckpointError, UsageError, YoloAttnError, first_line
 from .files import replacing, scratch, write_text
 from .source import Source, attention_used, quiet_host, widen_classes
 
-__all__ = ["load", "read_manifest", "save"]
+__all__ = ["load", "plain", "read_manifest", "save"]
 
 FORMAT = 1
 WEIGHTS, MODEL, MANIFEST = "weights.safetensors", "model.yaml", "manifest.json"
@@ -54,7 +54,7 @@ def save(source: Source, target: Path) -> None:
     small = {k: v.half() for k, v in tensors.items() if v.dtype == torch.float32}
     exact = all(torch.equal(v.float(), tensors[k]) for k, v in small.items())
     weights = serialize({**tensors, **small} if exact else tensors)
-    model = yaml.safe_dump(_plain(_expanded(source.model.yaml)), sort_keys=False).encode()
+    model = yaml.safe_dump(plain(_expanded(source.model.yaml)), sort_keys=False).encode()
     manifest = {
         "format": FORMAT,
         "task": source.task,
@@ -235,10 +235,10 @@ def _check_rows(d: dict[str, Any], path: str) -> None:
             raise CheckpointError(f"{spot}: '{name}' is no layer, and is not called.")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Turn what a host put into a model dictionary into what YAML writes."""
     if isinstance(value, dict):
-        return {str(k) if not isinstance(k, (str, int)) else k: _plain(v) for k, v in value.items()}
+        return {str(k) if not isinstance(k, (str, int)) else k: plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     return value if isinstance(value, (str, int, float, bool)) or value is None else str(value)

@@ -81,6 +81,8 @@ def train(options: argparse.Namespace) -> int:
 
 def _trained(options: argparse.Namespace, host: Path, argv: list[str], folder: Path) -> int:
     last = folder / "weights" / "last.pt"
+    if options.made is not None:
+        argv[argv.index(options.cfg)] = options.cfg = str(options.made.write(folder))
     if options.resume and last.is_file():  # not an epoch's checkpoint under a name of its own
         _prepare(last, folder)
     code = _run(host / "train.py", argv, _gpus(options.device), options.plugin, _in_front(options))
@@ -165,6 +167,11 @@ def arguments(options: argparse.Namespace, host: Path, made: Path) -> tuple[list
     weights = _weights(options.weights)
     if not may_fetch and (not weights or Path(weights).is_file()):
         os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing to fetch: no wait for a network that may not be there
+    if options.attention:
+        from .attention_file import made_for
+
+        options.made = made_for(options)
+        options.cfg, options.chosen_cfg = str(options.made.write(made).resolve()), True
     cfg = _cfg(options.cfg) if options.chosen_cfg or not weights else ""  # without --cfg, the weights' own model
     argv = ["--cfg", cfg, "--weights", weights, "--data", _absolute(where)]
     argv += ["--project", str(folder.parent), "--name", folder.name, "--exist-ok"]

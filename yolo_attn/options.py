@@ -11,6 +11,7 @@ from typing import Any
 from .console import Parser
 from .errors import ConfigError, UsageError
 from .files import expand
+from .places import PLACES
 from .schedule_data import frozen_epochs
 from .yaml_file import read_mapping
 
@@ -20,6 +21,7 @@ EXAMPLES = """examples:
   python train_detect.py                                             # the embedded data set, a few minutes on a CPU
   python train_detect.py --cfg yolov5s_eca.yaml                      # the same with ECA
   python train_detect.py --cfg yolov5s_se.yaml --data my.yaml --weights yolov5su.pt --img 640 --batch 16 --epochs 100
+  python train_detect.py --weights yolov8n.pt --attention ECA --where neck --data my.yaml    # no YAML to write
   python train_detect.py --cfg my_attention.yaml --data my.yaml --plugin my_attn.py --device 0,1
   python train_detect.py --resume runs/train/exp/weights/last.pt
   python train_detect.py --data my.yaml lr0=0.002 mosaic=0.5         # any further argument of the host
@@ -64,6 +66,35 @@ def _parser() -> Parser:
         "--start",
         choices=["identity", "paper", "yaml"],
         help="with --weights, how new attention begins: identity (default) leaves the pretrained detector as it is",
+    )
+    add(
+        "--attention",
+        metavar="NAME",
+        help="put this attention into the model of --cfg or --weights; its YAML is kept in the run's folder",
+    )
+    add(
+        "--where",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PLACE",
+        help=f"with --attention: {', '.join(PLACES)} (default neck)",
+    )
+    add(
+        "--after",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="TYPE",
+        help="with --attention: behind rows of these types (C3) or these row numbers",
+    )
+    add(
+        "--args",
+        action="append",
+        default=[],
+        dest="attention_args",
+        metavar="KEY=VALUE",
+        help="with --attention: an option of it, such as reduction=8; repeatable",
     )
     add("--hyp", metavar="YAML", help="hyperparameters; YOLOv5's files too")
     add(
@@ -153,7 +184,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     options.extra = dict(map(_pair, [*pairs, *options.more]))
     options.embedded = not options.data and not options.resume and "data" not in options.extra
     options.chosen_cfg = options.cfg is not None
-    options.cfg = options.cfg or "yolov5s_se.yaml"
+    options.made = None  # the YAML that --attention makes
+    _check_attention(options)
+    options.cfg = options.cfg or ("yolov5s.yaml" if options.attention else "yolov5s_se.yaml")
     for name in ("epochs", "imgsz", "patience", "save_period"):
         value = getattr(options, name)
         if value is not None and value < 0:
@@ -172,8 +205,20 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+def _check_attention(options: argparse.Namespace) -> None:
+    """Split lists at commas, and refuse what goes with --attention alone, or against it."""
+    options.where = [p for w in options.where for p in w.split(",") if p]
+    options.after = [a for w in options.after for a in w.split(",") if a]
+    partners = {"--where": options.where, "--after": options.after, "--args": options.attention_args}
+    lonely = next((flag for flag, value in partners.items() if value), None)
+    if lonely and not options.attention:
+        raise UsageError(f"{lonely} says more about --attention NAME, which is missing ('yolo-attn list' shows names)")
+    if options.attention and options.resume:
+        raise UsageError("--resume goes on with the model of the checkpoint; --attention puts attention into a new run's")
+
+
 # A value of these may hold an equals sign of its own.
-_TEXT_FLAGS = ("--cfg", "--data", "--weights", "--hyp", "--project", "--name", "--plugin", "--host")
+_TEXT_FLAGS = ("--args", "--cfg", "--data", "--weights", "--hyp", "--project", "--name", "--plugin", "--host")
 
 
 def _split_pairs(argv: list[str]) -> tuple[list[str], list[str]]:

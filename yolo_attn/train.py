@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from . import config, data, dataset, runs
+from . import config, data, dataset, runs, words
 from .closing import command, found_nothing, next_steps, published
 from .errors import CheckpointError, ConfigError, DataError, UsageError, YoloAttnError, did_you_mean, first_line
 from .files import REFUSED, expand, scratch
@@ -51,7 +53,8 @@ def main(options: argparse.Namespace) -> int:
         if options.export not in FORMATS:
             raise UsageError(f"--export {options.export}: no such format, only {', '.join(FORMATS)}")
     try:
-        return _resume(options) if options.resume else _train(options)
+        with words.command_line():
+            return _resume(options) if options.resume else _train(options)
     except OSError as exc:
         if exc.errno in REFUSED:
             where = f" ({exc.filename})" if exc.filename else ""
@@ -66,6 +69,16 @@ def _train(options: argparse.Namespace) -> int:
         raise UsageError(
             "--start says how attention begins beside pretrained weights; from scratch, write it in the YAML"
         )
+    with contextlib.ExitStack() as stack:
+        if options.attention and (options.chosen_cfg or not options.weights):
+            from .attention_file import made_for
+
+            options.made = made_for(options)
+            options.cfg, options.chosen_cfg = str(options.made.write(stack.enter_context(scratch()))), True
+        return _start(options)
+
+
+def _start(options: argparse.Namespace) -> int:
     path = config.require(options.cfg)
     d = config.read(path)
     config.validate({**d, "scale": config.split_scale(Path(options.cfg).stem)[1]}, str(options.cfg))
@@ -107,6 +120,13 @@ def _pretrained(options: argparse.Namespace, host: Any, weights: str, folder: Pa
         return model
 
     file = fetch(weights)
+    if options.attention and not options.chosen_cfg:
+        from .attention_file import attached
+
+        handle, options.made = attached(options, file)
+        target = folder / f"{Path(options.made.name).stem}_from_{file.stem}.pt"
+        initial.save(planned(handle.model), target)
+        return host.YOLO(str(target))
     if not options.chosen_cfg and file.suffix == ".pt":
         return planned(host.YOLO(str(file)))
     start = options.start or "identity"
@@ -204,6 +224,10 @@ def _run(options: argparse.Namespace, model: Any, args: dict[str, Any]) -> int:
     from .trainer import Trainer
 
     _check_model(options, model, args)
+    if options.made is not None:
+        from .attention_file import keep
+
+        model.add_callback("on_pretrain_routine_start", functools.partial(keep, made=options.made))
     try:
         model.train(trainer=Trainer, **args)
     except NotImplementedError as exc:  # the host's word for an optimizer that it does not know
@@ -212,6 +236,8 @@ def _run(options: argparse.Namespace, model: Any, args: dict[str, Any]) -> int:
         print(f"\nstopped. {_how_to_go_on(getattr(getattr(model, 'trainer', None), 'last', None))}", file=sys.stderr)
         return exit_code(exc)
     folder, best, last = (Path(p) for p in (model.trainer.save_dir, model.trainer.best, model.trainer.last))
+    if options.made is not None:
+        options.cfg = str(folder / options.made.name)  # the next commands name what is kept
     best = best if best.is_file() else last
     if not best.is_file():
         raise YoloAttnError(f"the run in {folder} ended without a checkpoint; what the host printed above says why")

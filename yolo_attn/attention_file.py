@@ -1,0 +1,147 @@
+"""What `train_detect.py --attention ECA --where neck` means: a model with attention that nobody wrote a YAML for.
+
+The YAML is made, named as the kit names its own (``yolov8n_eca_neck.yaml``), trained from, and kept in the run's folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from . import attaching, checkpoint, config, placement, recognise
+from .errors import CheckpointError, ConfigError, UsageError, first_line
+from .files import write_text
+from .log import announce
+
+__all__ = ["Made", "attached", "keep", "made_for"]
+
+_UNWRITTEN = ("yaml_file", attaching.BEFORE)  # of a dictionary in memory, and not of a file
+
+
+@dataclass(frozen=True)
+class Made:
+    """A YAML that was made: its name and text."""
+
+    name: str
+    text: str
+
+    def write(self, folder: Path) -> Path:
+        """Write it into a folder and return the file."""
+        file = folder / self.name
+        write_text(file, self.text)
+        return file
+
+
+def made_for(options: argparse.Namespace) -> Made:
+    """Make the YAML of the model that --cfg names, or that --weights holds, with the attention that was asked for.
+
+    Raises:
+        UsageError: No such place, module or option.
+        ConfigError: --cfg is no valid model, or names files under ``register:``, which a YAML elsewhere cannot reach.
+        CheckpointError: --weights does not tell its model.
+    """
+    asked = _asked(options)
+    if options.chosen_cfg or not options.weights:
+        path = config.require(options.cfg)
+        d = config.read(path)
+        stem = Path(options.cfg).stem
+        _check_register(d, options)
+        text = placement.insert(options.cfg, options.attention, **asked)
+        return Made(_name(stem, options), text)
+    d, stem = _rows_in(options.weights)
+    _check_register(d, options)
+    return Made(_name(stem, options), _text(placement.insert(d, options.attention, **asked)))
+
+
+def attached(options: argparse.Namespace, file: Path) -> tuple[Any, Made]:
+    """Put attention into a checkpoint of the ultralytics host, which names its model itself.
+
+    Returns:
+        The ``YOLO``, and its YAML.
+
+    Raises:
+        YoloAttnError: As :func:`yolo_attn.attach`.
+    """
+    from .open_classic import is_classic
+
+    if file.suffix not in (".pt", ".bundle") or is_classic(file):
+        kind = "is of classic YOLOv5" if file.suffix == ".pt" else "does not tell its model"
+        host = "add --host yolov5, or " if file.suffix == ".pt" else ""
+        raise CheckpointError(f"{file} {kind}: {host}name the model with --cfg, such as --cfg yolov5s.yaml")
+    asked = _asked(options)
+    start = None if options.start == "yaml" else options.start or "identity"
+    what = recognise.named(options.attention)
+    if what is not None and options.start is None and "start" not in what.options:
+        announce("%s has no identity start: the detector is another one until it is trained", options.attention)
+        start = None
+    model = attaching.attach(file, options.attention, start=start, **asked)
+    d = model.model.yaml
+    if start == "identity":
+        announce("attention begins as the identity: the detector is the source's until it is trained")
+    return model, Made(Path(str(d["yaml_file"])).name, _text(d))
+
+
+def keep(trainer: Any, made: Made) -> None:
+    """Write the YAML into the folder of a run, as a callback of the ultralytics host's trainer."""
+    if os.environ.get("RANK", "-1") in ("-1", "0"):
+        made.write(Path(trainer.save_dir))
+
+
+def _asked(options: argparse.Namespace) -> dict[str, Any]:
+    where = options.where or ([] if options.after else ["neck"])
+    args = dict(map(_option, options.attention_args))
+    return {"where": where or None, "after": options.after or None, "args": args or None}
+
+
+def _option(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--args takes KEY=VALUE, got {text!r}")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError) as exc:  # a date that does not exist is a ValueError
+        raise UsageError(f"--args {text}: '{value}' is no value that YAML can read: {first_line(exc)}") from exc
+
+
+def _name(stem: str, options: argparse.Namespace) -> str:
+    asked = _asked(options)
+    return attaching.file_name(stem, options.attention, asked["where"] or [], asked["after"] or []) + ".yaml"
+
+
+def _rows_in(weights: str) -> tuple[dict[str, Any], str]:
+    """The model dictionary in a checkpoint, read without running it, and the stem of its name."""
+    found = checkpoint.read(weights)
+    if not found.yaml:
+        raise CheckpointError(f"{weights} does not tell its model; name it with --cfg, such as --cfg yolov5s.yaml")
+    name = found.yaml.get("yaml_file") or getattr(found.model, "yaml_file", None)
+    return dict(found.yaml), Path(str(name)).stem if name else Path(weights).stem
+
+
+def _check_register(d: Mapping[str, Any], options: argparse.Namespace) -> None:
+    files = [str(v) for v in (d.get("register") or {}).values() if ".py" in str(v)]
+    if files:
+        raise ConfigError(
+            f"{options.cfg}: names {files[0]} under 'register:', which a YAML made elsewhere does not reach. Beside it: "
+            f"yolo-attn insert {options.cfg} --module {options.attention} ... -o NEW.yaml, then --cfg NEW.yaml"
+        )
+
+
+def _text(d: Mapping[str, Any]) -> str:
+    from .bundle import plain
+
+    written = plain({k: v for k, v in d.items() if k not in _UNWRITTEN and v is not None and v != ""})
+    parts = {part: written.pop(part) for part in ("backbone", "head")}
+    text = str(yaml.safe_dump(written, sort_keys=False, default_flow_style=None))
+    for part, rows in parts.items():
+        text += f"\n{part}:\n" + "".join(f"  - {_flow(row)}\n" for row in rows)
+    return text
+
+
+def _flow(row: Any) -> str:
+    return str(yaml.safe_dump(row, default_flow_style=True, sort_keys=False, width=10_000)).strip()
