@@ -401,6 +401,7 @@ def test_the_hosts_load_goes_by_layer(folder: Path) -> None:
 
 
 def test_the_load_says_what_came_and_how_attention_begins(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "yolo_attn")
     plain = DetectionModel("yolov5n-small.yaml", verbose=False)
     DetectionModel("yolov5n-small-se.yaml", verbose=False).load(plain)
     assert "427 of 427 tensors" in caplog.text and "8 of attention are new" in caplog.text

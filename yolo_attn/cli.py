@@ -13,6 +13,7 @@ from ._version import __version__
 from .console import OutputClosed, Parser, drop_output, given_back, standard_output
 from .errors import UsageError, YoloAttnError
 from .files import REFUSED
+from .log import printing
 from .shell import exit_code, ready
 
 __all__ = ["COMMANDS", "main"]
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        with given_back(), standard_output():
+        with given_back(), printing(), standard_output():
             return _main(argv)
     except OutputClosed:  # `yolo-attn list | head`
         drop_output()
