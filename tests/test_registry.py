@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import shutil
+import textwrap
+from pathlib import Path
+from typing import Any, Callable
 
 import pytest
 import torch
+from conftest import ROOT, Run, run_python
 from torch import nn
 
 import yolo_attn
 from yolo_attn import registry, rows
-from yolo_attn.binding import Binding, Mismatch
-from yolo_attn.errors import RegistryError, UnknownModuleError
+from yolo_attn.errors import RegistryError, RowError, UnknownModuleError
 
 
 @pytest.fixture
@@ -85,16 +88,52 @@ def test_an_unknown_row_names_file_row_and_the_nearest(name: str, near: str) -> 
         rows.find(name, [], 1, {**rows_of, "register": {"Mine": "mine.py:Mine"}}, host_lookup)
 
 
-@pytest.mark.parametrize("attribute", ["i", "f", "type", "np"])
-def test_names_that_the_parser_overwrites_are_refused(attribute: str) -> None:
+def module(body: str, parameters: str = "self, channels") -> type:
+    """A class whose constructor does this."""
     namespace: dict[str, Any] = {"nn": nn}
-    exec(
-        f"class Clash(nn.Module):\n    def __init__(self, c1):\n        super().__init__()\n"
-        f"        self.{attribute} = nn.Identity()\n",
-        namespace,
-    )
+    exec(f"class Clash(nn.Module):\n def __init__({parameters}):\n  super().__init__()\n  {body}\n", namespace)
+    made: type = namespace["Clash"]
+    return made
+
+
+def build(cls: type, row: list[Any]) -> Any:
+    """What the parse hook builds for a row behind one of 16 channels."""
+    d = {"yaml_file": "my.yaml", "backbone": [[-1, 1, "Conv", [16]]], "head": [[-1, 1, "Clash", row]]}
+    builder, *_ = rows.place(cls, [16], -1, 1, list(row), 1, d, lambda c: c)
+    return builder()
+
+
+@pytest.mark.parametrize("attribute", ["i", "f", "type", "np"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "self.{} = nn.Identity()",
+        "self.{} = 3",
+        "self.add_module('{}', nn.Identity())",
+        "self.register_parameter('{}', None)",
+        "self.register_buffer('{}', None)",
+        "setattr(self, '{}', 3)",
+    ],
+)
+def test_names_that_the_parser_overwrites_are_refused(clean: Any, attribute: str, how: str) -> None:
+    """Once the layer is built, where file and row are known, whatever way the constructor went."""
+    cls = module(how.format(attribute))
+    yolo_attn.register("Clash", cls)
+    with pytest.raises(RowError, match=rf"^my\.yaml, row 1 \(head\).*Clash.*'{attribute}'.*Rename"):
+        build(cls, [])
+
+
+def test_what_a_constructor_does_to_others_is_its_own(clean: Any) -> None:
+    cls = module("other = nn.Identity(); other.type = other.f = 3; self.inner = other")
+    yolo_attn.register("Clash", cls)
+    assert build(cls, []).inner.type == 3
+
+
+@pytest.mark.parametrize("attribute", ["i", "f", "type", "np"])
+@pytest.mark.parametrize("code", [lambda self: 3, property(lambda self: 3)])
+def test_methods_and_properties_that_the_parser_hides_are_refused(attribute: str, code: Any) -> None:
     with pytest.raises(RegistryError, match=f"'{attribute}'"):
-        yolo_attn.register("Clash", namespace["Clash"])
+        yolo_attn.register("Clash", type("Clash", (Plain,), {attribute: code}))
 
 
 @pytest.mark.parametrize("thing", [3, "nn.Conv2d", dict, lambda c: None])
@@ -114,87 +153,6 @@ def test_a_conv_that_would_lose_its_forward_is_refused() -> None:
         yolo_attn.register("Attended", Attended)
 
 
-def make(parameters: str) -> type:
-    namespace: dict[str, Any] = {"nn": nn}
-    exec(
-        f"class M(nn.Module):\n    def __init__({', '.join(['self', parameters])}):\n        super().__init__()\n",
-        namespace,
-    )
-    made: type = namespace["M"]
-    return made
-
-
-def half(c: Any) -> Any:
-    return c // 2
-
-
-@pytest.mark.parametrize(
-    ("parameters", "row", "channels", "n", "args", "kwargs", "c2", "repeats"),
-    [
-        ("channels, *, reduction=16", [], 256, 1, [256], {}, 256, 1),
-        ("channels, *, reduction=16", [512], 256, 1, [256], {}, 256, 1),  # nominal width, scaled
-        ("channels, *, reduction=16", [256], 256, 1, [256], {}, 256, 1),  # true width
-        ("channels, *, reduction=16", [512.0], 256, 1, [256], {}, 256, 1),
-        ("channels, *, reduction=16", [{"reduction": 8}], 256, 1, [256], {"reduction": 8}, 256, 1),
-        ("channels, *, reduction=16", [512, 8], 256, 1, [256], {"reduction": 8}, 256, 1),  # the field's habit
-        ("channels, reduction=16, k=3", [512, 8, 5], 256, 1, [256, 8, 5], {}, 256, 1),
-        ("in_channels, reduction=16", [], 256, 3, [256], {}, 256, 3),  # repeated by the parser
-        ("c1, c2, k=1", [128, 3], 256, 1, [256, 64, 3], {}, 64, 1),
-        ("c1, c2, n=1, shortcut=True", [128, False], 256, 4, [256, 64, 4, False], {}, 64, 1),
-        ("inp, oup, reduction=32", [512], 256, 1, [256, 256], {}, 256, 1),
-        ("e_lambda=1e-4", [], 256, 1, [], {}, 256, 1),
-        ("e_lambda=1e-4", [512], 256, 1, [], {}, 256, 1),  # a width, not e_lambda
-        ("e_lambda=1e-4", [{"e_lambda": 0.1}], 256, 1, [], {"e_lambda": 0.1}, 256, 1),
-        ("", [], 256, 1, [], {}, 256, 1),
-        ("channels", [], [64, 64], 1, [[64, 64]], {}, 64, 1),
-        ("c1, c2", [256], [64, 32], 1, [[64, 32], 128], {}, 128, 1),
-    ],
-)
-def test_binding(
-    parameters: str,
-    row: list[Any],
-    channels: Any,
-    n: int,
-    args: list[Any],
-    kwargs: dict[str, Any],
-    c2: int,
-    repeats: int,
-) -> None:
-    call = Binding.of(make(parameters)).bind(row, channels, n, half)
-    assert (call.args, call.kwargs, call.c2, call.n) == (args, kwargs, c2, repeats)
-
-
-@pytest.mark.parametrize(
-    ("parameters", "row", "channels", "n", "told"),
-    [
-        ("channels, *, reduction=16", [1024.0], 256, 1, "1024 channels, 512"),
-        ("channels", [1024], 256, 1, "1024 channels, 512 after width scaling, but 256 arrive"),
-        ("channels, *, reduction=16", [{"reductio": 8}], 256, 1, "reductio.*reduction=16"),
-        ("channels, *, reduction=16", [512, 8, 9], 256, 1, "takes reduction=16|too many"),
-        ("channels, *, reduction=16", [512, 8, {"reduction": 4}], 256, 1, "given twice"),
-        ("c1, c2", [], 256, 1, "output channels is missing"),
-        ("c1, c2", ["wide"], 256, 1, "'wide'"),
-        ("c1, c2", [64], 256, 2, "repeated 2 times"),
-        ("channels", [], [64, 32], 1, r"\[64, 32\]"),
-    ],
-)
-def test_rows_that_contradict(parameters: str, row: list[Any], channels: Any, n: int, told: str) -> None:
-    with pytest.raises(Mismatch, match=told):
-        Binding.of(make(parameters)).bind(row, channels, n, half)
-
-
-def test_takes_overrides_the_signature() -> None:
-    assert Binding.of(make("width, factor=2"), "channels").bind([], 64, 1, half).args == [64]
-    assert Binding.of(make("channels=8"), "").bind([], 64, 1, half).args == []
-    with pytest.raises(RegistryError, match="takes="):
-        Binding.of(make("c1"), "everything")
-
-
-def test_out_channels() -> None:
-    binding = Binding.of(make("channels"), None, lambda c: c * 4)
-    assert binding.bind([], 64, 1, half).c2 == 256
-
-
 def test_every_module_is_a_safe_global() -> None:
     """What `torch.load(weights_only=True)` may rebuild."""
     registry.load_all()
@@ -204,3 +162,105 @@ def test_every_module_is_a_safe_global() -> None:
     ]
     for name in registry.list_modules():
         assert names.count(registry.get_entry(name).owner) == 1, name
+
+
+@pytest.mark.parametrize("name", ["SE", "yolo_attn.SE"])
+def test_the_prefix_is_no_part_of_a_name(name: str) -> None:
+    assert registry.plain_name(name) == "SE"
+    assert yolo_attn.get_module(name) is yolo_attn.get_module("SEAttention")
+
+
+def test_the_prefix_of_a_vendored_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "KIT", "vendor.attn")
+    assert [registry.plain_name(n) for n in ("vendor.attn.SE", "attn.SE", "yolo_attn.SE", "nn.SE")] == ["SE"] * 3 + ["nn.SE"]
+
+
+def test_reloading_keeps_what_is_registered(python: Callable[..., Run]) -> None:
+    """Every file of the kit, in the order of names, as notebooks' autoreload does."""
+    code = """
+    import importlib, sys, yolo_attn
+    from torch import nn
+    @yolo_attn.register
+    class Mine(nn.Module):
+        def __init__(self, channels):
+            super().__init__()
+    before = yolo_attn.list_modules()
+    for name in sorted(n for n in sys.modules if n.partition(".")[0] == "yolo_attn"):
+        importlib.reload(sys.modules[name])
+    from yolo_attn import registry
+    assert registry.list_modules() == before == yolo_attn.list_modules() and "Mine" in before
+    assert registry.get_module("SE") is sys.modules["yolo_attn.modules.se"].SEAttention
+    assert registry.get_module("Mine") is Mine and registry.binding_of(Mine).takes == ("channels",)
+    from ultralytics.nn.tasks import DetectionModel
+    print(type(DetectionModel("yolov5n_se.yaml", verbose=False).model[12]) is registry.get_module("SE"))
+    """
+    assert python(code).ok().strip().endswith("True")
+
+
+def test_a_source_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.load_all()
+    monkeypatch.setattr(registry, "_state", registry._State())
+    calls: list[int] = []
+
+    def load() -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise OSError("not yet")
+        registry.find("anything")  # a module that looks names up while it is imported
+
+    registry.add_source("test", load)
+    with pytest.raises(OSError, match="not yet"):
+        registry.load_all()
+    registry.load_all()
+    registry.load_all()
+    assert len(calls) == 2
+
+
+def test_the_registry_imports_no_module_and_no_plugin(python: Callable[..., Run]) -> None:
+    code = """
+    import sys, yolo_attn
+    assert "torch" not in sys.modules
+    assert not [n for n in sys.modules if n.startswith(("yolo_attn.modules", "yolo_attn.plugins"))]
+    """
+    python(code).ok()
+
+
+def test_only_the_package_is_the_package(python: Callable[..., Run]) -> None:
+    """Of the repository's root two folders are a part of it, and nothing else."""
+    code = """
+    import importlib, importlib.resources, yolo_attn
+    for name in ("yolo_attn.yolo_attn", "yolo_attn.yolo_attn.registry", "yolo_attn.tests", "yolo_attn.tools",
+                 "yolo_attn.train_detect", "yolo_attn.benchmarks"):
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError:
+            continue
+        raise SystemExit(f"{name} can be imported")
+    assert len(yolo_attn.__path__) == 1
+    assert importlib.import_module("yolo_attn.patches").HOSTS
+    import yolo_attn.patches.yolov5_package
+    assert (importlib.resources.files("yolo_attn.model_cfgs") / "yolov5_se.yaml").read_text(encoding="utf-8")
+    importlib.reload(yolo_attn.patches)
+    """
+    python(code).ok()
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["beside", "inside"])
+def test_a_vendored_copy_under_another_name(tmp_path: Path, inside: bool) -> None:
+    """Data folders as in a checkout, or as in an installed package; its own registry, and the prefix of old."""
+    copy = tmp_path / "vendor" / "attn"
+    shutil.copytree(ROOT / "yolo_attn", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in ("patches", "model_cfgs"):
+        shutil.copytree(ROOT / folder, (copy if inside else copy.parent) / folder)
+    (tmp_path / "vendor" / "__init__.py").touch()
+    code = """
+    import importlib.resources, sys
+    import vendor.attn, vendor.attn.patches
+    from ultralytics.nn.tasks import DetectionModel
+    assert (importlib.resources.files("vendor.attn.model_cfgs") / "yolov5_se.yaml").is_file()
+    model = DetectionModel("yolov5n_se.yaml", verbose=False)
+    print(type(model.model[12]).__module__, vendor.attn.get_module("yolo_attn.SE").__module__)
+    assert "yolo_attn" not in sys.modules
+    """
+    run = run_python("-c", textwrap.dedent(code), cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
+    assert run.ok().split() == ["vendor.attn.modules.se"] * 2

@@ -8,15 +8,10 @@ from __future__ import annotations
 
 import importlib
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import beside, registry
 from ._version import __version__
-
-# In a bare checkout `patches/` and `model_cfgs/` lie beside this package, not inside it as in an installed one.
-_root = Path(__file__).resolve().parent
-if not (_root / "patches").is_dir():
-    __path__.append(str(_root.parent))
 
 _EXPORTS = {
     "Trainer": "trainer",
@@ -90,6 +85,31 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     return sorted({*__all__, *(n for n in globals() if n.startswith("__") and n.endswith("__"))})
 
+
+def _own_modules() -> None:
+    """Import every file of ``modules``, which registers what is in it."""
+    import pkgutil
+
+    package = importlib.import_module(f"{__name__}.modules")
+    for info in pkgutil.iter_modules(package.__path__):
+        if not info.name.startswith("_"):
+            importlib.import_module(f"{package.__name__}.{info.name}")
+
+
+def _plugins() -> None:
+    """Load the plug-ins of installed packages, then those that the environment names."""
+    importlib.import_module(f"{__name__}.plugins").load_named()
+
+
+# Plug-ins that are named by a relative path are those of the folder that the process was started in.
+_named = [item for item in os.environ.get("YOLO_ATTN_PLUGINS", "").split(os.pathsep) if item]
+if not all(map(os.path.isabs, _named)):
+    os.environ["YOLO_ATTN_PLUGINS"] = os.pathsep.join(os.path.abspath(os.path.expanduser(item)) for item in _named)
+
+# The registry imports nobody: what fills it is given from here, the kit's own modules first, and runs on first use.
+beside.install(__name__, __path__)
+registry.add_source("the kit's modules", _own_modules)
+registry.add_source("plug-ins", _plugins)
 
 # What hosts' patches call stands above everything else here, the hook below: they meet in this place.
 _hook = importlib.import_module(f"{__name__}.parser")

@@ -3,59 +3,33 @@
 What a class is given is read off its constructor: a first parameter such as ``channels`` receives the true
 input channels; ``c2`` next makes it a block whose YAML number is scaled by the host's rule; ``n`` after that
 receives the repeats, as with C3. A module without channel parameter gets none.
+
+What the numbers of a row mean (:meth:`Binding.bind`): widths first, which the graph knows and which are only checked;
+then options in their order, or in the order that ``positional`` states. A number that could mean two things is
+refused, with the row that says it by name.
 """
 
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any, Callable
 
 from .errors import RegistryError
+from .parameters import (
+    KERNEL,
+    LARGEST_OPTION,
+    LEAST_WIDTH,
+    PLAIN,
+    SHARE,
+    WIDEST_KERNEL,
+    is_number,
+    read,
+    sensible,
+)
 
 __all__ = ["Binding", "Call", "Mismatch"]
-
-CHANNELS = frozenset(
-    [
-        "channels",
-        "channel",
-        "in_channels",
-        "in_channel",
-        "input_channels",
-        "num_channels",
-        "gate_channels",
-        "c1",
-        "ch",
-        "c",
-        "dim",
-        "in_dim",
-        "inc",
-        "inp",
-        "in_planes",
-        "inplanes",
-        "planes",
-        "in_ch",
-        "in_c",
-        "in_features",
-        "d_model",
-    ]
-)
-OUT_CHANNELS = frozenset(
-    [
-        "c2",
-        "out_channels",
-        "out_channel",
-        "output_channels",
-        "oup",
-        "outc",
-        "out_planes",
-        "outplanes",
-        "out_ch",
-        "out_c",
-        "out_dim",
-    ]
-)
-REPEATS = frozenset({"n"})
 
 
 class Mismatch(Exception):
@@ -64,51 +38,83 @@ class Mismatch(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """What the parser continues with: positional arguments, keyword arguments, output channels, repeats."""
+    """What the parser continues with: positional arguments, keyword arguments, output channels, repeats.
+
+    Attributes:
+        notes: What the user is to be told, a line each.
+        taken: The options that the row gave as bare numbers, by name.
+    """
 
     args: list[Any]
     kwargs: dict[str, Any]
     c2: int
     n: int
+    notes: tuple[str, ...] = ()
+    taken: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Binding:
-    """What a constructor takes from the graph: nothing, ``channels``, ``c1 c2`` or ``c1 c2 n``."""
+    """What a constructor takes from the graph: nothing, ``channels``, ``c1 c2`` or ``c1 c2 n``.
+
+    Attributes:
+        takes: These words.
+        signature: The constructor's.
+        out_channels: As for :func:`~yolo_attn.registry.register`.
+        positional: The same, each text split into words.
+        by_name: The parameters that get what is taken, where they are not the first ones.
+        guessed: Whether the parameter for channels has a name that says nothing.
+    """
 
     takes: tuple[str, ...]
     signature: inspect.Signature
     out_channels: Callable[..., int] | None = None
+    positional: tuple[tuple[str, ...], ...] = ()
+    by_name: tuple[str, ...] = ()
+    guessed: bool = False
 
     @classmethod
-    def of(cls, target: type, takes: str | None = None, out_channels: Callable[..., int] | None = None) -> Binding:
-        """Read the binding off `target`'s constructor, or take it from `takes`."""
+    def of(
+        cls,
+        target: type,
+        takes: str | None = None,
+        out_channels: Callable[..., int] | None = None,
+        positional: Iterable[str] = (),
+    ) -> Binding:
+        """Read the binding off `target`'s constructor, or take it from `takes`.
+
+        Raises:
+            RegistryError: The constructor cannot be read, or `takes` or `positional` does not fit it.
+        """
         try:
             signature = inspect.signature(target)
         except (TypeError, ValueError) as exc:
             raise RegistryError(f"cannot read the constructor of {target!r}: {exc}") from exc
+        spellings = tuple(sorted((tuple(text.split()) for text in positional), key=len))
+        for word in (w for words in spellings for w in words):
+            if word != "-" and _option(word) not in signature.parameters:
+                raise RegistryError(f"positional={word!r}: {target.__name__} has no such option")
         if takes is not None:
             words = tuple(takes.replace(",", " ").split())
             if words not in ((), ("channels",), ("c1", "c2"), ("c1", "c2", "n")):
                 raise RegistryError(f"takes={takes!r} is none of '', 'channels', 'c1 c2', 'c1 c2 n'")
-            return cls(words, signature, out_channels)
-        names = [
-            p.name
-            for p in signature.parameters.values()
-            if p.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        ]
-        if not names or names[0].lower() not in CHANNELS:
-            return cls((), signature, out_channels)
-        if len(names) < 2 or names[1].lower() not in OUT_CHANNELS:
-            return cls(("channels",), signature, out_channels)
-        if len(names) < 3 or names[2] not in REPEATS:
-            return cls(("c1", "c2"), signature, out_channels)
-        return cls(("c1", "c2", "n"), signature, out_channels)
+            return cls(words, signature, out_channels, spellings)
+        words, by_name, guessed = read(signature)
+        return cls(words, signature, out_channels, spellings, by_name, guessed)
 
     @property
     def is_block(self) -> bool:
         """Whether the YAML row states the output channels."""
         return "c2" in self.takes
+
+    def lead(self, *values: Any) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments, positional and by name, that hand over what the graph gives.
+
+        Args:
+            values: One for each word of `takes`; surplus ones are left out.
+        """
+        given = list(values)[: len(self.takes)]
+        return ([], dict(zip(self.by_name, given))) if self.by_name else (given, {})
 
     def bind(self, row_args: list[Any], channels: int | list[int], n: int, widen: Callable[[Any], Any]) -> Call:
         """Turn a row's arguments into a call.
@@ -122,85 +128,217 @@ class Binding:
         Raises:
             Mismatch: With what the row says and what the graph says.
         """
-        args = list(row_args)
-        kwargs = dict(args.pop()) if args and isinstance(args[-1], dict) else {}
+        args: list[Any] = [
+            int(a) if isinstance(a, float) and a.is_integer() and i < 2 else a for i, a in enumerate(row_args)
+        ]
+        kwargs: dict[str, Any] = dict(args.pop()) if args and isinstance(args[-1], dict) else {}
         if any(not isinstance(k, str) for k in kwargs):
             raise Mismatch(f"keyword arguments need names, got {kwargs!r}")
+        notes: list[str] = []
+        written: Any = channels
+        c2 = 0
         if self.is_block:
-            c1, c2 = channels, self._stated_width(args, kwargs, channels, widen)
-            if n > 1 and "n" not in self.takes and c1 != c2:
-                raise Mismatch(f"repeated {n} times, but it turns {c1} channels into {c2}; use one row for each")
-            lead: list[Any] = [c1, c2]
-            if "n" in self.takes:
-                lead, n = [*lead, n], 1
-            call = Call([*lead, *args], kwargs, c2, n)
+            c2, written = self._stated_width(args, channels, widen)
+            if n > 1 and "n" not in self.takes and channels != c2:
+                raise Mismatch(f"repeated {n} times, but it turns {channels} channels into {c2}; use one row for each")
+        elif isinstance(channels, list):
+            self._drop_widths(args, channels, widen, notes)
         else:
-            self._drop_nominal_width(args, channels, widen)
-            lead = [channels] if self.takes else []
-            call = Call([*lead, *args], kwargs, 0, n)
-        call = self._name_the_rest(call)
+            written = self._drop_width(args, channels, widen, notes)
+        if self.guessed:
+            notes.append(f"its parameter '{self._taken_names()[0]}' is given the {channels} channels that arrive")
+        lead, led = self.lead(channels, c2, n) if self.is_block else self.lead(channels)
+        if "n" in self.takes:
+            n = 1
+        args, named, taken = self._spell(args, written, notes)
+        twice = sorted((named.keys() | led.keys()) & kwargs.keys())
+        if twice:
+            raise Mismatch(f"{', '.join(twice)} is given twice, by position and by name")
+        self._check(taken, kwargs, channels)
+        call = Call([*lead, *args], {**led, **named, **kwargs}, c2, n, tuple(notes), taken)
         try:
             self.signature.bind(*call.args, **call.kwargs)
         except TypeError as exc:
-            raise Mismatch(f"{exc}; {self.options()}") from exc
-        if self.is_block:
-            return call
-        return Call(call.args, call.kwargs, self._output(call, channels), n)
+            raise Mismatch(f"{exc}; {self._remedy(call, channels)}{self.options()}") from exc
+        return (
+            call if self.is_block else Call(call.args, call.kwargs, self._output(call, channels), n, call.notes, taken)
+        )
 
-    def _name_the_rest(self, call: Call) -> Call:
-        """Hand surplus positional numbers to keyword-only options in their order: `[1024, 8]` is reduction 8."""
-        kinds = [p.kind for p in self.signature.parameters.values()]
-        if inspect.Parameter.VAR_POSITIONAL in kinds:
-            return call
-        room = sum(k in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for k in kinds)
-        surplus = call.args[room:]
-        options = [p.name for p in self.signature.parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
-        if not surplus or len(surplus) > len(options):
-            return call
-        named = dict(zip(options, surplus))
-        twice = sorted(named.keys() & call.kwargs.keys())
-        if twice:
-            raise Mismatch(f"{', '.join(twice)} is given twice, by position and by name")
-        return Call(call.args[:room], {**named, **call.kwargs}, call.c2, call.n)
+    # -- widths ---------------------------------------------------------------------------------------------------
 
-    def _stated_width(self, args: list[Any], kwargs: dict[str, Any], channels: Any, widen: Callable[[Any], Any]) -> int:
-        if args:
-            stated = args.pop(0)
-            if isinstance(stated, bool) or not isinstance(stated, int) or stated < 1:
-                raise Mismatch(f"the first argument is the number of output channels before scaling, got {stated!r}")
-            return int(widen(stated))
-        raise Mismatch("the number of output channels is missing: it is the first argument of the row, e.g. [256]")
+    def _stated_width(self, args: list[Any], channels: Any, widen: Callable[[Any], Any]) -> tuple[int, int]:
+        """Take a block's output width off `args`; return it, scaled and as written."""
+        if not args:
+            if isinstance(channels, int) and "n" not in self.takes:  # attention that is given both: it keeps the width
+                return channels, channels
+            raise Mismatch("the number of output channels is missing: it is the first argument of the row, e.g. [256]")
+        stated = args.pop(0)
+        if not is_number(stated) or stated < 1:
+            raise Mismatch(f"the first argument is the number of output channels before scaling, got {stated!r}")
+        if stated >= LEAST_WIDTH and _starts_with(args, stated):  # c1 and c2, as the field writes both
+            args.pop(0)
+        return int(widen(stated)), stated
 
-    def _drop_nominal_width(self, args: list[Any], channels: int | list[int], widen: Callable[[Any], Any]) -> None:
-        """Remove a leading nominal width if it agrees with the graph; field habit writes one, nothing needs it."""
-        if args and isinstance(args[0], float) and args[0].is_integer():  # 1024.0
-            args[0] = int(args[0])
-        if not args or isinstance(args[0], bool) or not isinstance(args[0], int) or isinstance(channels, list):
-            return
-        if not self.takes and not self._channel_free_extra(args):
-            return
-        stated = args[0]
-        scaled = widen(stated)
-        if channels not in (scaled, stated):
+    def _drop_width(self, args: list[Any], channels: int, widen: Callable[[Any], Any], notes: list[str]) -> int:
+        """Remove leading nominal widths if they agree with the graph; return the first as it is written.
+
+        Field habit writes them, nothing needs them.
+
+        Raises:
+            Mismatch: A number that is neither the width nor an option.
+        """
+        if not args or not is_number(args[0]):
+            return channels
+        # SimAM([1024]): 1024 would become e_lambda and the gate a constant; a nominal width is never small
+        if not self.takes and self._binds(args) and args[0] < LEAST_WIDTH:
+            return channels
+        stated, scaled = args[0], widen(args[0])
+        option = next(iter(self._words(args)), "")
+        is_width = channels in (scaled, stated)
+        if self._binds(args) and not self._binds(args[1:]) and not (self.takes and is_width):
+            return channels  # an option without a default, which the numbers just fill
+        if is_width:
+            args.pop(0)
+            if _starts_with(args, stated) and (self._binds(args[1:]) or not self._binds(args)):
+                args.pop(0)  # the output width
+            if not args and option and stated == channels <= LARGEST_OPTION:
+                name = self._option_names()[0] if option == "-" else _option(option)
+                notes.append(f"{stated} is the width and read over; an option goes by name: [{{{name}: {stated}}}]")
+            return int(stated)
+        if not option or not 0 < stated <= min(LARGEST_OPTION, channels // 2):
+            others = self._option_names()[:1]
+            example = f" Other arguments go by name, e.g. {self._example(others[0], channels)}" if others else ""
             raise Mismatch(
                 f"the row says {stated} channels, {scaled} after width scaling, but {channels} arrive. "
-                f"Leave the number out: the kit reads it off the graph. "
-                f"Other arguments go by name, e.g. [{{{self._first_option()}: {stated}}}]"
+                f"Leave the number out: the kit reads it off the graph.{example}"
             )
-        args.pop(0)
+        if option != "-":
+            name = _option(option)
+            notes.append(
+                f"{channels} channels arrive, so {stated} is taken for {name}; by name: [{{{name}: {stated}}}]"
+            )
+        return channels
 
-    def _channel_free_extra(self, args: list[Any]) -> bool:
-        """Whether a module without channel parameter is given one more number than its constructor has room for."""
+    def _drop_widths(self, args: list[Any], channels: list[int], widen: Callable[[Any], Any], notes: list[str]) -> None:
+        """Remove the widths that the field writes behind a row of several inputs."""
+        known = {*channels, sum(channels)}
+        while args and is_number(args[0]) and args[0] >= LEAST_WIDTH and (self.positional or not self._binds(args)):
+            if not known & {args[0], widen(args[0])}:
+                if not self.positional:
+                    return
+                notes.append(f"{args[0]} is read over: {' and '.join(map(str, channels))} channels arrive")
+            args.pop(0)
+
+    # -- options --------------------------------------------------------------------------------------------------
+
+    def _words(self, args: list[Any]) -> tuple[str, ...]:
+        """What so many numbers mean, one word each: the shortest stated spelling that has room, or the options."""
+        for words in self.positional:
+            if len(words) >= len(args):
+                return words
+        return () if self.positional else tuple(self._option_names())
+
+    def _spell(
+        self, args: list[Any], written: Any, notes: list[str]
+    ) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
+        """Return what stays positional, what goes by name, and both by name."""
+        parameters = self.signature.parameters.values()
+        if not args or any(p.kind is p.VAR_POSITIONAL for p in parameters):
+            return args, {}, {}
+        words = self._words(args)
+        if not self.positional:
+            room = sum(p.kind in PLAIN and p.name not in self._taken_names() for p in parameters)
+            surplus = dict(zip(words[room:], args[room:])) if len(args) <= len(words) else {}
+            return args[: len(args) - len(surplus)], surplus, dict(zip(words, args))
+        if not words:
+            most = max(map(len, self.positional))
+            raise Mismatch(f"{args} are more numbers than the {most} that it takes after the width; {self.options()}")
+        named: dict[str, Any] = {}
+        over = []
+        for word, value in zip(words, args):
+            of, name = word.rpartition("/")[0], _option(word)
+            if word == "-" or (word.endswith("?") and not is_number(value)):
+                over.append(value)
+            else:
+                named[name] = self._divided(name, 1 if of == "1" else written, value) if of else value
+        if over:
+            notes.append(f"without meaning for it and read over: {', '.join(map(repr, over))}; {self.options()}")
+        return [], named, named
+
+    def _divided(self, name: str, whole: Any, value: Any) -> int:
+        if whole == 1 and is_number(value):  # `1/reduction` where the reduction itself stands
+            return int(value)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0 and isinstance(whole, int):
+            found = round(whole / value)
+            if found >= 1 and abs(whole / value - found) < 1e-6:
+                return found
+        raise Mismatch(f"{value!r} states {name} as a part of {whole}, which it does not divide; {self.options()}")
+
+    def _check(self, taken: dict[str, Any], kwargs: dict[str, Any], channels: int | list[int]) -> None:
+        """Refuse values that make no sense: it is a width that somebody meant.
+
+        Raises:
+            Mismatch: With the row that says it by name.
+        """
+        width = channels if isinstance(channels, int) else min(channels)
+        for name, value in [*taken.items(), *kwargs.items()]:
+            why = ""
+            default = getattr(self.signature.parameters.get(name), "default", None)
+            if SHARE.match(name) and is_number(value) and value > width:
+                why = f"is above the {width} channels that arrive"
+            elif KERNEL.search(name) and any(is_number(v) and v > WIDEST_KERNEL for v in _values(value)):
+                why = "is no kernel"
+            elif name in kwargs:
+                continue
+            elif SHARE.match(name) and is_number(value) and value == width:
+                why = "may as well be the width"
+            elif type(default) is float and 0 < default < 0.01 and isinstance(value, (int, float)) and value >= 1:
+                why = f"is far from {default:g}"
+            elif type(default) is bool and is_number(value) and value not in (0, 1):
+                why = "is neither True nor False"
+            if why:
+                raise Mismatch(f"{name}={value!r} {why}. Options go by name, e.g. {self._example(name, width)}")
+
+    def _remedy(self, call: Call, channels: int | list[int]) -> str:
+        """The row that would work, where options without a default are missing."""
+        given = self.signature.bind_partial(*call.args[: self._room()]).arguments.keys() | call.kwargs.keys()
+        missing = [
+            p.name
+            for p in self.signature.parameters.values()
+            if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and p.name not in given
+        ]
+        if not missing:
+            return ""
+        width = channels if isinstance(channels, int) else min(channels)
+        parameters = self.signature.parameters
+        return f"write e.g. [{{{', '.join(f'{m}: {sensible(parameters[m], width)}' for m in missing)}}}]; "
+
+    def _example(self, name: str, channels: int) -> str:
+        """The row that says one option by name."""
+        parameter = self.signature.parameters.get(name) or inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY)
+        return f"[{{{name}: {sensible(parameter, channels)}}}]"
+
+    # -- the constructor ------------------------------------------------------------------------------------------
+
+    def _taken_names(self) -> list[str]:
+        return list(self.by_name or list(self.signature.parameters)[: len(self.takes)])
+
+    def _option_names(self) -> list[str]:
+        """The options in the order in which bare numbers mean them: positional ones, then keyword-only ones."""
+        rest = [p for p in self.signature.parameters.values() if p.name not in self._taken_names()]
+        return [p.name for p in rest if p.kind in PLAIN] + [p.name for p in rest if p.kind is p.KEYWORD_ONLY]
+
+    def _room(self) -> int:
+        return sum(p.kind in PLAIN for p in self.signature.parameters.values())
+
+    def _binds(self, args: list[Any]) -> bool:
+        """Whether the constructor can be called with these options, by position."""
+        lead, led = self.lead(*([1] * len(self.takes)))
         try:
-            self.signature.bind(*args)
+            self.signature.bind(*lead, *args, **led)
         except TypeError:
-            return True
-        # SimAM([1024]): 1024 would become e_lambda and the gate a constant; a nominal width is never small
-        return args[0] >= 8
-
-    def _first_option(self) -> str:
-        names = list(self.signature.parameters)[len(self.takes) :]
-        return names[0] if names else "option"
+            return False
+        return True
 
     def _output(self, call: Call, channels: int | list[int]) -> int:
         if self.out_channels is not None:
@@ -216,9 +354,24 @@ class Binding:
 
     def options(self) -> str:
         """Return the arguments that a row may give, as one phrase."""
-        skip = len(self.takes)
+        taken = self._taken_names()
         rest = [
-            str(p.replace(annotation=inspect.Parameter.empty)) for p in list(self.signature.parameters.values())[skip:]
+            str(p.replace(annotation=inspect.Parameter.empty))
+            for p in self.signature.parameters.values()
+            if p.name not in taken
         ]
         head = "it takes the output channels first, then " if self.is_block else "it takes "
         return head + (", ".join(rest) if rest else "no arguments")
+
+
+def _option(word: str) -> str:
+    """The option that a word of `positional` names."""
+    return word.rpartition("/")[2].rstrip("?")
+
+
+def _starts_with(args: list[Any], number: int) -> bool:
+    return bool(args) and is_number(args[0]) and args[0] == number
+
+
+def _values(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -225,7 +225,7 @@ def _check_rows(d: dict[str, Any], path: str) -> None:
         if name == "TorchVision":  # [channels, model, weights, ...]: they are in the bundle, and are not fetched
             args[2:3] = [None]
         spot = f"{path}, row {i}"
-        if registry.find(name) or name.startswith("yolo_attn.") or plugins.from_yaml(name, d, spot):
+        if registry.find(name) or registry.plain_name(name) != name or plugins.from_yaml(name, d, spot):
             continue
         home, _, last = name.rpartition(".")
         cls = getattr(torch.nn if home in ("nn", "torch.nn") else tasks, last, None)

@@ -42,9 +42,9 @@ class TheKit:
 
     def binds(self, m: Any) -> bool:
         """Whether a class is one that this kit gives its arguments."""
-        from . import rows
+        from . import registry
 
-        return rows._binding_of(m) is not None
+        return registry.binding_of(m) is not None
 
     def place(self, *given: Any) -> tuple[Any, Any, int, list[Any]]:
         """See :func:`.rows.place`."""
@@ -174,13 +174,10 @@ class TheKit:
         safe.withdraw(declared)
 
     def load_modules(self) -> None:
-        from . import errors, plugins, registry
+        from . import errors, registry
 
         try:
             registry.load_all()
-            for file in filter(None, os.environ.get(plugins.VARIABLE, "").split(os.pathsep)):
-                if file.endswith(".py"):
-                    plugins.load_file(file)
         except errors.YoloAttnError as exc:  # the host must still import
             self.announce("%s", exc)
 

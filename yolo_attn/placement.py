@@ -33,7 +33,8 @@ from .graph import Graph, Node
 from .layout import Change, Layout, Line
 from .log import announce
 from .places import PLACES, choose, outline
-from .recognise import PREFIX, Named, inner, keeps_width, named
+from .recognise import Named, inner, keeps_width, named
+from .registry import PREFIX, plain_name
 from .start import check_start, set_in
 from .trial import check_options
 from .widths import Scale, widths
@@ -268,7 +269,7 @@ def _options(module: str, d: dict[str, Any], start: str | None, args: Any) -> tu
         options["start"] = start
     what = named(module, d)
     if what is None:
-        entry = registry.get_entry(module[len(PREFIX) :] if module.startswith(PREFIX) else module)
+        entry = registry.get_entry(module)
         raise UsageError(
             f"a row '{module}' is the host's own module of that name; {PREFIX}{entry.name} is the kit's. Write that."
         )
@@ -328,7 +329,7 @@ def _check_plain_left(graph: Graph, name: str) -> None:
 
 
 def _spellings(module: str) -> set[str]:
-    entry = registry.find(module[len(PREFIX) :] if module.startswith(PREFIX) else module)
+    entry = registry.find(plain_name(module))
     names = {module} if entry is None else {entry.name, *entry.aliases}
     return names | {PREFIX + n for n in names}
 

@@ -19,8 +19,6 @@ from .graph import Node
 
 __all__ = ["Named", "attention_in", "attention_used", "inner", "keeps_width", "name_of", "named", "rival"]
 
-KIT = (__package__ or "yolo_attn").partition(".")[0]
-PREFIX = "yolo_attn."
 NOT_GATES = ("block", "fusion", "head")
 
 
@@ -63,14 +61,14 @@ def named(name: str, d: Mapping[str, Any] | None = None) -> Named | None:
         name: The third column of a row.
         d: The model dictionary, whose ``register:`` comes first.
     """
-    plain = name[len(PREFIX) :] if name.startswith(PREFIX) else name
+    plain = registry.plain_name(name)
     own = (d or {}).get("register")
     if isinstance(own, Mapping) and plain in own:
         try:
             cls = plugins.from_yaml(plain, dict(d or {}), "register")
         except PluginError:  # not loaded: nothing here runs code
             cls = None
-        return Named(plain, "", cls, plugins.binding_of(cls) if cls is not None else None)
+        return Named(plain, "", cls, registry.binding_of(cls))
     entry = registry.find(plain)
     if entry is None or (plain == name and any(rival(c, entry.cls) for c in _hosts_classes(name))):
         return None
@@ -128,15 +126,15 @@ def name_of(cls: type) -> str | None:
     if issubclass(cls, checkpoint.Inert):
         if cls.__module__.startswith(("torch.", "ultralytics.")):
             return None
-        if not cls.__module__.startswith(f"{KIT}.plugins."):
+        if not cls.__module__.startswith(f"{registry.KIT}.plugins."):
             return _gate(registry.find(cls.__name__))
         live = getattr(sys.modules.get(cls.__module__), cls.__name__, None)
-        binding = plugins.binding_of(live) if isinstance(live, type) else None
+        binding = registry.binding_of(live)
         return cls.__name__ if binding is None or "n" not in binding.takes else None
-    entry = registry._by_class.get(cls)
+    entry = registry.entry_of(cls)
     if entry is not None:
         return _gate(entry)
-    binding = plugins.binding_of(cls)
+    binding = registry.binding_of(cls)
     return cls.__name__ if binding is not None and "n" not in binding.takes else None
 
 

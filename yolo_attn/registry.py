@@ -6,30 +6,54 @@ Four public verbs: :func:`register`, :func:`get_module`, :func:`list_modules`, :
     class Gate(nn.Module):
         def __init__(self, channels, *, reduction=16): ...  # `- [-1, 1, Gate, [{reduction: 8}]]`; channels come by themselves
 
-Registering is importing: the files in ``yolo_attn/modules`` and the entry points of the group
-``yolo_attn.modules`` are imported on the first look-up, never by ``import yolo_attn``.
+Registering is importing. What is to be imported is told by :func:`add_source`; it happens on the first look-up, never
+by ``import yolo_attn``. The registry itself imports no module and no plug-in.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
+import contextlib
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, Callable
 
 from . import safe
 from .binding import Binding
-from .errors import PluginError, RegistryError, UnknownModuleError, did_you_mean
-from .fork import Lock
+from .errors import RegistryError, UnknownModuleError, did_you_mean
 
-__all__ = ["ENTRY_POINT_GROUP", "Entry", "find", "get_entry", "get_module", "list_modules", "register", "unregister"]
+__all__ = [
+    "Entry",
+    "add_source",
+    "binding_of",
+    "entry_of",
+    "find",
+    "get_entry",
+    "get_module",
+    "list_modules",
+    "plain_name",
+    "register",
+    "unregister",
+]
 
-ENTRY_POINT_GROUP = "yolo_attn.modules"
+KIT = __name__.rpartition(".registry")[0]  # the package's own import name, another one in a vendored copy
+PREFIX = "yolo_attn."  # before a name in a row: the kit's module and not the host's of that name
 
-# The hosts' parsers set these on every layer; a submodule of that name would be overwritten or refuse the value.
+# The hosts' parsers set these on every layer; an attribute of that name would be overwritten or refuse the value.
 RESERVED = ("i", "f", "type", "np")
+
+
+def plain_name(name: str) -> str:
+    """Return a module's name as the registry has it, without the kit's prefix.
+
+    ``yolo_attn.SE`` is ``SE``; in a copy of the kit that is imported under another name, that name's prefix goes as
+    well, in full or its last part: ``vendor.attn.SE`` and ``attn.SE``.
+    """
+    for prefix in (f"{KIT}.", PREFIX, f"{KIT.rpartition('.')[2]}."):
+        if name.startswith(prefix):
+            return name[len(prefix) :]
+    return name
 
 
 @dataclass(frozen=True)
@@ -46,6 +70,7 @@ class Entry:
     oracle: str = ""
     use: str = ""
     lists: bool = True
+    implied: bool = False
 
     @property
     def owner(self) -> str:
@@ -53,13 +78,25 @@ class Entry:
         return f"{self.cls.__module__}.{self.cls.__qualname__}"
 
 
-_entries: dict[str, Entry] = {}  # by name
-_names: dict[str, str] = {}  # name or alias -> name
-_by_class: dict[type, Entry] = {}
-_lock = Lock()
-# Another one than the former: a thread that imports a module registers it, and must not wait for one that loads all.
-_load_lock = Lock()
-_loaded = _loading = False
+@dataclass
+class _State:
+    """What is registered; kept where this file is reloaded, with the locks that other threads may hold."""
+
+    entries: dict[str, Entry] = field(default_factory=dict)  # by name
+    names: dict[str, str] = field(default_factory=dict)  # name or alias -> name
+    by_class: dict[type, Entry] = field(default_factory=dict)
+    bindings: dict[type, Binding] = field(default_factory=dict)  # of classes that a model file names, by class
+    sources: dict[str, Callable[[], None]] = field(default_factory=dict)  # by what they bring
+    done: set[str] = field(default_factory=set)  # the sources that have run
+    missing: dict[str, list[str]] = field(default_factory=dict)  # why something is not here, by the names it brings
+    loading: bool = False
+    lock: Any = field(default_factory=threading.RLock)
+    # Another one than the former: a thread that imports a module registers it, and must not wait for one that loads all.
+    load_lock: Any = field(default_factory=threading.RLock)
+
+
+_thread = threading.local()
+_state: _State = globals().get("_state") or _State()
 
 
 def register(
@@ -74,7 +111,9 @@ def register(
     use: str = "",
     takes: str | None = None,
     out_channels: Callable[..., int] | None = None,
+    positional: Iterable[str] = (),
     lists: bool = True,
+    implied: bool = False,
 ) -> Any:
     """Register an attention class under a name that YAML rows may use.
 
@@ -93,7 +132,13 @@ def register(
             ``"c1 c2"`` or ``"c1 c2 n"``.
         out_channels: ``f(channels, *args, **kwargs)`` giving the output channels of a module whose output
             differs from its input and that takes no ``c2``.
+        positional: What further numbers in a row mean, one text for each count of them, where it is not the options
+            in their order: ``("kernel_size", "reduction kernel_size")``. A word is an option; ``1/option`` or
+            ``width/option`` for a number that states it as a part; ``option?`` for one that is read over where it
+            is no number; ``-`` for one that is read over. What is read over is said in one line.
         lists: Whether the module appears in the generated tables.
+        implied: The class was found in a plug-in, whose author gave it no name: a host's class of that name goes
+            first in a row.
 
     Returns:
         The class, so that it works as a decorator.
@@ -107,29 +152,30 @@ def register(
 
         def decorate(c: type) -> type:
             return register(name, c, aliases=aliases, paper=paper, arxiv=arxiv, kind=kind, oracle=oracle, use=use,
-                            takes=takes, out_channels=out_channels, lists=lists)  # fmt: skip
+                            takes=takes, out_channels=out_channels, positional=positional, lists=lists,
+                            implied=implied)  # fmt: skip
 
         return decorate
     check_class(cls)
-    entry = Entry(name or cls.__name__, cls, Binding.of(cls, takes, out_channels), tuple(aliases), paper, arxiv, kind,
-                  oracle, use, lists)  # fmt: skip
-    with _lock:
-        old = _entries.get(entry.name)
+    entry = Entry(name or cls.__name__, cls, Binding.of(cls, takes, out_channels, positional), tuple(aliases), paper,
+                  arxiv, kind, oracle, use, lists, implied)  # fmt: skip
+    with _state.lock:
+        old = _state.entries.get(entry.name)
         again = old is not None and old.owner == entry.owner  # a reloaded module or a re-run notebook cell
         for n in (entry.name, *entry.aliases):
             if not isinstance(n, str) or not n.strip() or n != n.strip():
                 raise RegistryError(f"cannot register {entry.owner} under {n!r}: a name is a non-empty string")
-            if n in _names and not (again and _names[n] == entry.name):
-                other = _entries[_names[n]]
+            if n in _state.names and not (again and _state.names[n] == entry.name):
+                other = _state.entries[_state.names[n]]
                 raise RegistryError(
                     f"cannot register {entry.owner} as '{n}': that name belongs to {other.owner}. "
                     f"Choose another name, or call yolo_attn.unregister('{other.name}') first."
                 )
         if old is not None:
             _forget(old)
-        _entries[entry.name] = _by_class[cls] = entry
+        _state.entries[entry.name] = _state.by_class[cls] = entry
         for n in (entry.name, *entry.aliases):
-            _names[n] = entry.name
+            _state.names[n] = entry.name
     return cls
 
 
@@ -142,11 +188,12 @@ def check_class(cls: object) -> None:
 
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
         raise RegistryError(f"cannot register {cls!r}: not a subclass of torch.nn.Module")
-    taken = [n for n in RESERVED if isinstance(getattr(cls, n, None), property) or n in _submodules(cls)]
+    taken = [n for n in RESERVED if _is_code(cls, n)]
     if taken:
         raise RegistryError(
-            f"cannot register {cls.__module__}.{cls.__qualname__}: it uses {', '.join(map(repr, taken))} as an attribute "
-            f"of its own, and YOLO's parser sets .i, .f, .type and .np on every layer. Rename it in the class."
+            f"cannot register {cls.__module__}.{cls.__qualname__}: it has a method or property called "
+            f"{', '.join(map(repr, taken))}, and YOLO's parser sets .i, .f, .type and .np on every layer. "
+            f"Rename it in the class."
         )
     for base in cls.__mro__[1:]:
         if base.__name__ == "Conv" and base.__module__ in _CONV_HOMES and "forward" in vars(cls):
@@ -165,23 +212,18 @@ _CONV_HOMES = ("ultralytics.nn.modules.conv", "ultralytics.nn.modules", "models.
 
 
 def _is_near(part: type, cls: type) -> bool:
-    return part is not cls and (part.__module__ == cls.__module__ or part.__module__.startswith(f"{__package__}."))
+    return part is not cls and (part.__module__ == cls.__module__ or part.__module__.startswith(f"{KIT}."))
 
 
-def _submodules(cls: type) -> set[str]:
-    """Names assigned on `self` by the constructors of `cls`, read from their code and so without building it."""
-    names: set[str] = set()
+def _is_code(cls: type, name: str) -> bool:
+    """Whether a class means a method or property by this name; what a constructor sets is seen once it has run."""
     for base in cls.__mro__:
-        if base.__module__.startswith("torch.nn"):
-            break
-        init = vars(base).get("__init__")
-        code = getattr(init, "__code__", None)
-        if code is None:
-            continue
-        import dis
-
-        names |= {ins.argval for ins in dis.get_instructions(code) if ins.opname == "STORE_ATTR"}
-    return names
+        if base.__module__.startswith("torch.nn"):  # its own `type` method, which every layer hides
+            return False
+        if name in vars(base):
+            found = vars(base)[name]
+            return callable(found) or hasattr(found, "__get__")
+    return False
 
 
 def unregister(name: str) -> None:
@@ -191,23 +233,23 @@ def unregister(name: str) -> None:
         UnknownModuleError: No module of that name.
     """
     entry = get_entry(name)
-    with _lock:
+    with _state.lock:
         _forget(entry)
 
 
 def _forget(entry: Entry) -> None:
-    _entries.pop(entry.name, None)
-    _by_class.pop(entry.cls, None)
-    for n in [n for n, owner in _names.items() if owner == entry.name]:
-        del _names[n]
+    _state.entries.pop(entry.name, None)
+    _state.by_class.pop(entry.cls, None)
+    for n in [n for n, owner in _state.names.items() if owner == entry.name]:
+        del _state.names[n]
 
 
 def find(name: str) -> Entry | None:
     """Return the entry of a name or alias, or None."""
     load_all()
-    with _lock:
-        owner = _names.get(name)
-        return _entries[owner] if owner is not None else None
+    with _state.lock:
+        owner = _state.names.get(name)
+        return _state.entries[owner] if owner is not None else None
 
 
 def get_entry(name: str) -> Entry:
@@ -216,10 +258,10 @@ def get_entry(name: str) -> Entry:
     Raises:
         UnknownModuleError: With the nearest known names.
     """
-    entry = find(name)
+    entry = find(plain_name(name))
     if entry is None:
         raise UnknownModuleError(
-            f"no attention module is called '{name}'.{did_you_mean(name, known_names())} "
+            f"no attention module is called '{name}'.{did_you_mean(name, known_names())}{story(name)} "
             f"'yolo-attn list' shows all of them."
         )
     return entry
@@ -241,62 +283,114 @@ def list_modules(*, kind: str | None = None) -> list[str]:
         kind: Only modules of this kind.
     """
     load_all()
-    return sorted((n for n, e in list(_entries.items()) if kind is None or e.kind == kind), key=str.lower)
+    return sorted((n for n, e in list(_state.entries.items()) if kind is None or e.kind == kind), key=str.lower)
 
 
-def binding_of(cls: type) -> Binding | None:
-    """Return how a registered class is bound to its row, or None if no registered class is this one."""
-    entry = _by_class.get(cls)
-    return entry.binding if entry is not None else None
+def entry_of(cls: type) -> Entry | None:
+    """Return the entry of a class, or None if no registered class is this one."""
+    return _state.by_class.get(cls)
+
+
+def entries_of(module: str) -> list[Entry]:
+    """Return the entries whose class lives in a module or below it, of those that are here; nothing is imported.
+
+    Args:
+        module: Full name, with a dot at its end.
+    """
+    with _state.lock:
+        return [e for e in _state.entries.values() if f"{e.cls.__module__}.".startswith(module)]
+
+
+def binding_of(cls: Any) -> Binding | None:
+    """Return how a class is bound to its row: one that is registered, or that a model file names; None for others."""
+    if not isinstance(cls, type):
+        return None
+    entry = _state.by_class.get(cls)
+    return entry.binding if entry is not None else _state.bindings.get(cls)
+
+
+def bind_class(cls: type, takes: str | None = None) -> Binding:
+    """Record how a class is bound to its row without giving it a name; for classes that a model file names itself.
+
+    Args:
+        cls: The class.
+        takes: As for :func:`register`.
+
+    Raises:
+        RegistryError: A class that cannot live in a detector.
+    """
+    check_class(cls)
+    found = binding_of(cls)
+    if found is None:
+        found = _state.bindings[cls] = Binding.of(cls, takes)
+    return found
 
 
 def known_names() -> list[str]:
     """Return every name and alias, sorted."""
     load_all()
-    return sorted(_names)
+    return sorted(_state.names)
+
+
+def add_source(what: str, load: Callable[[], None]) -> None:
+    """Have something imported on the first look-up, after the sources that were added before.
+
+    Args:
+        what: What it brings, in words; the same words again, as after a reload, replace the former.
+        load: Registers it; called once, and again if it raised.
+    """
+    with _state.lock:
+        _state.sources[what] = load
+
+
+def note_missing(names: Iterable[str], why: str) -> None:
+    """Note what could not be loaded, for the message of who asks for one of its names.
+
+    Args:
+        names: What it would have brought; empty where nobody can know.
+        why: One sentence.
+    """
+    with _state.lock:
+        for name in [*names] or [""]:
+            told = _state.missing.setdefault(name, [])
+            if why not in told:
+                told.append(why)
+
+
+def story(name: str) -> str:
+    """Say what failed to load and may have brought this name, ready to follow a sentence, or an empty string."""
+    told = _state.missing.get(name) or _state.missing.get("") or []
+    return "".join(f" {why}" for why in told)
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """While a plug-in's code runs in this thread: its look-ups wait for no thread that may wait for the plug-in."""
+    before = getattr(_thread, "importing", False)
+    _thread.importing = True
+    try:
+        yield
+    finally:
+        _thread.importing = before
 
 
 def load_all() -> None:
-    """Import the kit's own modules and the installed entry points, once; other threads wait until all are there.
-
-    Raises:
-        PluginError: An installed package brings a module that cannot be used.
-    """
-    global _loaded, _loading
-    if _loaded:
+    """Run every source once; other threads wait until all are there."""
+    if _state.done.issuperset(_state.sources):
         return
-    with _load_lock:
-        if _loaded or _loading:  # the latter in this very thread: a module that looks names up while it is imported
+    if not _state.load_lock.acquire(blocking=not getattr(_thread, "importing", False)):
+        next(iter(_state.sources.values()))()  # imports alone, of the kit's own modules, which any thread may do
+        return
+    try:
+        if _state.loading:  # in this very thread: a module that looks names up while it is imported
             return
-        _loading = True
+        _state.loading = True
         try:
-            package = importlib.import_module(__package__ + ".modules")
-            for info in pkgutil.iter_modules(package.__path__):
-                if not info.name.startswith("_"):
-                    importlib.import_module(f"{package.__name__}.{info.name}")
-            _load_entry_points()
-            _loaded = True
+            for what, load in [*_state.sources.items()]:
+                if what not in _state.done:
+                    load()
+                    _state.done.add(what)
         finally:
-            _loading = False
-
-
-def entry_points() -> list[Any]:
-    """Return the installed entry points of the group ``yolo_attn.modules``, not loaded."""
-    from importlib import metadata
-
-    points = metadata.entry_points()
-    select = getattr(points, "select", None)  # a plain dictionary before Python 3.10
-    return list(select(group=ENTRY_POINT_GROUP) if select else points.get(ENTRY_POINT_GROUP, ()))  # type: ignore[attr-defined]
-
-
-def _load_entry_points() -> None:
-    for point in entry_points():
-        try:
-            loaded = point.load()
-            if isinstance(loaded, type) and point.name not in _names:  # unless the class registered itself
-                register(point.name, loaded)
-        except Exception as exc:
-            raise PluginError(
-                f"the entry point '{point.name} = {point.value}' in group '{ENTRY_POINT_GROUP}' cannot be used: "
-                f"{type(exc).__name__}: {exc}. Uninstall or mend the package that brings it."
-            ) from exc
+            _state.loading = False
+    finally:
+        _state.load_lock.release()

@@ -8,13 +8,14 @@ from contextvars import ContextVar
 from typing import Any, Callable
 
 from . import plugins, registry
-from .binding import Binding, Call, Mismatch
-from .errors import RowError, UnknownModuleError, YoloAttnError, did_you_mean
+from .binding import Call, Mismatch
+from .errors import RowError, UnknownModuleError, YoloAttnError, did_you_mean, first_line
+from .log import announce
 from .recognise import rival
+from .registry import PREFIX, RESERVED, plain_name
 
 __all__ = ["find", "place", "reading", "where"]
 
-PREFIX = "yolo_attn."
 # Names in a row's arguments that a host's parser resolves and that its users rely on.
 RESOLVED = frozenset({"nc", "anchors", "None", "True", "False"})
 
@@ -65,7 +66,8 @@ def find(name: Any, args: list[Any], i: int, d: dict[str, Any], host_lookup: Cal
             found = host_lookup()
         except (KeyError, NameError, AttributeError, SyntaxError) as exc:
             raise UnknownModuleError(
-                f"{where(d, i)}: no module is called '{name}'.{did_you_mean(_plain(name), _known(d))} "
+                f"{where(d, i)}: no module is called '{name}'.{did_you_mean(plain_name(name), _known(d))}"
+                f"{registry.story(plain_name(name))} "
                 f"'yolo-attn list' shows the attention modules; your own are named under 'register:' in the YAML, "
                 f"or given with --plugin FILE."
             ) from exc
@@ -74,12 +76,17 @@ def find(name: Any, args: list[Any], i: int, d: dict[str, Any], host_lookup: Cal
         return found
     if _layers_only.get():
         _check_layer(cls, name, d, i)
-    if not name.startswith(PREFIX):
+    if plain_name(name) == name:
         try:
             hosts = host_lookup()
         except Exception:  # the usual case: the host does not know the name
             hosts = cls
         if rival(hosts, cls):
+            entry = registry.entry_of(cls)
+            if entry is not None and entry.implied:  # a plug-in that happens to have a Conv of its own
+                if _layers_only.get():
+                    _check_layer(hosts, name, d, i)
+                return hosts
             from .patches.yolov5_shared import hand_edit
 
             raise RowError(
@@ -100,7 +107,7 @@ def place(
     Raises:
         RowError: The row's numbers contradict the graph, or its `from` points nowhere.
     """
-    binding = _binding_of(m)
+    binding = registry.binding_of(m)
     if binding is None:
         return m, ch[f], n, args
     spot = where(d, i)
@@ -111,10 +118,22 @@ def place(
         call = binding.bind(args, _channels(ch, f, i), n, widen)
     except Mismatch as exc:
         raise RowError(f"{spot}: {m.__name__}: {exc}.") from exc
+    for note in call.notes:
+        _tell(f"{spot}: {m.__name__}: {note}")
     shown = [*call.args, dict(call.kwargs)] if call.kwargs else list(call.args)
     if "model_scale" in binding.signature.parameters:
         call.kwargs.setdefault("model_scale", str(d.get("scale") or next(iter(d.get("scales") or ()), "")))
     return Builder(m, call, spot), call.c2, call.n, shown
+
+
+_told: set[str] = set()
+
+
+def _tell(line: str) -> None:
+    """Say a line about a row once, however often the model is built."""
+    if line not in _told:
+        _told.add(line)
+        announce("%s", line)
 
 
 class Builder:
@@ -136,14 +155,50 @@ class Builder:
 
     def __call__(self, *_: Any) -> Any:
         try:
-            return self.cls(*self.call.args, **self.call.kwargs)
+            built = self.cls(*self.call.args, **self.call.kwargs)
         except UnknownModuleError as exc:  # a block's `module:`
             raise UnknownModuleError(f"{self.spot}: {exc}") from exc
         except YoloAttnError:
             raise
-        except (TypeError, ValueError, AssertionError, ZeroDivisionError) as exc:
+        except (MemoryError, OSError):
+            raise
+        except Exception as exc:  # a constructor raises whatever it likes
+            for name in RESERVED:
+                if isinstance(exc, KeyError) and f"'{name}'" in str(exc):  # what torch itself does not let it add
+                    raise self._occupied(name) from exc
             given = [*map(repr, self.call.args), *(f"{k}={v!r}" for k, v in self.call.kwargs.items())]
-            raise RowError(f"{self.spot}: {self.cls.__name__}({', '.join(given)}) cannot be built: {exc}.") from exc
+            usual = (TypeError, ValueError, AssertionError, ZeroDivisionError)
+            told = f"{exc}" if isinstance(exc, usual) else f"{type(exc).__name__}: {first_line(exc)}"
+            raise RowError(
+                f"{self.spot}: {self.cls.__name__}({', '.join(given)}) cannot be built: {told}.{self._taken()}"
+            ) from exc
+        self._check(built)
+        return built
+
+    def _taken(self) -> str:
+        """What bare numbers of the row were taken for, after an error that may come from it."""
+        taken = ", ".join(f"{k} = {v!r}" for k, v in self.call.taken.items())
+        return (
+            f" The row's numbers are read as {taken}; by name none is mistaken: [{{option: value}}]." if taken else ""
+        )
+
+    def _check(self, built: Any) -> None:
+        """Refuse a layer that keeps something of its own where the host is about to write.
+
+        Raises:
+            RowError: Names the attribute, the class and the remedy.
+        """
+        own = vars(built)
+        places = (own, *(own.get(k) or {} for k in ("_modules", "_parameters", "_buffers")))
+        for name in RESERVED:
+            if any(name in place for place in places):
+                raise self._occupied(name)
+
+    def _occupied(self, name: str) -> RowError:
+        return RowError(
+            f"{self.spot}: {self.cls.__module__}.{self.cls.__qualname__} has an attribute '{name}' of its own, and the "
+            f"host sets .i, .f, .type and .np on every layer. Rename it in the class."
+        )
 
     def __str__(self) -> str:
         return str(self.cls)
@@ -159,7 +214,7 @@ def where(d: dict[str, Any], i: int) -> str:
 
 def _own_module(options: dict[str, Any], d: dict[str, Any], spot: str) -> dict[str, Any]:
     """Put the class in place of its name where a block's `module:` names one that the YAML itself registers."""
-    name = options.get("module")
+    name = plain_name(options["module"]) if isinstance(options.get("module"), str) else None
     own = plugins.from_yaml(name, d, spot) if isinstance(name, str) and d.get("register") else None
     return options if own is None else {**options, "module": own}
 
@@ -187,23 +242,13 @@ def _channels(ch: list[int], f: Any, i: int) -> Any:
     return [one(x) for x in f] if isinstance(f, (list, tuple)) else one(f)
 
 
-def _plain(name: str) -> str:
-    return name[len(PREFIX) :] if name.startswith(PREFIX) else name
-
-
 def _registered(name: str, d: dict[str, Any], i: int) -> type | None:
-    plain = _plain(name)
+    plain = plain_name(name)
     own = plugins.from_yaml(plain, d, where(d, i)) if d.get("register") else None
     if own is not None:
         return own
     entry = registry.find(plain)
     return entry.cls if entry is not None else None
-
-
-def _binding_of(m: Any) -> Binding | None:
-    if not isinstance(m, type):
-        return None
-    return registry.binding_of(m) or plugins.binding_of(m)
 
 
 def _known(d: dict[str, Any]) -> list[str]:

@@ -15,7 +15,9 @@ from .. import config, words
 from ..console import write_out
 from ..errors import ConfigError, FileError, UsageError, first_line
 from ..files import read_text, write_text
+from ..log import announce
 from ..placement import PLACES, insert, remove
+from ..plugins import resolve
 
 _SCALES = re.compile(r"^scales:", re.MULTILINE)
 _SCALE = re.compile(r"^scale: \w+ # of the file that this was made from\r?\n", re.MULTILINE)
@@ -25,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add = parser.add_argument
     add("cfg", metavar="YAML", help="a model's name (yolov5s.yaml, yolov8n, ...) or file")
-    add("--module", metavar="NAME", help="the attention; 'yolo-attn list' shows them")
+    add("--module", metavar="NAME", help="the attention; 'yolo-attn list' shows them; or FILE.py:Class")
     add(
         "--after",
         nargs="+",
@@ -60,6 +62,11 @@ def run(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     where = [p for w in args.where for p in w.split(",") if p]
     after = [a for x in args.after for a in x.split(",") if a]
+    if args.module:
+        args.module, given = resolve(args.module), args.module
+        if given != args.module:
+            file = given.rpartition(":")[0]
+            announce("the rows name %s of %s: give --plugin %s with them, or write it under 'register:'", args.module, file, file)
     if args.remove:
         if where or after or args.start or args.args:
             raise UsageError(

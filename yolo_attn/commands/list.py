@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from typing import Any
 
 from .. import tables
@@ -17,7 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name",
         nargs="?",
-        help="one module in full, by name or alias; with --configs, the YAMLs that have it in their name",
+        help="one module in full, by name or alias, or FILE.py:Class; with --configs, the YAMLs that have it in their name",
     )
     parser.add_argument("--configs", action="store_true", help="list the model YAMLs instead")
     parser.add_argument("--kind", choices=[*tables.KINDS["en"]], help="only modules of this kind")
@@ -56,8 +58,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _one(name: str, rows: list[dict[str, Any]], args: argparse.Namespace) -> int:
     found = next((r for r in rows if name in (r["name"], *r["aliases"])), None)
-    if found is None and (args.plugin or _installed()):
-        return _own_one(name)
+    if found is None and _may_be_own(args, name):
+        from .. import plugins
+
+        return _own_one(plugins.resolve(name))
     if found is None:
         names = [n for r in rows for n in (r["name"], *r["aliases"])]
         hint = did_you_mean(name, names) or " 'yolo-attn list' shows them all."
@@ -85,6 +89,7 @@ def _own_one(name: str) -> int:
         ("name", entry.name), ("also", ", ".join(entry.aliases) or "-"), ("paper", entry.paper or "-"),
         ("arXiv", entry.arxiv or "-"), ("kind", entry.kind or "-"), ("use", entry.use or "-"),
         ("options", entry.binding.options()), ("class", entry.owner),
+        ("file", getattr(sys.modules.get(entry.cls.__module__), "__file__", None) or "-"),
         ("row", _ROWS.get(kind, "[-1, 1, {}, []]").format(entry.name)),
     ]  # fmt: skip
     for key, value in lines:
@@ -92,18 +97,19 @@ def _own_one(name: str) -> int:
     return 0
 
 
-def _installed() -> bool:
-    from .. import registry
+def _may_be_own(args: argparse.Namespace, name: str = "") -> bool:
+    """Whether plug-ins may bring something; only then is torch needed."""
+    from .. import plugins
 
-    return bool(registry.entry_points())
+    return bool(".py:" in name or args.plugin or os.environ.get(plugins.VARIABLE) or plugins.entry_points())
 
 
 def _own(args: argparse.Namespace) -> list[list[str]]:
-    """Modules of plug-ins given on the command line, and installed ones; only then is torch needed."""
+    """Modules of plug-ins: given on the command line or by the environment, and installed ones."""
+    if not _may_be_own(args):
+        return []
     from .. import registry
 
-    if not args.plugin and not _installed():
-        return []
     entries = [registry.get_entry(n) for n in registry.list_modules(kind=args.kind)]
     own = [e for e in entries if not e.cls.__module__.startswith(f"{__package__.partition('.')[0]}.modules.")]
     return [[e.name, e.kind or "-", e.arxiv or "-", "-", "-", e.paper or e.owner] for e in own]

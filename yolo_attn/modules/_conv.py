@@ -19,7 +19,6 @@ from ._base import check_number
 
 __all__ = ["Conv", "attention_of", "check_act", "check_widths", "fold_batch_norm", "fuse", "hidden_width"]
 
-PREFIX = "yolo_attn."  # how a YAML says that it means the kit's module and not the host's
 # Where the hosts keep the activation that a YAML's `activation:` asked for, while that YAML is being built.
 _HOST_CONVS = ("ultralytics.nn.modules.conv", "models.common", "yolov5.models.common")
 
@@ -127,18 +126,17 @@ def attention_of(module: str | type | None, channels: int, owner: str, options: 
     if not isinstance(module, (str, type)):
         raise TypeError(f"{owner}: module must be a registered name such as SE, a class, or null, got {module!r}")
     if isinstance(module, str):
-        entry = registry.get_entry(module.removeprefix(PREFIX))
+        entry = registry.get_entry(module)
         cls, binding, name, kind = entry.cls, entry.binding, entry.name, entry.kind
     else:
-        from .. import plugins
-
         cls, name, kind = module, getattr(module, "__name__", repr(module)), ""
-        binding = registry.binding_of(cls) or plugins.binding_of(cls) or Binding.of(cls)
+        binding = registry.binding_of(cls) or Binding.of(cls)
     if binding.is_block or binding.out_channels is not None or kind not in ("", "channel", "spatial", "both"):
         raise ValueError(
             f"{owner} needs a module that keeps channels and size, such as SE, ECA or CBAM, and {name} is a block"
         )
-    given = (channels,) if binding.takes else ()
+    given, named = binding.lead(channels)
+    options = {**named, **options}
     try:
         binding.signature.bind(*given, **options)
     except TypeError as exc:

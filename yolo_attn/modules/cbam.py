@@ -42,6 +42,7 @@ __all__ = ["CBAM"]
     kind="both",
     oracle="timm CbamModule",
     use="channels, then positions; the usual second try after SE",
+    positional=("kernel_size", "reduction kernel_size"),
 )
 class CBAM(nn.Module):
     """Convolutional block attention, (B, C, H, W) -> (B, C, H, W).

@@ -29,6 +29,7 @@ __all__ = ["DualAttention"]
     kind="both",
     oracle="formula (eq. 1-4)",
     use="full attention over positions and over channels; for small maps, P5 at most",
+    positional=("reduction?",),
 )
 class DualAttention(nn.Module):
     """Dual attention, (B, C, H, W) -> (B, C, H, W). Time grows with the square of H W.

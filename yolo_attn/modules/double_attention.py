@@ -27,6 +27,7 @@ __all__ = ["DoubleAttention"]
     kind="both",
     oracle="formula (section 3)",
     use="global context at linear cost; one block deep in the backbone goes far",
+    positional=("reduction", "width/reduction - -"),
 )
 class DoubleAttention(nn.Module):
     """Double attention block, (B, C, H, W) -> (B, C, H, W).

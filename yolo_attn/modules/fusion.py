@@ -55,6 +55,7 @@ class _Normalized(nn.Module):
     kind="fusion",
     oracle="formula (section 3.3)",
     use="adds feature maps of one shape by learned weights, as BiFPN does",
+    positional=("-",),
 )
 class WeightedFusion(_Normalized):
     """Weighted sum of feature maps, list of (B, C, H, W) -> (B, C, H, W).
@@ -91,6 +92,7 @@ class WeightedFusion(_Normalized):
     oracle="formula (section 3.3)",
     use="in place of a Concat row: each input scaled by its learned weight",
     out_channels=lambda channels, *_, **__: sum(channels),
+    positional=("d",),
 )
 class WeightedConcat(_Normalized):
     """Concatenation of weighted feature maps, list of (B, C_i, H, W) -> (B, sum C_i, H, W).

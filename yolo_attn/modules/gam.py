@@ -30,6 +30,7 @@ __all__ = ["GAM"]
     kind="both",
     oracle="formula (eq. 1, 2)",
     use="strong and heavy: a gate for each neuron from 7 x 7 context; for narrow layers or with groups",
+    positional=("reduction", "- reduction"),
 )
 class GAM(nn.Module):
     """Global attention mechanism, (B, C, H, W) -> (B, C, H, W).

@@ -29,6 +29,7 @@ __all__ = ["GC"]
     kind="channel",
     oracle="timm GlobalContext",
     use="a non-local block for the price of SE; adds context rather than gating, so it starts as the identity",
+    positional=("1/reduction", "1/reduction - -"),
 )
 class GC(nn.Module):
     """Global context block, (B, C, H, W) -> (B, C, H, W).

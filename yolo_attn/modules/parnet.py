@@ -26,6 +26,7 @@ __all__ = ["ParNetAttention"]
     kind="channel",
     oracle="formula (section 3.1)",
     use="a convolution block with a gate beside it; 10 C^2 weights",
+    positional=("- -",),
 )
 class ParNetAttention(nn.Module):
     """RepVGG-SSE block, (B, C, H, W) -> (B, C, H, W).

@@ -80,6 +80,7 @@ class _Polarized(nn.Module):
     kind="both",
     oracle="formula (section 3.1)",
     use="pixel-wise tasks such as keypoints and masks; both branches see the input",
+    positional=("-",),
 )
 class ParallelPolarizedSelfAttention(_Polarized):
     """Polarized self-attention, parallel layout, (B, C, H, W) -> (B, C, H, W).
@@ -111,6 +112,7 @@ class ParallelPolarizedSelfAttention(_Polarized):
     kind="both",
     oracle="formula (section 3.1)",
     use="pixel-wise tasks such as keypoints and masks; channels first, then positions",
+    positional=("-",),
 )
 class SequentialPolarizedSelfAttention(_Polarized):
     """Polarized self-attention, sequential layout, (B, C, H, W) -> (B, C, H, W).

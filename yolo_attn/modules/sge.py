@@ -30,6 +30,7 @@ __all__ = ["SGE"]
     kind="spatial",
     oracle="formula (eq. 1-5)",
     use="one spatial map for each group for 2 G numbers in all; sharpens where a group's feature is",
+    positional=("groups", "groups -"),
 )
 class SGE(nn.Module):
     """Spatial group-wise enhance, (B, C, H, W) -> (B, C, H, W).

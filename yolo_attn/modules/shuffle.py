@@ -28,6 +28,7 @@ __all__ = ["ShuffleAttention"]
     kind="both",
     oracle="formula (eq. 1-3)",
     use="channel and spatial gates for 3 C / G weights; among the lightest of both kinds",
+    positional=("groups", "- groups"),
 )
 class ShuffleAttention(nn.Module):
     """Shuffle attention, (B, C, H, W) -> (B, C, H, W).

@@ -29,6 +29,7 @@ __all__ = ["TripletAttention"]
     kind="both",
     oracle="formula (section 3.2)",
     use="channel-position interaction for 300 weights, whatever the width",
+    positional=("-",),
 )
 class TripletAttention(nn.Module):
     """Triplet attention, (B, C, H, W) -> (B, C, H, W); the same 300 parameters for any C.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.machinery
 import json
 import os
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from ..files import home_folder, is_mine, read_text, write_bytes
 __all__ = ["Record", "digest", "folder", "recall", "remember", "story"]
 
 MOST = 8  # records kept of one stem
+IMPORTABLE = (".py", ".pyc", *importlib.machinery.EXTENSION_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -45,16 +47,45 @@ def folder() -> Path:
 
 
 def digest(path: Path) -> str:
-    """Return the SHA-256 of a file's content, of a package's Python files all together, or an empty string."""
+    """Return the SHA-256 of a file's content, of all that a package could import together, or an empty string."""
     try:
         if path.name != "__init__.py":
-            return hashlib.sha256(path.read_bytes()).hexdigest()
-        total = hashlib.sha256()
-        for file in sorted(path.parent.rglob("*.py")):
-            total.update(f"{file.relative_to(path.parent).as_posix()}\n{digest_of(file.read_bytes())}\n".encode())
-        return total.hexdigest()
+            return digest_of(path.read_bytes())
+        return digest_of_files(importable(path.parent))
     except (OSError, ValueError):
         return ""
+
+
+def importable(folder: Path) -> dict[str, str]:
+    """Return every file below a package that Python could import from, with its SHA-256, by relative path.
+
+    Sources, extension modules and bytecode without a source, links followed. Not the bytecode in ``__pycache__``:
+    it stands for its source, and the kit runs the source (:mod:`._finder`).
+
+    Raises:
+        OSError: A file cannot be read.
+        ValueError: A link leads back to a folder that it is in.
+    """
+    found: dict[str, str] = {}
+
+    def walk(where: Path, inside: tuple[str, ...]) -> None:
+        real = os.path.realpath(where)
+        if real in inside:
+            raise ValueError(f"{where} leads back to {real}")
+        for entry in sorted(where.iterdir()):
+            if entry.is_dir():
+                if entry.name.isidentifier() and entry.name != "__pycache__":
+                    walk(entry, (*inside, real))
+            elif entry.name.endswith(IMPORTABLE):
+                found[entry.relative_to(folder).as_posix()] = digest_of(entry.read_bytes())
+
+    walk(folder, ())
+    return found
+
+
+def digest_of_files(files: dict[str, str]) -> str:
+    """Return one SHA-256 for what :func:`importable` tells."""
+    return digest_of("".join(f"{name}\n{sha256}\n" for name, sha256 in sorted(files.items())).encode())
 
 
 def digest_of(content: bytes) -> str:
