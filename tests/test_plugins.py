@@ -245,7 +245,7 @@ def test_a_damaged_record_counts_for_nothing(small: Path, content: str) -> None:
     record = next((small.parent / "config" / "plugins").iterdir())
     record.write_bytes(content.encode("utf-8", "surrogateescape"))
     assert _memory.recall("small") is None and _memory.story("small") == ""
-    _memory.remember("small", small, _memory.digest(small))  # and is mended by the next naming
+    _memory.remember("small", small, _memory.digest(small))  # and is put right by the next naming
     assert _memory.recall("small") == _memory.Record(small, _memory.digest(small))
 
 

@@ -34,6 +34,10 @@ class Lock:
         """Release it."""
         self._inner.release()
 
+    def attempt(self) -> bool:
+        """Take it unless another thread holds it; whether it is taken, to be released by ``__exit__``."""
+        return self._inner.acquire(blocking=False)
+
     def _take(self) -> bool:
         return self._inner.acquire(timeout=PATIENCE)
 

@@ -22,6 +22,7 @@ from typing import Any, Callable
 from . import safe
 from .binding import Binding
 from .errors import RegistryError, UnknownModuleError, did_you_mean
+from .fork import Lock
 
 __all__ = [
     "Entry",
@@ -90,9 +91,9 @@ class _State:
     done: set[str] = field(default_factory=set)  # the sources that have run
     missing: dict[str, list[str]] = field(default_factory=dict)  # why something is not here, by the names it brings
     loading: bool = False
-    lock: Any = field(default_factory=threading.RLock)
+    lock: Lock = field(default_factory=Lock)
     # Another one than the former: a thread that imports a module registers it, and must not wait for one that loads all.
-    load_lock: Any = field(default_factory=threading.RLock)
+    load_lock: Lock = field(default_factory=Lock)
 
 
 _thread = threading.local()
@@ -378,7 +379,10 @@ def load_all() -> None:
     """Run every source once; other threads wait until all are there."""
     if _state.done.issuperset(_state.sources):
         return
-    if not _state.load_lock.acquire(blocking=not getattr(_thread, "importing", False)):
+    lock = _state.load_lock
+    if not getattr(_thread, "importing", False):
+        lock.__enter__()
+    elif not lock.attempt():
         next(iter(_state.sources.values()))()  # imports alone, of the kit's own modules, which any thread may do
         return
     try:
@@ -393,4 +397,4 @@ def load_all() -> None:
         finally:
             _state.loading = False
     finally:
-        _state.load_lock.release()
+        lock.__exit__()
