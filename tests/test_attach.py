@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import yolo_attn
-from yolo_attn import YoloAttnError, attaching, data, registry, weights
+from yolo_attn import YoloAttnError, data, registry, untrained, weights
 
 RTDETR = "yolov8-rtdetr.yaml"
 
@@ -39,7 +39,7 @@ def outputs(network: Any, side: int = 64) -> list[torch.Tensor]:
     side = 256 if "RTDETR" in type(network.model[-1]).__name__ else side
     x = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        return list(attaching._tensors(copy.deepcopy(network).eval()(x)))
+        return list(untrained._flat(copy.deepcopy(network).eval()(x)))
 
 
 def attention(network: Any) -> list[str]:
@@ -229,6 +229,27 @@ class Doubled(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return 2 * x
+
+
+def test_attention_of_ones_own_without_a_start(home: Path) -> None:
+    """It would change the detector, so it is asked for in so many words; the rows are registered by its file."""
+    file = home / "gate_of_mine.py"
+    file.write_text(
+        "import yolo_attn\nfrom torch import nn\n@yolo_attn.register\nclass GateOfMine(nn.Module):\n"
+        "    def __init__(self, channels):\n        super().__init__()\n        self.g = nn.Conv2d(channels, 1, 1)\n"
+        "    def forward(self, x):\n        return x * self.g(x).sigmoid()\n",
+        encoding="utf-8",
+    )
+    yolo_attn.load_plugin(file)
+    try:
+        source = detector("yolov5n.yaml", nc=2)
+        with pytest.raises(YoloAttnError, match="GateOfMine has no identity start.*start=None"):
+            yolo_attn.attach(source, "GateOfMine")
+        made = yolo_attn.attach(source, "GateOfMine", start=None)
+        assert attention(made.model) == ["GateOfMine"] * 3
+        assert same_state(yolo_attn.detach(made).model, source.model)
+    finally:
+        yolo_attn.unregister("GateOfMine")
 
 
 def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

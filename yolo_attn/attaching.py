@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, config, initial, loading, placement, source, weights
+from . import checkpoint, config, initial, loading, placement, recognise, source, untrained, weights
 from .errors import CheckpointError, ConfigError, UsageError, YoloAttnError, first_line
 
 __all__ = ["attach", "detach", "file_name"]
@@ -72,6 +72,12 @@ def attach(
     d = _dictionary(network)
     if not where and after is None:
         where = "neck"
+    what = recognise.named(module, d)
+    if start == "identity" and what is not None and what.is_attention and "start" not in what.options:
+        raise UsageError(
+            f"{module} has no identity start, and the detector would be another one with it at once: "
+            "start=None puts it in as it is"
+        )
     places = [where] if isinstance(where, str) else list(where or ())
     rows = [str(after)] if isinstance(after, (str, int)) else [str(a) for a in after or ()]
     new = placement.insert(d, module, where=places or None, after=after, start=start, args=args)
@@ -295,46 +301,12 @@ def _prove(old: Any, new: Any, name: str) -> None:
     Raises:
         CheckpointError: Their outputs differ.
     """
-    import torch
-
-    # A transformer's decoder chooses the best 300 positions of a picture, which must have as many.
-    side = 256 if "RTDETR" in type(old.model[-1]).__name__ else 2 * max(32, int(max(old.stride)))
-    channels = old.yaml.get("channels") or old.yaml.get("ch") or 3
-    x = torch.rand(1, channels, side, side, generator=torch.Generator().manual_seed(0))
-    dtype = next(p.dtype for p in new.parameters() if p.is_floating_point())
-    with torch.no_grad():  # a head caches its grid: both passes are copies'
-        a, b = (list(_tensors(copy.deepcopy(m).to("cpu", dtype).eval()(x.to(dtype)))) for m in (old, new))
-    worst = max((_apart(s, t) for s, t in zip(a, b)), default=0.0) if len(a) == len(b) else float("inf")
+    worst = untrained.difference(old, new)
     if not worst <= AGREE:
         raise CheckpointError(
             f"{name}: the outputs differ from the detector's by {worst:.2g} of their scale, although attention begins as "
             f"the identity. Was a layer changed by hand? With start='paper' nothing is compared."
         )
-
-
-def _tensors(output: Any) -> Iterator[Any]:
-    """Every tensor of what a head returns, in order: tuples, and the dictionaries of end-to-end heads."""
-    if isinstance(output, Mapping):
-        output = [output[k] for k in sorted(output, key=str)]
-    if isinstance(output, (list, tuple)):
-        for part in output:
-            yield from _tensors(part)
-    elif hasattr(output, "shape"):
-        yield output
-
-
-def _apart(a: Any, b: Any) -> float:
-    """Largest difference of two tensors, relative to the first one's scale; infinite for other shapes."""
-    if a.shape != b.shape:
-        return float("inf")
-    if not a.numel():
-        return 0.0
-    a, b = a.double(), b.double()
-    finite = a.isfinite()
-    if not bool((finite == b.isfinite()).all()):
-        return float("inf")
-    a, b = a[finite], b[finite]
-    return float((a - b).abs().max() / max(float(a.abs().max()), 1e-12)) if a.numel() else 0.0
 
 
 def _handle(old: Any, network: Any) -> Any:
