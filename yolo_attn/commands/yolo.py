@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 from ..errors import HostError
 from .run import OPTIONS, leading_options
@@ -29,17 +32,24 @@ def run(argv: list[str]) -> int:
     repair()
     sys.argv[:] = ["yolo", *argv]  # in place and first: the host keeps the list that it finds at import
     try:
-        from ultralytics import utils
-        from ultralytics.cfg import entrypoint
+        from ultralytics import cfg, utils
     except ImportError as exc:
         raise HostError(f"the ultralytics package cannot be imported: {exc}. 'pip install ultralytics'") from exc
     install(strict=True)
-    kept = getattr(utils, "ARGV", sys.argv)  # another list where the host was imported before `sys.argv` was replaced
-    before = list(kept)
-    kept[:] = sys.argv
-    try:
-        entrypoint()
-    finally:
-        if kept is not sys.argv:
-            kept[:] = before
+    with _given(sys.argv, cfg, utils):
+        cfg.entrypoint()
     return 0
+
+
+@contextlib.contextmanager
+def _given(argv: list[str], *modules: Any) -> Iterator[None]:
+    """Put the words into each list that a module of the host keeps since it was imported, as in a notebook."""
+    kept = [module.ARGV for module in modules if getattr(module, "ARGV", argv) is not argv]
+    before = [list(words) for words in kept]
+    for words in kept:
+        words[:] = argv
+    try:
+        yield
+    finally:
+        for words, old in zip(kept, before):
+            words[:] = old

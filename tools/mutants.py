@@ -1,0 +1,78 @@
+"""Make changes that a test must notice, one at a time in a copy of the checkout, and say which went unnoticed.
+
+    python tools/mutants.py            # a few minutes; the exit code is 1 if a test that should fail passes
+
+Each entry once was a change that all tests let through.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Mutant(NamedTuple):
+    """A change and the test that must fail with it."""
+
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+MUTANTS = [
+    Mutant("yolo_attn/files.py", "                draft.unlink()", "                pass",
+           "tests/test_files.py::test_an_error_leaves_the_old_file_and_no_draft"),
+    Mutant("yolo_attn/console.py", "        os.environ.update(", "        dict().update(",
+           "tests/test_console.py::test_the_process_is_left_as_it_was"),
+    Mutant("yolo_attn/console.py", "        for name in os.environ.keys() - environment.keys():", "        for name in ():",
+           "tests/test_console.py::test_the_process_is_left_as_it_was"),
+    Mutant("yolo_attn/cli.py", "return 2 if isinstance(exc, UsageError) else 1", "return 1",
+           "tests/test_console.py::test_wrong_options_are_2_and_wrong_files_1"),
+]  # fmt: skip
+
+
+def main() -> int:
+    """Try each, print one line for each, and return the exit code."""
+    unnoticed = 0
+    with tempfile.TemporaryDirectory(prefix="yolo_attn_mutants_") as scratch:
+        copy = Path(scratch) / "copy"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".hosts*", "__pycache__", "runs", ".*_cache"))
+        for mutant in MUTANTS:
+            file = copy / mutant.file
+            text = file.read_text(encoding="utf-8")
+            if text.count(mutant.old) != 1:
+                print(f"{mutant.file}: {mutant.old.strip()!r} stands {text.count(mutant.old)} times, expected once")
+                unnoticed += 1
+                continue
+            file.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+            noticed = not passes(copy, mutant.test)
+            file.write_text(text, encoding="utf-8")
+            whole = passes(copy, mutant.test)
+            unnoticed += not (noticed and whole)
+            word = "noticed" if noticed and whole else "UNNOTICED" if whole else "the test fails without the change too"
+            print(f"{word}: {mutant.file}: {mutant.old.strip()!r} -> {mutant.new.strip()!r} ({mutant.test})", flush=True)
+    return int(bool(unnoticed))
+
+
+def passes(copy: Path, test: str) -> bool:
+    """Run one test on the copy."""
+    path = os.pathsep.join(filter(None, [str(copy), os.environ.get("PYTHONPATH")]))
+    hosts = os.environ.get("YOLO_ATTN_TEST_HOSTS") or str(ROOT / "tests" / ".hosts")
+    env = {**os.environ, "PYTHONPATH": path, "YOLO_ATTN_TEST_HOSTS": hosts, "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-n0", "-q", "-x", "-p", "no:cacheprovider", test]
+    done = subprocess.run(command, cwd=copy, env=env, capture_output=True, text=True)
+    if done.returncode not in (0, 1):
+        raise SystemExit(f"pytest cannot run {test}:\n{done.stdout}{done.stderr}")
+    return done.returncode == 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
