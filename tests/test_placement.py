@@ -302,6 +302,16 @@ def test_inside_and_out_again_gives_back_every_byte(layout: str) -> None:
     assert yolo_attn.remove(out) == text
 
 
+@pytest.mark.parametrize(
+    "comment", ["#", "# ", "#x ", "#  ", "# 2", "#glued", "# + attention inside", "# my + attention inside"]
+)
+def test_comments_survive_the_mark_of_a_changed_block(comment: str) -> None:
+    text = base("yolov5").replace("  - [-1, 3, C3, [128]]\n", f"  - [-1, 3, C3, [128]] {comment}\n")
+    out = yolo_attn.insert(text, "ECA", where=["inside", "P3"])
+    assert out.count("+ attention inside") == text.count("+ attention inside") + 4
+    assert yolo_attn.remove(out) == text == yolo_attn.remove(text)
+
+
 def test_remove_twice_inserted_and_one_of_two() -> None:
     once = yolo_attn.insert(CLASSIC, "SE", where="backbone")
     twice = yolo_attn.insert(once, "ECA", where=["backbone", "before-detect"], args={"kernel_size": 3})

@@ -30,12 +30,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Change:
-    """A row that stays: its old index, its new one, its new content, and a mark to add, or to take away if it is there."""
+    """A row that stays: its old index, its new one, its new content, and a mark to add or to take away."""
 
     old: int
     new: int
     row: list[Any]
     mark: str = ""
+    unmark: str = ""
 
 
 def flow(value: Any) -> str:
@@ -119,21 +120,25 @@ class Layout:
         """Whether the comment behind row `i` ends with the mark."""
         return self.comment(i).endswith(f" {mark}")
 
-    def _edit_mark(self, i: int, mark: str) -> list[tuple[int, int, str]]:
-        """Put a mark behind a row, at the end of its comment or as one; take it away where it stands."""
+    def _add_mark(self, i: int, mark: str) -> list[tuple[int, int, str]]:
+        """Put a mark behind a row, at the end of its comment or as one."""
         span = self._comment(i)
-        stop = self._line_end(self.rows[i].end)
         if span is None:
+            stop = self._line_end(self.rows[i].end)
             return [(stop, stop, f" # {mark}")]
-        comment = self.text[span[0] : span[1]]
-        gap = " "
-        if comment == f"# {mark}":  # a comment of nothing else
+        bare = self.text[span[0] : span[1]].strip() == "#"  # two spaces tell it from a comment of the mark alone
+        return [(span[1], span[1], f"{'  ' if bare else ' '}{mark}")]
+
+    def _take_mark(self, i: int, mark: str) -> list[tuple[int, int, str]]:
+        """Undo :meth:`_add_mark`."""
+        span = self._comment(i)
+        comment = self.text[span[0] : span[1]] if span else ""
+        if span is None or not comment.endswith(f" {mark}"):
+            return []
+        if comment == f"# {mark}":
             return [(span[0] - 1, span[1], "")]
-        if comment.endswith(f"  {mark}") and comment[: -len(mark) - 2].strip() == "#":
-            gap = "  "
-        if comment.endswith(f" {mark}"):
-            return [(span[1] - len(mark) - len(gap), span[1], "")]
-        return [(span[1], span[1], f"{'  ' if comment.strip() == '#' else ' '}{mark}")]
+        bare = comment[: -len(mark)].endswith("  ") and comment[: -len(mark)].strip() == "#"
+        return [(span[1] - len(mark) - (2 if bare else 1), span[1], "")]
 
     def numbered(self) -> bool:
         """Whether comments begin with row numbers, and every one of them is right."""
@@ -159,7 +164,9 @@ class Layout:
             if match and int(match.group(1)) == change.old != change.new:
                 edits.append((match.start(1), match.end(1), str(change.new)))
             if change.mark:
-                edits += self._edit_mark(change.old, change.mark)
+                edits += self._add_mark(change.old, change.mark)
+            if change.unmark:
+                edits += self._take_mark(change.old, change.unmark)
         staying = {c.old for c in kept}
         gone = [i for i in range(len(self.rows)) if i not in staying]
         for i in gone:

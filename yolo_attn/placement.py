@@ -351,7 +351,9 @@ def _render(text: str, name: str, graph: Graph, *, removing: bool = False, unmar
             added.append((row, last))
             continue
         attended = not removing and node.module != str(layout.module(node.old)) and layout.can_mark(node.old)
-        kept.append(Change(node.old, i, row, _INSIDE if attended or node.old in unmarked else ""))
+        kept.append(
+            Change(node.old, i, row, _INSIDE if attended else "", _INSIDE if removing and node.old in unmarked else "")
+        )
         last = node.old
     if removing:
         frozen = any(_FROZEN in layout.comment(i) for i in range(len(layout.rows)))
