@@ -12,8 +12,6 @@ import contextlib
 import copy
 import os
 import re
-import shutil
-import tempfile
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +20,7 @@ from typing import Any
 
 from . import checkpoint, config, initial, loading, placement, recognise, source, untrained, weights
 from .errors import CheckpointError, ConfigError, UsageError, YoloAttnError, first_line
+from .files import scratch
 
 __all__ = ["attach", "detach", "file_name"]
 
@@ -321,8 +320,9 @@ def _handle(old: Any, network: Any) -> Any:
     new.callbacks = {k: list(v) for k, v in old.callbacks.items()}
     new.predictor = new.trainer = new.metrics = None
     network.task = old.task
-    folder = Path(tempfile.mkdtemp(prefix="yolo_attn_"))
-    weakref.finalize(new, shutil.rmtree, str(folder), ignore_errors=True)
+    place = contextlib.ExitStack()
+    folder = place.enter_context(scratch())
+    weakref.finalize(new, place.close)
     file = folder / f"{Path(network.yaml['yaml_file']).stem}.pt"
     args = {k: v for k, v in _plain_args(network).items() if k not in ("model", "resume", "pretrained")}
     network.args = {**args, "model": str(file), "task": old.task}

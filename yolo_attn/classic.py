@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -122,8 +123,8 @@ def _prepare(last: Path, folder: Path) -> None:
     state = runs.state_of(last)
     if not state.resumable:
         raise CheckpointError(
-            f"{last} is a finished run and cannot be resumed. To train on from it: --weights {last} --epochs N. "
-            f"'yolo-attn export {last.with_name('best.pt')}' writes it as ONNX and proves it."
+            f"{last} is a finished run and cannot be resumed. To train on from it: {runs.train_on(last)}. "
+            f"To write it as ONNX and prove that: yolo-attn export {shlex.quote(str(last.with_name('best.pt')))}"
         )
     runs.trim_log(folder / "results.csv", state.epoch, first=0)
     asked = folder / "opt.yaml"

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 from . import config
+from .errors import DataError
+from .files import read_text
 
 __all__ = ["command", "found_nothing", "next_steps", "published"]
 
@@ -42,9 +44,9 @@ def found_nothing(log: Path) -> str:
         log: `results.csv` of either host.
     """
     try:
-        with log.open(encoding="utf-8", newline="") as file:
-            epochs = [{k.strip(): v.strip() for k, v in row.items() if k and v} for row in csv.DictReader(file)]
-    except OSError:
+        rows = csv.DictReader(read_text(log, DataError).splitlines())
+        epochs = [{k.strip(): v.strip() for k, v in row.items() if k and v} for row in rows]
+    except DataError:
         return ""
     figures = [value for epoch in epochs for name, value in epoch.items() if name.startswith("metrics/")]
     if not figures or any(float(value) for value in figures):

@@ -16,7 +16,7 @@ from typing import Any
 
 from . import locks
 from .errors import DataError
-from .files import home_folder, read_source, scratch, write_text
+from .files import LOCK, home_folder, note, read_source, scratch, write_text
 
 __all__ = ["NAMES", "Recipe", "cache_folder", "make"]
 
@@ -88,9 +88,10 @@ def make(folder: str | os.PathLike[str] | None = None, recipe: Recipe | None = N
     if folder is not None and target.exists() and any(target.iterdir()):
         found = "a data set of other numbers" if mark.is_file() else "other files"
         raise DataError(f"{target} holds {found}. Give an empty or a new folder for the embedded data set.")
-    lock = target.with_name(f".{target.name}.lock")
+    lock = target.with_name(LOCK.replace(".lock", f"-{target.name}.lock"))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        note(target.parent)
         with _drawing:  # threads of one process share its lock
             locks.take(lock, wait=True)
             try:

@@ -38,7 +38,7 @@ __all__ = [
     "write_text",
 ]
 
-LOCK = ".yolo_attn.lock"  # of a folder that one process at a time may write into
+LOCK = ".yolo_attn.lock"  # of a folder that one process at a time may write into; of one thing in it: .yolo_attn-NAME.lock
 
 # What a disk says to a user, and no mistake of the code.
 REFUSED = frozenset(
@@ -225,16 +225,17 @@ def sweep(*folders: Path) -> list[Path]:
         if folder in seen:
             continue
         seen.add(folder)
-        if locks.clear(folder / LOCK):
-            removed.append(folder / LOCK)
+        removed += [lock for lock in folder.glob(LOCK.replace(".lock", "*.lock")) if locks.clear(lock)]
         for entry in _orphans(folder):
             path = Path(entry.path)
             with contextlib.suppress(OSError):
+                if path.suffix == ".folders":
+                    todo += [Path(os.fsdecode(f)) for f in path.read_bytes().split(b"\0") if f]
+                    path.unlink()
+                    continue
                 if entry.is_dir(follow_symlinks=False):
                     shutil.rmtree(path, ignore_errors=True)
                 else:
-                    if path.suffix == ".folders":
-                        todo += [Path(os.fsdecode(f)) for f in path.read_bytes().split(b"\0") if f]
                     path.unlink()
                 removed.append(path)
     return removed

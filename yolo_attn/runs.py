@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ __all__ = [
     "newest_unfinished",
     "published_to",
     "state_of",
+    "train_on",
     "trim_log",
     "whole_checkpoints",
 ]
@@ -192,10 +194,15 @@ def checkpoint_to_resume(named: Any, project: Path) -> Path:
     if folder is not None and any((folder / n).is_file() for n in ("args.yaml", "opt.yaml", "results.csv")):
         raise CheckpointError(
             f"--resume {named}: nothing to resume: the run was stopped before its first checkpoint was saved. Start it "
-            f"again with the options that it had, and --exist-ok --project {folder.parent} --name {folder.name} for the "
-            f"same folder."
+            f"again with the options that it had, and for the same folder --exist-ok --project "
+            f"{shlex.quote(str(folder.resolve().parent))} --name {shlex.quote(folder.resolve().name)}"
         )
     raise CheckpointError(f"--resume {named}: no such checkpoint (looked in {Path.cwd()})")
+
+
+def train_on(last: Path) -> str:
+    """Return the options that begin a new run from a finished one's weights."""
+    return f"--weights {shlex.quote(str(last))} --epochs N"
 
 
 def newest_unfinished(project: Path) -> Path:
@@ -215,5 +222,5 @@ def newest_unfinished(project: Path) -> Path:
             announce("%s is passed over: %s", last, exc)
     raise CheckpointError(
         f"--resume: no run below {project} can be resumed, the newest, {found[0].parent.parent}, is finished. "
-        f"To train on from it: --weights {found[0]} --epochs N"
+        f"To train on from it: {train_on(found[0])}"
     )

@@ -32,7 +32,10 @@ def ready(*, script: bool = False) -> Iterator[None]:
     Args:
         script: The command runs somebody's script, whose signals are its own.
     """
-    files.sweep()
+    left = files.sweep()
+    if left:
+        more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+        announce("removed what a killed process left: %s%s", left[0], more)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_home())
         if not script:

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import functools
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -191,8 +192,8 @@ def _finish(options: argparse.Namespace, last: Path) -> int:
     export = bool(options.export or (embedded and not options.no_export)) and not proved(best.with_suffix(".onnx"))
     if not (unstripped or picture or export):
         raise CheckpointError(
-            f"{last} is a finished run and cannot be resumed. To train on from it: --weights {last} --epochs N. "
-            f"'yolo-attn export {best}' writes it as ONNX and proves it."
+            f"{last} is a finished run and cannot be resumed. To train on from it: {runs.train_on(last)}. "
+            f"To write it as ONNX and prove that: yolo-attn export {shlex.quote(str(best))}"
         )
     announce("%s: all epochs had ended; going on with what comes after them", last)
     import torch
@@ -201,6 +202,7 @@ def _finish(options: argparse.Namespace, last: Path) -> int:
         for file in unstripped:
             strip_optimizer(file)
     options.embedded = options.embedded or embedded
+    options.cfg = str(trained.get("model") or options.cfg)
     return _after_training(options, folder, best, last, {**trained, "plots": picture}, export)
 
 
