@@ -54,8 +54,8 @@ class Kit(Protocol):
     def classic_file(self, name: str, file: Path) -> Path:
         """A model file as the classic host's parser takes it: the file itself, or its translation."""
 
-    def building(self, cfg: Any) -> AbstractContextManager[Any]:
-        """What the classic host builds from for `cfg`, a file's name or a dictionary, checked; errors name the file."""
+    def building(self, cfg: Any, detector: Any) -> AbstractContextManager[Any]:
+        """What the classic host builds from for `cfg`, a file's name or a dictionary, checked for the parser of `detector`'s class; errors name the file."""
 
     def unknown_model(self, name: str) -> Exception | None:
         """The error for a model YAML that nobody has, where its name resembles one of the kit's."""

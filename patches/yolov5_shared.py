@@ -151,7 +151,7 @@ def _init(kit: Kit, original: Callable[..., None], self: Any, *given: Any, **mor
         given, more = (more["cfg"], *given), {k: v for k, v in more.items() if k != "cfg"}
     if not given:  # the host's default
         return original(self, **more)
-    with kit.building(given[0]) as model:
+    with kit.building(given[0], self) as model:
         return original(self, model, *given[1:], **more)
 
 

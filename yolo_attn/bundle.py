@@ -2,8 +2,8 @@
 
 A `.bundle` is an uncompressed zip of three files: ``weights.safetensors``, ``model.yaml`` and ``manifest.json``, which
 holds the SHA-256 of the other two and of itself. The hashes tell that a file was changed, not who made it. Reading one
-unpacks nothing to the disk and runs no code from it: names in rows are looked up among the host's and the registered
-classes, and nothing is imported by a name from the file.
+unpacks nothing to the disk and runs no code from it: its rows name layers that :mod:`.allowed` lists, with plain values
+for arguments, nothing is imported or fetched by a name from the file, and the host builds in its restricted mode.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ from typing import Any
 
 import yaml
 
+from . import rows
 from ._version import __version__
-from .errors import CheckpointError, UsageError, YoloAttnError, first_line
+from .errors import CheckpointError, UsageError, YoloAttnError, first_line, shown
 from .files import replacing, scratch, write_text
 from .source import Source, attention_used, quiet_host, widen_classes
+from .yaml_file import mapping_of
 
 __all__ = ["load", "plain", "read_manifest", "save"]
 
 FORMAT = 1
+TEXT = 16_000_000  # bytes of a manifest or a model YAML
 WEIGHTS, MODEL, MANIFEST = "weights.safetensors", "model.yaml", "manifest.json"
 
 # The wrapper class of the host builds from a file alone; its network is replaced.
@@ -92,11 +95,13 @@ def read_manifest(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[st
             if sorted(inside) != sorted((WEIGHTS, MODEL, MANIFEST)):
                 raise CheckpointError(
                     f"{path}: is no bundle: it should hold {WEIGHTS}, {MODEL} and {MANIFEST}, it holds "
-                    f"{', '.join(inside[:5]) or 'nothing'}."
+                    f"{', '.join(name[:80] for name in inside[:5]) or 'nothing'}."
                 )
             for entry in file.infolist():  # what is stored as it is cannot grow beyond the file
                 if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
                     raise CheckpointError(f"{path}: is no bundle: {entry.filename} is compressed or encrypted.")
+                if entry.filename != WEIGHTS and entry.file_size > TEXT:
+                    raise CheckpointError(f"{path}: is no bundle: {entry.filename} is larger than {TEXT:,} bytes.")
             content = {name: file.read(name) for name in inside}
         manifest = json.loads(content.pop(MANIFEST))
         hashes = manifest["sha256"]
@@ -106,10 +111,13 @@ def read_manifest(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[st
         said = {name: str(hashes.get(name)) for name in found}
     except FileNotFoundError as exc:
         raise CheckpointError(f"bundle not found: {path} (looked in {Path.cwd()})") from exc
-    except (zipfile.BadZipFile, RecursionError, AttributeError, ValueError, KeyError, TypeError, OSError) as exc:
-        raise CheckpointError(f"{path}: is no bundle, or it is damaged: {exc}") from exc
+    except CheckpointError:
+        raise
+    except Exception as exc:  # zipfile and json raise a dozen kinds for as many kinds of damage
+        told = first_line(exc)[:200] or type(exc).__name__
+        raise CheckpointError(f"{path}: is no bundle, or it is damaged: {told}") from exc
     if version != FORMAT:
-        raise CheckpointError(f"{path}: is a bundle of format {version}, this kit reads format {FORMAT}. Update it.")
+        raise CheckpointError(f"{path}: is a bundle of format {shown(version)}, this kit reads format {FORMAT}. Update it.")
     for name, value in found.items():
         if value != said[name]:
             raise CheckpointError(
@@ -143,28 +151,35 @@ def load(path: str | os.PathLike[str]) -> Any:
     from safetensors import SafetensorError
     from safetensors.torch import load as deserialize
     from ultralytics import YOLO
+    from ultralytics.nn import tasks
 
-    from . import config, dialect
+    from . import allowed, config
+    from .plain import check_size
 
     try:
-        d = yaml.safe_load(content[MODEL])
+        text = content[MODEL].decode()
         state = deserialize(content[WEIGHTS])
         names = {int(k): str(v) for k, v in manifest["names"].items()}
         size = [int(v) for v in manifest["imgsz"]]
-    except (yaml.YAMLError, SafetensorError, RecursionError, AttributeError, ValueError, KeyError, TypeError) as exc:
-        raise CheckpointError(f"{path}: is damaged: {first_line(exc) or type(exc).__name__}") from exc
-    if not isinstance(d, dict):
-        raise CheckpointError(f"{path}: its {MODEL} is no model")
+        task = manifest.get("task", "detect")
+        if len(size) != 2 or not all(0 < v <= 65_536 for v in size):
+            raise ValueError(f"imgsz {shown(size)}")
+        if task not in ("detect", "segment", "pose", "obb", "classify", "semantic", "depth"):
+            raise ValueError(f"task {shown(task)}")
+    except (SafetensorError, RecursionError, AttributeError, ArithmeticError, ValueError, KeyError, TypeError) as exc:
+        raise CheckpointError(f"{path}: is damaged: {first_line(exc)[:200] or type(exc).__name__}") from exc
+    d = mapping_of(text, f"{path}: its {MODEL}", CheckpointError, "It should hold the model.")
     d["yaml_file"] = str(path)
+    d = allowed.checked(d, str(path), tasks)
     config.validate({**d, "scale": ""}, str(path))
-    dialect.check_expressions(d, str(path))
-    _check_rows(d, str(path))
+    check_size(d, str(path))
     try:
         with quiet_host(), scratch() as folder:
             placeholder = folder / "placeholder.yaml"
             write_text(placeholder, yaml.safe_dump(_PLACEHOLDER), durable=False)
-            handle: Any = YOLO(str(placeholder), task=str(manifest.get("task", "detect")))
-            model = widen_classes(handle._smart_load("model")(d, verbose=False), state)
+            handle: Any = YOLO(str(placeholder), task=task)
+            with rows.reading(str(path), layers_only=True), allowed.restricted(tasks):
+                model = widen_classes(handle._smart_load("model")(d, verbose=False), state)
     except YoloAttnError:
         raise
     except Exception as exc:  # the host's parser raises whatever a wrong row leads to
@@ -209,30 +224,6 @@ def _register_map(model: Any) -> dict[str, str]:
         if cls is not None:
             out[name] = f"{cls.__module__}:{cls.__qualname__}"
     return out
-
-
-def _check_rows(d: dict[str, Any], path: str) -> None:
-    """Refuse a row whose name is anything but a layer: the host calls whatever its parser's module knows.
-
-    A layer that would fetch pretrained weights is told not to, in place.
-    """
-    import torch
-    from ultralytics.nn import tasks
-
-    from . import plugins, registry
-
-    for i, (_, _, name, args) in enumerate(d["backbone"] + d["head"]):
-        if name == "TorchVision":  # [channels, model, weights, ...]: they are in the bundle, and are not fetched
-            args[2:3] = [None]
-        spot = f"{path}, row {i}"
-        if registry.find(name) or registry.plain_name(name) != name or plugins.from_yaml(name, d, spot):
-            continue
-        home, _, last = name.rpartition(".")
-        cls = getattr(torch.nn if home in ("nn", "torch.nn") else tasks, last, None)
-        if isinstance(cls, type) and issubclass(cls, torch.nn.Module):
-            continue
-        if cls is not None:
-            raise CheckpointError(f"{spot}: '{name}' is no layer, and is not called.")
 
 
 def plain(value: Any) -> Any:

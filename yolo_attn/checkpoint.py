@@ -1,115 +1,27 @@
 """Read the tensors of any YOLO checkpoint without running a line of it, and without the package that wrote it.
 
-A `.pt` file is a pickle: loading it the usual way imports and calls whatever it names. Here every name but the few
-that rebuild tensors and containers becomes an inert stand-in that only remembers its attributes, so a checkpoint of
-ultralytics, of classic YOLOv5 (whose classes live in a checkout) or of a fork with classes that exist nowhere is
-read alike, and a hostile one does nothing.
+A `.pt` file is a pickle: loading it the usual way imports and calls whatever it names, and torch runs TorchScript that
+comes under the same suffix. Here every name but the few that rebuild tensors and containers becomes an inert stand-in
+that only remembers its attributes (:mod:`.pickles`), so a checkpoint of ultralytics, of classic YOLOv5 (whose classes
+live in a checkout) or of a fork with classes that exist nowhere is read alike, and a hostile one does nothing.
 """
 
 from __future__ import annotations
 
-import io
 import os
-import pickle
 import re
-import zipfile
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from .errors import CheckpointError
+from . import pickles
+from .errors import CheckpointError, first_line, shown
+from .pickles import Inert
 
-__all__ = ["Checkpoint", "detector", "of", "read", "tensors_of"]
+__all__ = ["Checkpoint", "Inert", "detector", "of", "read", "tensors_of"]
 
-_BUILTINS = frozenset(
-    [
-        "set",
-        "frozenset",
-        "dict",
-        "list",
-        "tuple",
-        "int",
-        "float",
-        "bool",
-        "complex",
-        "str",
-        "bytes",
-        "bytearray",
-        "slice",
-        "range",
-    ]
-)
-_REBUILD = re.compile(r"_rebuild_(tensor(_v\d)?|parameter(_with_state)?|device_tensor_from_numpy|from_type_v2)")
-
-
-class Inert:
-    """Stands for an object of the file: keeps its attributes, does nothing."""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Inert:
-        """Accept what the file passes."""
-        return object.__new__(cls)
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Forget it."""
-
-    def __setstate__(self, state: Any) -> None:
-        """Keep the attributes."""
-        for part in state if isinstance(state, tuple) else (state,):
-            if isinstance(part, dict):
-                self.__dict__.update(part)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        """A subclass of dict in the file fills itself; nobody reads it."""
-
-    def append(self, value: Any) -> None:
-        """Likewise a subclass of list."""
-
-    def extend(self, values: Any) -> None:
-        """Likewise."""
-
-    def add(self, value: Any) -> None:
-        """Likewise a subclass of set."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Inert:
-        """A function of the file, called: another inert object."""
-        return Inert()
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        import torch
-
-        if module in ("builtins", "__builtin__") and name in _BUILTINS:
-            return __builtins__[name] if isinstance(__builtins__, dict) else getattr(__builtins__, name)
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if module == "torch._utils" and _REBUILD.fullmatch(name) and hasattr(torch._utils, name):
-            return getattr(torch._utils, name) if name != "_rebuild_from_type_v2" else _rebuild_plain
-        if module in ("torch", "torch.storage") and (name.endswith("Storage") or name in ("Size", "device", "Tensor")):
-            return getattr(torch if hasattr(torch, name) else torch.storage, name, Inert)
-        if (module, name) == ("torch.nn.parameter", "Parameter"):
-            return torch.nn.Parameter
-        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
-            return getattr(torch, name)
-        return type(name.rpartition(".")[2], (Inert,), {"__module__": module})
-
-
-def _rebuild_plain(function: Any, kind: Any, args: Any, state: Any) -> Any:
-    """A tensor subclass of the file, as the plain tensor that it holds."""
-    return function(*args)
-
-
-# What torch.load asks of a pickle module.
-_PICKLE = SimpleNamespace(
-    __name__="yolo_attn.checkpoint",
-    Unpickler=_Unpickler,
-    load=lambda file, **kwargs: _Unpickler(file, **kwargs).load(),
-    loads=lambda data, **kwargs: _Unpickler(io.BytesIO(data), **kwargs).load(),
-    UnpicklingError=pickle.UnpicklingError,
-)
+DEPTH, MODULES, TENSORS = 100, 100_000, 1_000_000  # of one module tree: nesting, modules, tensors
 
 
 @dataclass
@@ -142,15 +54,20 @@ def read(file: str | os.PathLike[str]) -> Checkpoint:
         raise CheckpointError(f"checkpoint not found: {path} (looked in {Path.cwd()})")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
-    content = _read_torch(path)
-    found = of(content, str(path))
+    content = pickles.load(path)
+    try:
+        found = of(content, str(path))
+    except CheckpointError as exc:
+        raise CheckpointError(f"{path}: {exc}") from exc
+    except (AttributeError, TypeError, ValueError, KeyError, RecursionError) as exc:  # parts of another type
+        raise CheckpointError(f"{path} is no detector's checkpoint: {first_line(exc)[:200]}") from exc
     if not found.tensors:
-        held = ", ".join(map(str, list(content)[:8])) if isinstance(content, dict) else type(content).__name__
+        held = ", ".join(shown(k, 40) for k in list(content)[:8]) if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(f"{path} holds no model and no tensors ({held}). A detector's checkpoint is needed.")
     return found
 
 
-def of(content: Any, file: str = "checkpoint") -> Checkpoint:
+def of(content: Any, file: str = "checkpoint", depth: int = 0) -> Checkpoint:
     """Return what an object in memory holds: a checkpoint dictionary, a module, or a state dict."""
     if isinstance(content, Checkpoint):
         return content
@@ -159,11 +76,12 @@ def of(content: Any, file: str = "checkpoint") -> Checkpoint:
             (content[k] for k in ("ema", "model", "state_dict", "model_state_dict") if _filled(content, k)), None
         )
         if inner is not None and not _is_tensor(inner):
-            found = of(inner, file)
+            if depth > DEPTH:
+                raise CheckpointError("its dictionaries are nested without end")
+            found = of(inner, file, depth + 1)
             found.names = found.names or _names(content.get("names"))
             return found
-        tensors = {str(k): v for k, v in content.items() if _is_tensor(v)}
-        return Checkpoint(None, _unprefixed(tensors), file=file)
+        return _of_tensors(content, file)
     model = detector(content)
     if model is None:
         return Checkpoint(None, {}, file=file)
@@ -177,38 +95,47 @@ def of(content: Any, file: str = "checkpoint") -> Checkpoint:
     )
 
 
+def _of_tensors(content: Mapping[Any, Any], file: str) -> Checkpoint:
+    tensors = {str(k): v for k, v in content.items() if _is_tensor(v)}
+    return Checkpoint(None, _unprefixed(tensors), file=file)
+
+
 def tensors_of(module: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the state dict of a module tree, live or inert, in the order of `torch.nn.Module.state_dict`."""
+    """Yield the state dict of a module tree, live or inert, in the order of `torch.nn.Module.state_dict`.
+
+    Raises:
+        CheckpointError: The tree contains itself, or is larger than any detector's.
+    """
+    return _walk(module, prefix, [], {"modules": 0, "tensors": 0})
+
+
+def _walk(module: Any, prefix: str, above: list[int], count: dict[str, int]) -> Iterator[tuple[str, Any]]:
+    if id(module) in above:
+        raise CheckpointError(f"the module {prefix[:100] or 'at the top'} contains itself")
+    count["modules"] += 1
+    if len(above) >= DEPTH or count["modules"] > MODULES or count["tensors"] > TENSORS:
+        raise CheckpointError(
+            f"the module tree is deeper than {DEPTH}, or holds more than {MODULES:,} modules or {TENSORS:,} tensors: no "
+            f"detector does"
+        )
     transient = getattr(module, "_non_persistent_buffers_set", ())
+    transient = transient if isinstance(transient, (set, frozenset, list, tuple)) else ()
     for kind in ("_parameters", "_buffers"):
-        for name, value in (getattr(module, kind, None) or {}).items():
+        for name, value in _items(module, kind):
             if _is_tensor(value) and name not in transient:
-                yield prefix + name, value.detach()
-    for name, child in (getattr(module, "_modules", None) or {}).items():
+                count["tensors"] += 1
+                yield f"{prefix}{name}", value.detach()
+    above.append(id(module))
+    for name, child in _items(module, "_modules"):
         if child is not None:
-            yield from tensors_of(child, f"{prefix}{name}.")
+            yield from _walk(child, f"{prefix}{name}.", above, count)
+    above.pop()
 
 
-def _read_torch(path: Path) -> Any:
-    import torch
-
-    if not zipfile.is_zipfile(path):
-        with path.open("rb") as stream:
-            if stream.read(2) != b"\x80\x02":  # what torch wrote before 1.6
-                raise CheckpointError(f"{path} is no checkpoint, or is cut short ({path.stat().st_size} bytes).")
-    try:
-        return torch.load(path, map_location="cpu", pickle_module=_PICKLE, weights_only=False)
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        pickle.PickleError,
-    ) as exc:
-        raise CheckpointError(f"{path} cannot be read: {str(exc).strip().splitlines()[0][:200]}") from exc
+def _items(module: Any, kind: str) -> Iterable[tuple[Any, Any]]:
+    """What a module, live or of a stranger's file, holds of a kind."""
+    held = getattr(module, kind, None)
+    return held.items() if isinstance(held, Mapping) else ()
 
 
 def _read_safetensors(path: Path) -> Checkpoint:
@@ -247,13 +174,13 @@ def detector(module: Any) -> Any:
 
 
 def _child(module: Any, name: str) -> Any:
-    children = getattr(module, "_modules", None) or {}
+    children = dict(_items(module, "_modules"))
     return children.get(name) or vars(module).get(name) if hasattr(module, "__dict__") else None
 
 
 def _rows(module: Any) -> bool:
-    children = getattr(module, "_modules", None) or {}
-    return bool(children) and all(k.isdigit() for k in children) and hasattr(next(iter(children.values())), "f")
+    children = dict(_items(module, "_modules"))
+    return bool(children) and all(str(k).isdigit() for k in children) and hasattr(next(iter(children.values())), "f")
 
 
 def _filled(content: Mapping[Any, Any], key: str) -> bool:

@@ -12,7 +12,6 @@ Anchors are YOLOv5's own for heads on P3-P5 and P3-P6. For any other set of leve
 
 from __future__ import annotations
 
-import ast
 import copy
 import hashlib
 import math
@@ -21,11 +20,12 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import yaml
 
-from . import config, plugins
+from . import allowed, config, plugins
 from .data import cache_folder
 from .errors import ConfigError
 from .files import is_mine, read_source, write_text
@@ -104,45 +104,20 @@ def _multiples(d: dict[str, Any], scale: str, file: str) -> tuple[float, float, 
     return float(numbers[0]), float(numbers[1]), numbers[2] if len(numbers) > 2 else float("inf")
 
 
-def check_expressions(d: dict[str, Any], file: str) -> None:
-    """Refuse a dictionary whose strings are more than names and literals: the classic parser evaluates them.
+def check_expressions(d: dict[str, Any], file: str, home: ModuleType | None = None) -> dict[str, Any]:
+    """Return a plain copy of a dictionary whose texts are names and literals only: the classic parser evaluates them.
 
     For dictionaries, which may come out of somebody's checkpoint; a file that the user names is the user's.
 
+    Args:
+        d: The model; not changed.
+        file: Named in messages.
+        home: The parser's module, in whose globals the rows' names are looked up; see :mod:`.allowed`.
+
     Raises:
-        ConfigError: Names the string.
+        ConfigError: Names the row and the text.
     """
-    texts = [("activation", d["activation"])] if d.get("activation") else []
-    for i, row in enumerate([*(d.get("backbone") or ()), *(d.get("head") or ())]):
-        if isinstance(row, (list, tuple)) and len(row) == 4:
-            strings = [row[2], *(row[3] if isinstance(row[3], (list, tuple)) else ())]
-            texts += [(f"row {i}", s) for s in strings]
-    for spot, text in texts:
-        if isinstance(text, str) and not _harmless(text):
-            raise ConfigError(f"{file}, {spot}: {text!r} is neither a name nor a literal, and is not evaluated.")
-
-
-def _harmless(text: str) -> bool:
-    """Whether evaluating a text can do no more than name something, or call one of torch.nn's activations."""
-    try:
-        tree = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError):  # the host keeps what it cannot evaluate, such as 'nearest neighbour'
-        return True
-    if isinstance(tree, ast.Call):
-        values = [*tree.args, *(k.value for k in tree.keywords)]
-        torch_nn = isinstance(tree.func, ast.Attribute) and ast.unparse(tree.func.value) in ("nn", "torch.nn")
-        return torch_nn and all(_literal(v) for v in values)
-    while isinstance(tree, ast.Attribute):
-        tree = tree.value
-    return isinstance(tree, ast.Name) or _literal(tree)
-
-
-def _literal(tree: ast.expr) -> bool:
-    try:
-        ast.literal_eval(tree)
-    except (ValueError, TypeError):
-        return False
-    return True
+    return allowed.checked(d, file, home)
 
 
 def detection_levels(d: dict[str, Any], file: str = "model YAML") -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "UsageError",
     "YoloAttnError",
     "did_you_mean",
+    "first_line",
+    "shown",
 ]
 
 
@@ -93,3 +96,20 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def first_line(exc: BaseException) -> str:
     """Return the first line of what an error says, or an empty string; others' errors may say pages."""
     return (str(exc).strip().splitlines() or [""])[0]
+
+
+def shown(value: object, limit: int = 120) -> str:
+    """Return `repr(value)`, cut where it is long: what a stranger's file holds may be endless."""
+    text = _Short().repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+class _Short(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 4, 120, 120
+        self.maxlist = self.maxtuple = self.maxdict = self.maxset = 8
+
+    def repr_int(self, x: int, level: int) -> str:
+        """A number of thousands of digits cannot be printed, and nobody would read it."""
+        return repr(x) if x.bit_length() < 200 else f"a number of {x.bit_length()} bits"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
@@ -70,14 +71,15 @@ class TheKit:
         return dialect.classic_file(name, file)
 
     @contextlib.contextmanager
-    def building(self, cfg: Any) -> Iterator[Any]:
+    def building(self, cfg: Any, detector: Any) -> Iterator[Any]:
         from . import dialect, rows
         from .patches.yolov5_shared import is_model
 
         name, given = "model YAML", cfg
         if isinstance(cfg, dict):
             name = str(cfg.get("yaml_file") or name)
-            dialect.check_expressions(cfg, name)
+            parsers = [m for c in type(detector).__mro__ if hasattr(m := sys.modules.get(c.__module__), "parse_model")]
+            cfg = dialect.check_expressions(cfg, name, parsers[0] if parsers else None)
             cfg = dialect.to_classic(cfg, str(cfg.get("scale") or ""), name)
         elif isinstance(cfg, (str, os.PathLike)):
             name = str(cfg)

@@ -11,7 +11,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from .errors import CheckpointError, ConfigError, YoloAttnError, first_line
+from . import pickles
+from .errors import CheckpointError, ConfigError, YoloAttnError, first_line, shown
 from .host_paths import keep_apostrophes
 from .log import announce
 from .source import Source, quiet_host, widen_classes
@@ -101,6 +102,7 @@ def _checkpoint(file: Path) -> Source:
         raise CheckpointError(
             f"{file}: is cut off: the index at its end is missing ({file.stat().st_size:,} bytes are there). Copy it again."
         )
+    pickles.refuse_script(file)
     from .open_classic import is_classic, open_classic
 
     if is_classic(file):
@@ -117,13 +119,13 @@ def _checkpoint(file: Path) -> Source:
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except Exception as exc:  # the host raises whatever unpickling raised
-        raise _explain(file, exc, torch) from exc
+        raise _explain(file, exc) from exc
     if not isinstance(handle.model, torch.nn.Module):
         raise CheckpointError(f"{file}: holds no network.")
     return _of_ultralytics(file, handle)
 
 
-def _explain(file: Path, exc: Exception, torch: Any) -> CheckpointError:
+def _explain(file: Path, exc: Exception) -> CheckpointError:
     """Tell what a file is that the ultralytics host cannot load."""
     if isinstance(exc.__cause__ or exc, ModuleNotFoundError):
         name = getattr(exc.__cause__ or exc, "name", None) or "?"
@@ -132,18 +134,26 @@ def _explain(file: Path, exc: Exception, torch: Any) -> CheckpointError:
             f"your own, name its file with --plugin FILE."
         )
     kind = None
-    with contextlib.suppress(Exception):
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
-        if isinstance(loaded, dict) and loaded and all(isinstance(v, torch.Tensor) for v in loaded.values()):
+    with contextlib.suppress(CheckpointError):
+        loaded = pickles.load(file)
+        if isinstance(loaded, dict) and loaded.get("model") is not None:
+            pass  # a detector's, which the host does not take: what it said stands below
+        elif _is_state(loaded):
             kind = "is a bare state dict, weights without a network. Give the YAML too: --cfg MODEL.yaml"
         elif isinstance(loaded, dict):
-            keys = ", ".join(map(repr, list(loaded)[:5])) or "nothing"
+            keys = ", ".join(shown(k, 40) for k in list(loaded)[:5]) or "nothing"
             kind = f"is no YOLO checkpoint: it is a dictionary with {keys}, and has no 'model'"
         else:
             kind = f"is no YOLO checkpoint: it is a {type(loaded).__name__}"
     if kind:
         return CheckpointError(f"{file}: {kind}.")
     return CheckpointError(f"{file}: cannot be loaded: {type(exc).__name__}: {first_line(exc)[:300]}")
+
+
+def _is_state(content: Any) -> bool:
+    import torch
+
+    return isinstance(content, dict) and bool(content) and all(isinstance(v, torch.Tensor) for v in content.values())
 
 
 def _of_ultralytics(file: Path, handle: Any) -> Source:
@@ -212,16 +222,14 @@ def _settle(model: Any) -> None:
 
 def _yaml_with_weights(cfg: str | os.PathLike[str], file: Path) -> Source:
     """Build the YAML with the checkpoint's classes, then take over its weights, all of them."""
-    import torch
-
     _check_file(file)
     state: dict[str, Any] | None = None
     names: dict[int, str] = {}
     imgsz = (640, 640)
-    with contextlib.suppress(Exception):
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
-        if isinstance(loaded, dict) and all(isinstance(v, torch.Tensor) for v in loaded.values()):
-            state = loaded
+    if file.suffix.lower() == ".pt":
+        with contextlib.suppress(CheckpointError):
+            loaded = pickles.load(file)
+            state = loaded if _is_state(loaded) else None
     if state is None:
         donor = _checkpoint(file)
         state, names, imgsz = donor.model.state_dict(), donor.names, donor.imgsz

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
+from types import ModuleType
 from typing import Any, Callable
 
-from . import plugins, registry
+from . import allowed, plugins, registry
 from .binding import Call, Mismatch
 from .errors import RowError, UnknownModuleError, YoloAttnError, did_you_mean, first_line
 from .log import announce
@@ -34,7 +36,7 @@ def reading(file: str, *, layers_only: bool = False) -> Iterator[None]:
 
     Args:
         file: The file.
-        layers_only: Refuse rows that name anything but an ``nn.Module``, which the classic parser would call.
+        layers_only: The model is somebody else's: refuse rows that name a class which :mod:`.allowed` does not list.
     """
     tokens = _file.set(file), _layers_only.set(layers_only)
     try:
@@ -72,10 +74,10 @@ def find(name: Any, args: list[Any], i: int, d: dict[str, Any], host_lookup: Cal
                 f"or given with --plugin FILE."
             ) from exc
         if _layers_only.get():
-            _check_layer(found, name, d, i)
+            allowed.check_class(found, name, where(d, i), _home(host_lookup))
         return found
     if _layers_only.get():
-        _check_layer(cls, name, d, i)
+        allowed.check_class(cls, name, where(d, i), _home(host_lookup))
     if plain_name(name) == name:
         try:
             hosts = host_lookup()
@@ -85,7 +87,7 @@ def find(name: Any, args: list[Any], i: int, d: dict[str, Any], host_lookup: Cal
             entry = registry.entry_of(cls)
             if entry is not None and entry.implied:  # a plug-in that happens to have a Conv of its own
                 if _layers_only.get():
-                    _check_layer(hosts, name, d, i)
+                    allowed.check_class(hosts, name, where(d, i), _home(host_lookup))
                 return hosts
             from .patches.yolov5_shared import hand_edit
 
@@ -219,13 +221,9 @@ def _own_module(options: dict[str, Any], d: dict[str, Any], spot: str) -> dict[s
     return options if own is None else {**options, "module": own}
 
 
-def _check_layer(found: Any, name: str, d: dict[str, Any], i: int) -> None:
-    from torch import nn
-
-    from .patches.safe_classes import READERS
-
-    if not (isinstance(found, type) and issubclass(found, nn.Module)) or found.__name__ in READERS:
-        raise RowError(f"{where(d, i)}: '{name}' is {found!r}, no layer, and is not called.")
+def _home(host_lookup: Callable[[], Any]) -> ModuleType | None:
+    """The module of the parser that a look-up was spliced into."""
+    return sys.modules.get(getattr(host_lookup, "__globals__", {}).get("__name__", ""))
 
 
 def _channels(ch: list[int], f: Any, i: int) -> Any:

@@ -151,9 +151,9 @@ def state_of(last: Path) -> State:
     Raises:
         CheckpointError: It cannot be read.
     """
-    from . import checkpoint
+    from . import pickles
 
-    content = checkpoint._read_torch(last)
+    content = pickles.load(last)
     if not isinstance(content, dict):
         raise CheckpointError(f"{last} holds no run that can be resumed.")
     epoch = content.get("epoch")
@@ -171,9 +171,9 @@ def arguments_of(last: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: It cannot be read.
     """
-    from . import checkpoint
+    from . import pickles
 
-    content = checkpoint._read_torch(last)
+    content = pickles.load(last)
     found = content.get("train_args") if isinstance(content, dict) else None
     return dict(found) if isinstance(found, dict) else {}
 

@@ -11,16 +11,32 @@ can be made to call it, or to set attributes, while it is read. torch calls that
 
 from __future__ import annotations
 
+import os
 import secrets
+import sys
 from collections.abc import Iterable
 from typing import Any
 
 from .fork import Lock
 
-__all__ = ["declare", "named", "withdraw"]
+__all__ = ["declare", "named", "safe_load", "withdraw"]
 
 _entries: dict[str, tuple[type, list[Any]]] = {}  # by the name in a file: the class, what is declared for it
 _lock = Lock()
+
+
+def safe_load() -> bool:
+    """Whether the user asked for loading that runs no code: ``ULTRALYTICS_SAFE_LOAD``, by the host's own rule.
+
+    The host reads the variable when it is imported; set later, it counts here all the same.
+    """
+    host = sys.modules.get("ultralytics.utils")
+    if getattr(host, "SAFE_LOAD", False) is True:
+        return True
+    rule = getattr(host, "env_bool", None)
+    if callable(rule):
+        return bool(rule("ULTRALYTICS_SAFE_LOAD"))
+    return os.environ.get("ULTRALYTICS_SAFE_LOAD", "").strip().lower() in {"1", "true", "yes", "on", "y", "t"}
 
 
 def named() -> bool:

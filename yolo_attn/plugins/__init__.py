@@ -23,6 +23,7 @@ from typing import Any
 from .. import registry
 from ..errors import PluginError, RegistryError, did_you_mean
 from ..log import announce
+from ..safe import safe_load
 from . import _finder, _installed, _memory
 from ._finder import VARIABLE, advice
 
@@ -30,11 +31,7 @@ __all__ = ["VARIABLE", "from_yaml", "load_file", "load_named", "load_register", 
 
 entry_points = _installed.entry_points
 _announced: set[tuple[str, str, str]] = set()  # what a YAML brings, said once a process
-
-
-def safe_load() -> bool:
-    """Whether the ultralytics host was asked to load nothing that runs code."""
-    return os.environ.get("ULTRALYTICS_SAFE_LOAD", "").strip().lower() in {"1", "true", "yes", "on"}
+_named: set[type] = set()  # what the model YAMLs that the user gave by their path register
 
 
 def load_file(path: str | os.PathLike[str]) -> types.ModuleType:
@@ -211,6 +208,7 @@ def load_register(d: dict[str, Any], folder: Path, file: str) -> None:
                 f"{taken.owner}. Choose another name in the YAML."
             )
         _bind(cls, takes, name, file)
+        _named.add(cls)
 
 
 def _announce(file: str, name: str, attribute: str, home: str) -> None:
@@ -246,6 +244,11 @@ def from_yaml(name: str, d: dict[str, Any], spot: str) -> type | None:
         _bind(cls, takes, n, spot)
         return cls
     return None
+
+
+def named_by_user(cls: type) -> bool:
+    """Whether a model YAML that the user gave as a path registers this class, in this process."""
+    return cls in _named
 
 
 def _bind(cls: type, takes: str | None, name: str, file: str) -> None:

@@ -1,0 +1,296 @@
+"""Which classes the rows of a model may name that somebody else wrote: layers that compute and do nothing else.
+
+A bundle, and a model dictionary out of a checkpoint, name classes that a host's parser then builds with arguments of
+their choice. Some of what a parser can reach reads files, fetches weights, or builds a further model from a further
+dictionary. So the classes are a list, by identity and not by name:
+
+- layers of torch.nn: convolutions, norms, activations, pooling and the like;
+- layers that the host's own packages define, without its models and without those that open files or addresses;
+- the kit's registered modules; those that this process registered itself or that came with a plug-in file, which
+  only the user can name; those that a package brings by an entry point only if the user names them too.
+
+A row is checked twice: before the host sees the dictionary, and when the host's parser has looked its name up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+from . import plain, plugins, registry
+from .errors import ConfigError, RowError, did_you_mean, shown
+
+__all__ = ["TRUST", "check_class", "checked", "restricted"]
+
+KIT = __package__ or "yolo_attn"
+TRUST = "YOLO_ATTN_TRUST"  # names of modules that installed packages register, comma between them
+
+# Of torch.nn: the files whose classes compute and nothing else.
+_TORCH = """
+    activation batchnorm channelshuffle conv dropout flatten fold instancenorm linear normalization padding
+    pixelshuffle pooling upsampling
+"""
+# What the code of a class names that does more than compute.
+_CALLS = frozenset(
+    """
+    open eval exec __import__ import_module attempt_load attempt_download load_state_dict_from_url torch_load hub
+    urlopen urlretrieve requests subprocess system popen Popen pickle from_pretrained load read_text read_bytes
+    check_requirements safe_download hf_hub_download yaml_model_load DetectMultiBackend AutoBackend load_library
+    create_model torch_safe_load attempt_load_weights attempt_load_one_weight jit
+    """.split()
+)
+_NAME = re.compile(r"(?:(?:torch\.)?nn\.|yolo_attn\.)?[A-Za-z_][A-Za-z0-9_]*")
+
+
+def checked(d: Any, file: str, home: ModuleType | None) -> dict[str, Any]:
+    """Return a plain copy of a model dictionary that somebody else may have written, fit for a host's parser.
+
+    Args:
+        d: The dictionary.
+        file: Named in messages.
+        home: The module of the parser that will build it, in which it looks names up; None checks the values alone.
+
+    Raises:
+        ConfigError: A row or a value that is none of what a model needs; the message names the row.
+        PluginError: A row names a module whose code is not loaded.
+    """
+    if not isinstance(d, dict):
+        raise ConfigError(f"{file}: is a {type(d).__name__}, no model.")
+    d = plain.copy(d, file)
+    if d.get("activation"):
+        plain.activation(d["activation"], f"{file}, activation")
+    for key in ("nc", "depth_multiple", "width_multiple", "max_channels", "anchors", "channel_multiple"):
+        if d.get(key) is not None and next(plain.texts([d[key]]), None) is not None:
+            raise ConfigError(f"{file}: '{key}' must be numbers, got {shown(d[key])}.")
+    parts = {part: d.get(part) or [] for part in ("backbone", "head")}
+    for part, rows in parts.items():
+        if not isinstance(rows, list):
+            raise ConfigError(f"{file}: '{part}' is no list of rows.")
+    names = _parser_names(home)
+    for i, row in enumerate([*parts["backbone"], *parts["head"]]):
+        _check_row(row, f"{file}, row {i}", d, home, names)
+    return d
+
+
+def check_class(found: Any, name: str, spot: str, home: ModuleType | None) -> None:
+    """Refuse a class that is not on the list.
+
+    Args:
+        found: What a row's name means: the very object that will be called.
+        name: The row's name, for the message.
+        spot: File and row, for the message.
+        home: The module of the host's parser.
+
+    Raises:
+        RowError: It is not on the list.
+    """
+    why = _refusal(found, home)
+    if why:
+        raise RowError(f"{spot}: '{name}' is {shown(found)}, {why}, and is not called.")
+
+
+@contextlib.contextmanager
+def restricted(home: ModuleType) -> Iterator[None]:
+    """Have the ultralytics host build without evaluating, as while it loads under ULTRALYTICS_SAFE_LOAD.
+
+    Versions that have no such mode are built in as they are: what they are given was checked before.
+    """
+    local = getattr(getattr(home, "_SafeLoad", None), "_local", None)
+    if local is None:
+        yield
+        return
+    before = getattr(local, "active", False)
+    local.active = True
+    try:
+        yield
+    finally:
+        local.active = before
+
+
+def _check_row(row: Any, spot: str, d: dict[str, Any], home: ModuleType | None, taken: frozenset[str]) -> None:
+    if not isinstance(row, list) or len(row) != 4:
+        raise ConfigError(f"{spot}: a row is [from, number, module, args], got {shown(row)}.")
+    f, n, name, args = row
+    if any(type(x) is not int for x in (f if isinstance(f, list) else [f])):
+        raise ConfigError(f"{spot}: 'from' must be row numbers, got {shown(f)}.")
+    if type(n) is not int:
+        raise ConfigError(f"{spot}: the number of repeats must be an integer, got {shown(n)}.")
+    if not isinstance(args, list):
+        raise ConfigError(f"{spot}: the arguments must be a list, got {shown(args)}.")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigError(f"{spot}: {shown(name)} is neither a name nor a literal, and is not evaluated.")
+    cls = _resolve(name, d, spot, home)
+    if cls is None:
+        if home is not None:
+            raise RowError(
+                f"{spot}: no module is called '{name}'.{did_you_mean(name, [*registry.known_names(), *vars(home)])} "
+                f"Attention of your own is given with --plugin FILE."
+            )
+    else:
+        check_class(cls, name, spot, home)
+    if cls is not None and (registry.binding_of(cls) or _of_register(name, d, spot) is cls):
+        for text in plain.texts(args):  # the kit's arguments stay texts; a name among them is a module's
+            inner = _resolve(text, d, spot, None) if _NAME.fullmatch(text) else None
+            if inner is not None:
+                check_class(inner, text, spot, home)
+        return
+    if getattr(cls, "__name__", "") == "TorchVision":  # [channels, model, weights, ...]
+        _fetch_nothing(args, spot)
+    for text in plain.texts(args):
+        plain.check_text(text, spot, taken)
+
+
+def _fetch_nothing(args: list[Any], spot: str) -> None:
+    """Have a row of TorchVision's fetch no weights, in place, and name a classifier, which has no backbone to fetch."""
+    import torchvision
+
+    model = args[1] if len(args) > 1 else None
+    builder = getattr(torchvision.models, model, None) if isinstance(model, str) else None
+    if getattr(builder, "__module__", "").rpartition(".")[0] != "torchvision.models" or isinstance(builder, type):
+        raise RowError(f"{spot}: {shown(model)} is no classifier of TorchVision, and is not built.")
+    args[2:3] = [None]
+
+
+def _resolve(name: str, d: dict[str, Any], spot: str, home: ModuleType | None) -> Any:
+    """What a row's name means: the registry's class, one of torch.nn, or what the parser's module knows."""
+    bare = registry.plain_name(name)
+    own = _of_register(bare, d, spot)
+    if own is not None:
+        return own
+    entry = registry.find(bare)
+    hosts = vars(home).get(name) if home is not None else None
+    if entry is not None and not (entry.implied and isinstance(hosts, type)):  # what a plug-in merely defines yields
+        return entry.cls
+    if bare != name:
+        return None
+    if home is None:
+        return None
+    first, _, last = name.rpartition(".")
+    if first:
+        import torch
+
+        return getattr(torch.nn, last, None)
+    return hosts
+
+
+def _of_register(name: str, d: dict[str, Any], spot: str) -> Any:
+    """The class that the dictionary's own ``register:`` means by a name; looked up only, neither bound nor declared."""
+    if not isinstance(d.get("register"), dict) or name not in d["register"]:
+        return None
+    spec = d["register"][name]
+    spec = spec.get("from") if isinstance(spec, dict) else spec
+    target, _, attribute = str(spec).partition(":")
+    target, attribute = target.strip(), attribute.strip()
+    full = f"{plugins.__name__}.{os.path.basename(target)[:-3]}" if target.endswith(".py") else target
+    found: Any = sys.modules.get(full)
+    for part in attribute.split("."):
+        found = getattr(found, part, None)
+    if isinstance(found, type) and _is_module(found) and _refusal(found, None):
+        raise RowError(f"{spot}: '{name}' is {shown(found)}, {_refusal(found, None)}, and is not called.")
+    return plugins.from_yaml(name, d, spot)  # also for what it says of a class that is not loaded or no layer
+
+
+def _is_module(cls: Any) -> bool:
+    from torch import nn
+
+    return isinstance(cls, type) and issubclass(cls, nn.Module)
+
+
+def _refusal(cls: Any, home: ModuleType | None) -> str:
+    """Why a class is not on the list; empty if it is."""
+    if not _is_module(cls):
+        return "no layer"
+    if cls in _torch_layers():
+        return ""
+    module = cls.__module__
+    entry = registry.entry_of(cls)
+    if entry and not entry.implied and module.startswith((f"{KIT}.modules.", f"{KIT}.plugins.")):
+        return ""
+    if plugins.named_by_user(cls):
+        return ""
+    if entry and not entry.implied:
+        return "" if _named_by_user(cls) else (
+            f"which an installed package registers and nobody named: set {TRUST} to its name"
+        )  # fmt: skip
+    if not module.startswith(f"{KIT}.plugins.") and cls not in _host_layers(home):
+        return "no layer of the host's, of torch.nn or of the registry"
+    called = sorted(_code_names(cls) & _CALLS)
+    return f"no layer: its code calls {called[0]}" if called else ""
+
+
+def _torch_layers() -> set[type]:
+    from torch import nn
+
+    homes = {f"torch.nn.modules.{n}" for n in _TORCH.split()}
+    return {
+        c
+        for n, c in vars(nn).items()
+        if isinstance(c, type) and issubclass(c, nn.Module) and not n.startswith(("Lazy", "_"))
+        if c.__module__ in homes
+    } | {nn.Identity}
+
+
+def _host_layers(home: ModuleType | None) -> set[type]:
+    """The layer classes that a host's own packages define, without its models."""
+    from torch import nn
+
+    from .patches.safe_classes import READERS
+
+    if home is None:
+        return set()
+    package = home.__name__.rpartition(".")[0]
+    within = f"{package}.modules" if package.split(".")[0] == "ultralytics" else package
+    models = tuple(
+        c for n, c in vars(home).items() if n.endswith("Model") and isinstance(c, type) and issubclass(c, nn.Module)
+    )
+    return {
+        c
+        for name, module in list(sys.modules.items())
+        if isinstance(module, ModuleType) and f"{name}.".startswith(f"{within}.")
+        for c in list(vars(module).values())
+        if isinstance(c, type) and issubclass(c, nn.Module) and c.__module__ == name
+        if not issubclass(c, models) and not READERS & {b.__name__ for b in c.__mro__}
+    }
+
+
+def _named_by_user(cls: type) -> bool:
+    """Whether a registered class is this process's own, or one that a package's entry point brought and TRUST names."""
+    package = cls.__module__.partition(".")[0]
+    brought = {p.value.partition(":")[0].partition(".")[0] for p in plugins.entry_points()}
+    if package not in brought:
+        return True
+    named = {n.strip() for n in os.environ.get(TRUST, "").split(",")}
+    return any(e is not None and e.cls is cls for e in map(registry.find, filter(None, named)))
+
+
+def _code_names(cls: type) -> set[str]:
+    """Every name that the methods of a class, and of its bases below torch's, use."""
+    out: set[str] = set()
+    for base in cls.__mro__:
+        if base.__module__.startswith("torch.") or base is object:
+            break
+        for value in vars(base).values():
+            value = getattr(value, "__func__", value)
+            if isinstance(value, FunctionType):
+                out |= _names(value.__code__)
+    return out
+
+
+def _names(code: CodeType) -> set[str]:
+    out = set(code.co_names)
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            out |= _names(inner)
+    return out
+
+
+def _parser_names(home: ModuleType | None) -> frozenset[str]:
+    """Names that mean something where the host's parser evaluates a row's texts."""
+    code = getattr(getattr(home, "parse_model", None), "__code__", None)
+    own: Iterable[str] = (*code.co_varnames, *code.co_cellvars, *code.co_freevars) if code is not None else ()
+    return frozenset(own) | frozenset(vars(home) if home is not None else ())

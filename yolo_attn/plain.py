@@ -1,0 +1,210 @@
+"""Values of a model dictionary that somebody else wrote: plain ones only, and no more of them than a stated limit.
+
+Both hosts evaluate parts of a model dictionary: classic YOLOv5 gives every text in a row to ``eval``, ultralytics
+looks texts up among its parser's own variables. Here each text is a plain word, a literal, or the name of a number
+that the hosts' users rely on.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import math
+import os
+import re
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from .errors import ConfigError, shown
+
+__all__ = ["DEPTH", "NODES", "activation", "check_size", "check_text", "copy", "texts"]
+
+NODES = 100_000  # values in one model dictionary, an alias counted as often as it is used
+DEPTH = 20
+TEXT = 1_000  # characters in one text
+ROWS, REPEATS, WIDTH = 2_000, 1_000, 65_536  # of one model; repeats of one row, after scaling; channels
+LAYERS = 20_000  # rows times repeats
+
+# What a text in a row may name of the parser's own: numbers of the model.
+NUMBERS = frozenset({"nc", "anchors", "kpt_shape", "no", "na", "None", "True", "False"})
+_WORD = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_PHRASE = re.compile(r"[\w .:/+-]+", re.ASCII)  # 'nearest', 'clip:ViT-B/32'
+
+
+def copy(value: Any, spot: str) -> Any:
+    """Return a copy of nested plain values: None, bool, int, float, str, list, dict, and tuples as lists.
+
+    Args:
+        value: Anything.
+        spot: Named in messages.
+
+    Raises:
+        ConfigError: Another type, too many, nested too deeply, or containing itself.
+    """
+    return _Copy(spot).of(value, 0)
+
+
+class _Copy:
+    def __init__(self, spot: str) -> None:
+        self.spot, self.count = spot, 0
+
+    def of(self, value: Any, depth: int) -> Any:
+        self.count += 1
+        if self.count > NODES:
+            raise ConfigError(f"{self.spot}: holds more than {NODES:,} values.")
+        if depth > DEPTH:
+            raise ConfigError(f"{self.spot}: is nested more than {DEPTH} deep.")
+        kind = type(value)
+        if kind.__module__ == "numpy" and hasattr(value, "dtype") and getattr(value, "ndim", 1) == 0:
+            value = value.item()  # a single number
+            kind = type(value)
+        if value is None or kind in (bool, int, float):
+            return value
+        if isinstance(value, os.PathLike):  # the host's own `yaml_file`
+            value, kind = str(os.fspath(value)), str
+        if kind is str:
+            if len(value) > TEXT:
+                raise ConfigError(f"{self.spot}: {shown(value)} is longer than {TEXT:,} characters.")
+            return value
+        if isinstance(value, dict):
+            out = {}
+            for key, inner in dict.items(value):
+                if type(key) not in (str, int, float, bool) and key is not None:
+                    raise ConfigError(f"{self.spot}: {shown(key)} is no plain key.")
+                out[self.of(key, depth + 1)] = self.of(inner, depth + 1)
+            return out
+        if isinstance(value, (list, tuple)):
+            walk = list.__iter__ if isinstance(value, list) else tuple.__iter__
+            return [self.of(v, depth + 1) for v in walk(value)]  # type: ignore[arg-type]
+        raise ConfigError(f"{self.spot}: {shown(value)} is a {kind.__name__}, no plain value.")
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Yield every text in nested plain values, keys too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from texts(key)
+            yield from texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from texts(inner)
+
+
+def check_text(text: str, spot: str, taken: Collection[str] = ()) -> None:
+    """Refuse a text in a row that a host's parser would turn into more than itself, a literal or a number.
+
+    Args:
+        text: The text.
+        spot: Named in messages.
+        taken: Names that mean something to the parser: its variables, and the globals of its module.
+
+    Raises:
+        ConfigError: Names the text.
+    """
+    if text in NUMBERS:
+        return
+    if _WORD.fullmatch(text):
+        if text not in taken and not hasattr(builtins, text):
+            return
+    elif len(text) <= 200 and text.isascii() and (_is_literal(text) or _call(text) or _is_phrase(text)):
+        return
+    raise ConfigError(f"{spot}: {shown(text)} is neither a name nor a literal, and is not evaluated.")
+
+
+def activation(text: Any, spot: str) -> None:
+    """Refuse an ``activation:`` that is more than one of torch.nn's with literal arguments, such as ``nn.SiLU()``.
+
+    Raises:
+        ConfigError: Names what is there.
+    """
+    if not isinstance(text, str) or not text.isascii() or len(text) > 200 or not _call(text):
+        raise ConfigError(
+            f"{spot}: {shown(text)} is no activation of torch.nn with literal arguments, such as nn.SiLU(), "
+            f"and is not evaluated."
+        )
+
+
+def _is_phrase(text: str) -> bool:
+    """Whether a text is words that no parser can take for an expression."""
+    if not _PHRASE.fullmatch(text):
+        return False
+    try:
+        ast.parse(text.strip(), mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return True
+    return False
+
+
+def _is_literal(text: str) -> bool:
+    try:
+        copy(ast.literal_eval(text), "")
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, ConfigError):
+        return False
+    return not re.match(r"\s", text)
+
+
+def _call(text: str) -> bool:
+    """Whether a text calls one of torch.nn's activations with literals."""
+    from torch import nn
+
+    match = re.fullmatch(r"(?:torch\.)?nn\.([A-Z][A-Za-z0-9]*)\(.*\)", text)
+    cls = getattr(nn, match.group(1), None) if match else None
+    if cls is not nn.Identity and getattr(cls, "__module__", "") != "torch.nn.modules.activation":
+        return False
+    try:
+        tree = ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    if not isinstance(tree, ast.Call) or ast.unparse(tree.func) != text[: text.index("(")]:
+        return False
+    if any(isinstance(a, ast.Starred) for a in tree.args) or any(k.arg is None for k in tree.keywords):
+        return False
+    return all(isinstance(v, ast.Constant) and type(v.value) in (int, float, bool) for v in _arguments(tree))
+
+
+def _arguments(call: ast.Call) -> list[ast.expr]:
+    """Arguments of a call, the numbers inside a minus sign bare."""
+    values = [*call.args, *(k.value for k in call.keywords)]
+    return [v.operand if isinstance(v, ast.UnaryOp) and isinstance(v.op, ast.USub) else v for v in values]
+
+
+def check_size(d: dict[str, Any], file: str) -> None:
+    """Refuse a model of more rows, repeats or channels than any detector has: building it would take all memory.
+
+    Args:
+        d: A model dictionary whose rows have their shape.
+        file: Named in messages.
+
+    Raises:
+        ConfigError: Names the row and the limit.
+    """
+    rows = [*d["backbone"], *d["head"]]
+    if len(rows) > ROWS:
+        raise ConfigError(f"{file}: has {len(rows):,} rows; at most {ROWS:,} are built.")
+    depth, width = _largest(d)
+    total = 0
+    for i, (_, n, _name, args) in enumerate(rows):
+        repeats = max(1, round(n * depth)) if n > 1 else 1
+        total += repeats
+        if repeats > REPEATS:
+            raise ConfigError(f"{file}, row {i}: is repeated {shown(repeats)} times; at most {REPEATS:,} are built.")
+        first = args[0] if args and type(args[0]) in (int, float) else 0
+        if not math.isfinite(first) or abs(first) * width > WIDTH:
+            raise ConfigError(f"{file}, row {i}: has {shown(first)} channels; at most {WIDTH:,} are built.")
+    if total > LAYERS:
+        raise ConfigError(f"{file}: has {total:,} layers, repeats counted; at most {LAYERS:,} are built.")
+    if d.get("nc", 1) > WIDTH:
+        raise ConfigError(f"{file}: has {shown(d['nc'])} classes; at most {WIDTH:,} are built.")
+
+
+def _largest(d: dict[str, Any]) -> tuple[float, float]:
+    """Depth and width multiple of the chosen scale, at least 1 for what is not scaled."""
+    scales, scale = d.get("scales"), d.get("scale")
+    pairs: list[Any] = [[d.get("depth_multiple", 1), d.get("width_multiple", 1)]]
+    if isinstance(scales, dict) and scales:
+        pairs = [scales[scale]] if scale in scales else [next(iter(scales.values()))]
+    numbers = [x for x in pairs[0][:2] if isinstance(x, (int, float)) and math.isfinite(x)]
+    depth, width = numbers if len(numbers) == 2 else (1.0, 1.0)
+    return min(float(depth), 1e6), min(float(width), 1e6)
