@@ -1,6 +1,7 @@
 """Make changes that a test must notice, one at a time in a copy of the checkout, and say which went unnoticed.
 
     python tools/mutants.py            # a few minutes; the exit code is 1 if a test that should fail passes
+    python tools/mutants.py log.py     # those of files with this in their name
 
 Each entry once was a change that all tests let through.
 """
@@ -28,6 +29,9 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = [
+    Mutant("yolo_attn/parameters.py", "LEAST_WIDTH = 8", "LEAST_WIDTH = 2", "tests/test_binding.py"),
+    Mutant("yolo_attn/log.py", "if rank.isdigit() and int(rank) > 0:", "if False:",
+           "tests/test_log.py::test_only_the_first_worker_speaks"),
     Mutant("yolo_attn/files.py", "                draft.unlink()", "                pass",
            "tests/test_files.py::test_an_error_leaves_the_old_file_and_no_draft"),
     Mutant("yolo_attn/console.py", "        os.environ.update(", "        dict().update(",
@@ -45,7 +49,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="yolo_attn_mutants_") as scratch:
         copy = Path(scratch) / "copy"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".hosts*", "__pycache__", "runs", ".*_cache"))
-        for mutant in MUTANTS:
+        for mutant in [m for m in MUTANTS if not sys.argv[1:] or any(word in m.file for word in sys.argv[1:])]:
             file = copy / mutant.file
             text = file.read_text(encoding="utf-8")
             if text.count(mutant.old) != 1:
