@@ -175,6 +175,16 @@ def test_list_of_a_users_own(own: Path, capsys: pytest.CaptureFixture[str]) -> N
     yolo_attn.unregister("TruthGate")
 
 
+def test_insert_of_a_users_own_that_states_its_outputs(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`Coord(inp, oup)` in a row without a number keeps the width, and what is written builds."""
+    assert main(f"insert {own} --module Coord --after SPPF --where backbone -o coordn.yaml".split()) == 0
+    assert "1 rows more" in capsys.readouterr().out
+    model = DetectionModel("coordn.yaml", verbose=False)
+    assert recognise.attention_used(model) == {"Coord": 2, "Gate": 2}
+    assert main("insert coordn.yaml --remove -o again.yaml".split()) == 0
+    assert Path("again.yaml").read_bytes() == own.read_bytes()
+
+
 def test_insert_rows_more(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Said where blocks change as well."""
     command = "insert yolov5n.yaml --module ECA --where P4 inside -o both.yaml".split()
