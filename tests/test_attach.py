@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from classic_host import Classic, classic
 
 import yolo_attn
 from yolo_attn import YoloAttnError, data, registry, untrained, weights
+
+__all__ = ["classic"]  # a fixture
 
 RTDETR = "yolov8-rtdetr.yaml"
 
@@ -291,3 +294,32 @@ def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         yolo_attn.detach(source)
     with pytest.raises(YoloAttnError, match="has no SE to take out; its attention: ECA"):
         yolo_attn.detach(yolo_attn.attach(source, "ECA"), "SE")
+
+
+def test_a_network_of_classic_yolov5(classic: Classic, tmp_path: Path) -> None:
+    """Of the same class, with its names and anchors; fused ones are refused."""
+    out = classic.python(
+        """
+import yolo_attn, torch
+{host}
+from pathlib import Path
+source = yolo.Model(str(Path(yolo.__file__).parent / "yolov5n.yaml"), nc=3).eval()
+source.names = ["a", "b", "c"]
+for m in source.modules():
+    if isinstance(m, torch.nn.BatchNorm2d):
+        m.running_mean.normal_(0, 0.1), m.running_var.uniform_(0.5, 1.5)
+made = yolo_attn.attach(source, "SE", where="backbone")
+x = torch.rand(1, 3, 64, 64)
+print(type(made) is type(source), made.names, made.training, len(made.model) - len(source.model))
+print(torch.allclose(made(x)[0], source(x)[0], rtol=1e-5), made.yaml["yaml_file"])
+back, kept = yolo_attn.detach(made).state_dict(), source.state_dict()
+print(list(back) == list(kept) and all(torch.equal(back[k], kept[k]) for k in kept))
+try:
+    yolo_attn.attach(source.fuse(), "SE")
+except yolo_attn.YoloAttnError as exc:
+    print("refused", "batch norms" in str(exc))
+""",
+        cwd=tmp_path,
+    ).ok()
+    lines = [line for line in out.splitlines() if line.startswith(("True", "refused"))]
+    assert lines == ["True ['a', 'b', 'c'] False 4", "True yolov5n_se.yaml", "True", "refused True"]

@@ -83,7 +83,7 @@ def open_classic(file: Path) -> Source:
         ) from exc
     try:
         with quiet():
-            model = loader(str(file), fuse=False)
+            model = loader(str(file.resolve()), fuse=False)  # the package looks up a bare name on the network
     except YoloAttnError:
         raise
     except Exception as exc:
