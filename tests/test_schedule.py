@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from classic_host import Classic, classic
+from conftest import run_python
 from torch import nn
 from ultralytics import YOLO
 
@@ -20,6 +22,8 @@ from yolo_attn import config, data, dialect
 from yolo_attn.commands.run import leading_options
 from yolo_attn.errors import ConfigError, UsageError
 from yolo_attn.schedule import VARIABLE, Pace, Schedule, lengthen, plan
+
+__all__ = ["classic"]
 
 ROWS = (3, 6, 9, 12)  # SE rows of the model below; row 28 is its head
 
@@ -211,3 +215,88 @@ def test_words_in_front_of_a_hosts_own_command_line(monkeypatch: pytest.MonkeyPa
 def test_words_in_front_that_make_no_sense(words: list[str], told: str) -> None:
     with pytest.raises(UsageError, match=re.escape(told)):
         leading_options(words, "usage")
+
+
+# The loops of forks that call things otherwise, hold them in an object, or keep no scheduler.
+LOOPS = """
+import importlib, os, sys
+import torch, yolo_attn
+{host}
+from torch.optim import lr_scheduler as torch_schedulers
+from yolo_attn.errors import YoloAttnError
+from yolo_attn.schedule import VARIABLE
+ComputeLoss = importlib.import_module(yolo.__name__.replace("models.yolo", "utils.loss")).ComputeLoss
+HYP = {"cls_pw": 1.0, "obj_pw": 1.0, "fl_gamma": 0.0, "box": 0.05, "obj": 1.0, "cls": 0.5, "anchor_t": 4.0}
+
+def detector(d):
+    model = yolo.Model(d)
+    model.hyp = HYP
+    return model
+
+def epochs(model, optim, sched, count):
+    frozen = []
+    for _ in range(count):
+        model.train()
+        optim.zero_grad()
+        frozen.append(not next(model.parameters()).requires_grad)
+        for p in model.parameters():
+            p.grad = torch.zeros_like(p) if p.requires_grad else None
+        optim.step()
+        sched.step()
+    return frozen
+
+def renamed(model, first=0):
+    optim = torch.optim.SGD(model.parameters(), lr=0.01)
+    lr_scheduler = torch_schedulers.LambdaLR(optim, lr_lambda=lambda x: 1.0)
+    if first is not None:
+        lr_scheduler.last_epoch = first - 1
+    criterion = ComputeLoss(model)
+    return epochs(model, optim, lr_scheduler, 4)
+
+class Trainer:
+    def __init__(self, model):
+        self.optim = torch.optim.SGD(model.parameters(), lr=0.01)
+        self.lr_sched = torch_schedulers.LambdaLR(self.optim, lr_lambda=lambda x: 1.0)
+
+    def run(self, model):
+        ComputeLoss(model)
+        return epochs(model, self.optim, self.lr_sched, 4)
+
+def without(model):
+    optim = torch.optim.SGD(model.parameters(), lr=0.01)
+    ComputeLoss(model)
+
+d = {**yolo_attn.config.read(yolo_attn.config.require("yolov5_se.yaml")), "scale": "n", "nc": 2}
+d["scales"] = {"n": [0.33, 0.125, 1024]}
+asked = {**d, "schedule": {"freeze_base": 2}}
+assert renamed(detector(d)) == [False] * 4, "none was asked for"
+assert renamed(detector(asked)) == [True, True, False, False]
+assert renamed(detector(asked), first=None) == [True, True, False, False], "a scheduler that was just made"
+model = detector(asked)
+assert Trainer(model).run(model) == [True, True, False, False]
+begun = detector({**d, "schedule": {"freeze_base": 2, "begun": True}})
+assert renamed(begun, first=1) == [True, False, False, False], "resumed after the first epoch"
+without(detector(d))
+for model, variable in ((asked, ""), (d, '{"lr_new": 3.0}')):
+    os.environ[VARIABLE] = variable
+    try:
+        without(detector(model))
+    except YoloAttnError as exc:
+        assert "cannot be followed" in str(exc) and "ComputeLoss" in str(exc)
+    else:
+        raise AssertionError("nothing was frozen and nothing said")
+print("LOOPS")
+"""
+
+
+def test_loops_that_call_their_scheduler_otherwise(classic: Classic, tmp_path: Path) -> None:
+    code = LOOPS.replace("import torch, yolo_attn\n", "import torch, yolo_attn, yolo_attn.config\n")
+    assert "LOOPS" in classic.python(code, cwd=tmp_path).ok()
+
+
+def test_a_script_that_trains_with_another_loss_is_told(classic: Classic, tmp_path: Path) -> None:
+    script = tmp_path / "train_otherwise.py"
+    script.write_text(f"{classic.imports}print('TRAINED')\n", encoding="utf-8")
+    words = ["-m", "yolo_attn", "run", "--freeze", "base:2", str(script)]
+    run = run_python(*words, cwd=tmp_path, env=classic.env)
+    assert "TRAINED" in run.out and "no training of this script made YOLOv5's ComputeLoss" in run.mistake()

@@ -556,3 +556,85 @@ def test_classic_host(classic: Classic, tmp_path: Path) -> None:  # noqa: F811
     helpers = os.pathsep.join([str(Path(__file__).parent), str(ROOT / "tests"), str(ROOT / "tools")])
     out = classic.python(CLASSIC, helpers, ",".join(places), cwd=tmp_path).ok()
     assert json.loads(out.splitlines()[-1])["done"] == len(places) * len(ATTENTION)
+
+
+# -- by two state dicts, as classic YOLOv5 loads: no caller's variable is the detector -------------------------------
+
+HELD = """
+import gc, json, sys, weakref
+import yolo_attn
+{host}
+import copy, torch
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/../tools"]
+from test_weights import logical, plant, same, small
+
+class Held:
+    def __init__(self, model):
+        self.model = model
+
+def misplaced(moved, model, base):
+    model.load_state_dict(moved, strict=False)
+    return not same(logical(model), logical(base))
+
+base = plant(build(small()).eval())
+attended = yolo_attn.insert(small(), "SEAttention", where="backbone")
+held = Held(build(attended))
+moved = intersect_dicts(base.float().state_dict(), held.model.state_dict())
+assert len(moved) == len(base.state_dict()) - anchors, (len(moved), len(base.state_dict()))
+assert not misplaced(moved, held.model, base)
+
+# a detector that was copied, one that was unpickled, part of a state dict, a source that is held as well
+for made in (copy.deepcopy, lambda m: torch.load(pickled(m), weights_only=False)):
+    held = Held(made(build(attended)))
+    assert not misplaced(intersect_dicts(Held(base).model.state_dict(), held.model.state_dict()), held.model, base)
+part = {k: v for k, v in held.model.state_dict().items() if "anchor" not in k}
+assert not misplaced(intersect_dicts(base.state_dict(), part), held.model, base)
+
+# attention without a tensor of its own shifts the layers as well
+held = Held(build(yolo_attn.insert(small(), "SimAM", where="backbone")))
+assert not misplaced(intersect_dicts(base.state_dict(), held.model.state_dict()), held.model, base)
+
+# of which detector it is cannot be told: an error, never a copy by name
+for state in (lambda: {k: v.clone() for k, v in held.model.state_dict().items()}, lambda: build(attended).state_dict()):
+    state = state()
+    gc.collect()
+    try:
+        intersect_dicts(base.state_dict(), state)
+    except yolo_attn.YoloAttnError as exc:
+        assert "cannot tell which detector" in str(exc) and "transfer(" in str(exc)
+    else:
+        raise AssertionError("it was copied by name")
+
+# a plain detector beside these goes as the host does, a copy of its state dict too
+plain = build(small())
+for state in (plain.state_dict(), {k: v.clone() for k, v in plain.state_dict().items()}):
+    assert len(intersect_dicts(base.state_dict(), state)) == len(base.state_dict())
+
+# nothing is kept alive
+gone = weakref.ref(held.model)
+del held, part, state
+gc.collect()
+assert gone() is None
+print("HELD")
+"""
+HELD = HELD.replace("import copy, torch", "import copy, io, torch\n\ndef pickled(m):\n    file = io.BytesIO()\n    torch.save(m, file)\n    file.seek(0)\n    return file")  # fmt: skip
+
+
+def test_a_detector_held_by_an_object_gets_its_own_tensors(python: Any) -> None:
+    host = """
+from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils.torch_utils import intersect_dicts
+build, anchors = lambda d: DetectionModel(dict(d), verbose=False), 0
+"""
+    assert "HELD" in python(HELD.replace("{host}", host), str(Path(__file__).parent)).ok()
+
+
+def test_a_classic_detector_held_by_an_object_gets_its_own_tensors(classic: Classic, tmp_path: Path) -> None:  # noqa: F811
+    host = """{host}
+intersect_dicts = getattr(general, "intersect_dicts", None)
+if intersect_dicts is None:
+    from utils.torch_utils import intersect_dicts
+build, anchors = lambda d: yolo.Model(dict(d)), 0
+"""
+    code = HELD.replace("{host}", host, 1)
+    assert "HELD" in classic.python(code, str(Path(__file__).parent), cwd=tmp_path).ok()
