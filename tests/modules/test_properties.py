@@ -24,7 +24,8 @@ from yolo_attn.registry import get_entry
 
 NAMES = [n for n in list_modules() if get_entry(n).kind in ("channel", "spatial", "both")]
 KIT = [n for n in NAMES if get_entry(n).cls.__module__.startswith("yolo_attn.modules.")]
-QUADRATIC = ("DualAttention", "NonLocal")  # in the number of positions
+# In the number of positions; of the last, one region of 49 on a large map is itself large.
+QUADRATIC = ("DualAttention", "NonLocal", "MHSA", "DAttention", "BiLevelRoutingAttention")
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
@@ -412,13 +413,29 @@ def test_metadata_is_complete(name):
 WRONG = {
     "reduction": (0, -1, 0.5, "much", None, True),
     **dict.fromkeys(
-        ("min_channels", "groups", "norm_groups", "dilation", "recurrence", "local_size"), (0, -1, 2.5, "8", True)
+        (
+            *("min_channels", "groups", "norm_groups", "dilation", "recurrence", "local_size", "depth", "cardinality"),
+            *(
+                "frequencies",
+                "heads",
+                "head_channels",
+                "windows",
+                "window_size",
+                "topk",
+                "memory",
+                "halo_size",
+                "width",
+            ),
+            *("height", "stride", "factor"),
+        ),
+        (0, -1, 2.5, "8", True),
     ),
     "local_weight": (-0.1, 1.1, "half", True),
     "extent": (-2, 3, "8", True),
     "kernel_size": (0, 2, -3, "7", True),
-    "kernel_sizes": ([3], [2, 4], 5, "35"),
-    **dict.fromkeys(("bias", "norm", "residual"), ("no", 1, None)),
+    **dict.fromkeys(("kernel_sizes", "patch_sizes"), ([3], [2, 4], 5, "35")),
+    "dilations": ([], [0, 1], 2.5, "12"),
+    **dict.fromkeys(("bias", "norm", "residual", "position"), ("no", 1, None)),
     **dict.fromkeys(("eps", "e_lambda", "gamma"), (0, -1, "small", True)),
     "b": ("one", True),
     **dict.fromkeys(("gate", "start", "squeeze", "fuse", "form"), ("zero", None, 1)),

@@ -219,19 +219,25 @@ def full_precision(x: Tensor) -> Any:
     return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """``softmax(query @ key^T) @ value``, (B, L, D), (B, M, D), (B, M, E) -> (B, L, E), the scores in fp32.
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``softmax(query @ key^T + bias) @ value``, (B, L, D), (B, M, D), (B, M, E) -> (B, L, E), the scores in fp32.
+
+    With heads each of them is (B, heads, L, D), and so is what comes out.
 
     On a CPU, and in half precision on a GPU, torch's fused kernel does not keep the L x M scores, which at 160 x 160
     positions are 2.6 GB. In fp32 a GPU is quicker without it; of deterministic algorithms the fused kernels warn; and
     a graph for export is smaller without it.
     """
     fused = not query.is_cuda or (query.dtype in HALF and not torch.are_deterministic_algorithms_enabled())
-    if fused and FUSED_ATTENTION and not torch.jit.is_tracing():
-        q, k, v = (t.contiguous().unsqueeze(1) for t in (query, key, value))  # the kernels want rows in one piece
-        return nn.functional.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1)
+    if fused and FUSED_ATTENTION and bias is None and not torch.jit.is_tracing():
+        one = query.dim() == 3
+        q, k, v = (t.unsqueeze(1) if one else t for t in (query, key, value))
+        q, k, v = (t.contiguous() for t in (q, k, v))  # the kernels want rows in one piece
+        y = nn.functional.scaled_dot_product_attention(q, k, v, scale=1.0)
+        return y.squeeze(1) if one else y
     with full_precision(query):
-        weight = (wide(query) @ wide(key).transpose(1, 2)).softmax(-1)
+        score = wide(query) @ wide(key).transpose(-2, -1)
+        weight = (score if bias is None else score + wide(bias)).softmax(-1)
         return match(weight, value) @ value
 
 

@@ -1,0 +1,132 @@
+"""Contextual Transformer Networks for Visual Recognition, Li, Yao, Pan, Mei, https://arxiv.org/abs/2107.12292
+
+Static context: a k x k grouped convolution of the keys, with batch norm and ReLU. It and the queries, which are the
+input, pass two 1 x 1 convolutions that give each position k x k weights; the values under the kernel, weighed by
+them, are the dynamic context. The two contexts are fused by attention over the channels, a softmax of two after a
+bottleneck on the mean of their sum. CoT3 is a C3 with it for the 3 x 3 convolution of each bottleneck.
+
+Equal to: the formula with the authors' layers: groups 4, a bottleneck of C / 2, weights shared by 8 channels with a
+group norm on them, batch norm and SiLU on the dynamic context. Groups and shares shrink to what divides the channels.
+What many forks call CoTAttention means the weights of a position over its k x k and takes a softmax over all
+positions; this is the paper's.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from ..registry import register
+from ._base import BatchNorm, Blend, GroupNorm, check_channels, check_kernel, fit_groups, spatial_mean
+from ._stage import C3With
+
+__all__ = ["CoT", "CoT3"]
+
+PAPER = "Contextual Transformer Networks for Visual Recognition"
+ARXIV = "2107.12292"
+SHARE = 8  # channels that share the weights of the local products
+
+
+@register(
+    "CoT",
+    aliases=("CoTAttention", "CotLayer", "CoTLayer", "CotAttention", "CoTBlock"),
+    paper=PAPER,
+    arxiv=ARXIV,
+    kind="both",
+    oracle="formula",
+    use="in the place of a 3 x 3 convolution: its kernel is computed anew at each position",
+)
+class CoT(nn.Module):
+    """Contextual transformer, (B, C, H, W) -> (B, C, H, W).
+
+    Args:
+        channels: C, the channels of the input, at least 2.
+        kernel_size: k, odd.
+        start: ``paper`` or ``identity``; the latter adds one learned number.
+
+    Raises:
+        TypeError: `channels` is a list or no integer.
+        ValueError: Fewer than 2 channels, an even kernel, or an unknown `start`.
+    """
+
+    identity: ClassVar[str] = "x + w (y - x), w = 0"
+
+    def __init__(self, channels: int, *, kernel_size: int = 3, start: str = "paper") -> None:
+        super().__init__()
+        c, k = check_channels(channels, "CoT"), check_kernel(kernel_size)
+        if c < 2:
+            raise ValueError(f"CoT halves its channels and needs at least 2, got {c}")
+        self.kernel_size, planes = k, math.gcd(c, max(c // SHARE, 1))
+        self.share = c // planes
+        self.key_embed = nn.Sequential(
+            nn.Conv2d(c, c, k, padding=k // 2, groups=fit_groups(c, 4), bias=False), BatchNorm(c), nn.ReLU()
+        )
+        self.embed_x = nn.Conv2d(c, c // 2, 1, bias=False)  # of the concatenated input and static context:
+        self.embed_k = nn.Conv2d(c, c // 2, 1, bias=False)  # one layer in two parts
+        self.embed = nn.Sequential(
+            BatchNorm(c // 2), nn.ReLU(), nn.Conv2d(c // 2, k * k * planes, 1), GroupNorm(planes, k * k * planes)
+        )
+        self.value_embed = nn.Sequential(nn.Conv2d(c, c, 1, bias=False), BatchNorm(c))
+        self.norm = BatchNorm(c)
+        self.act = nn.SiLU()
+        hidden = max(c // 2, 32)
+        self.fuse = nn.Sequential(nn.Conv2d(c, hidden, 1), BatchNorm(hidden), nn.ReLU(), nn.Conv2d(hidden, 2 * c, 1))
+        self.blend = Blend.when(start)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the fused contexts of `x`."""
+        static = self.key_embed(x)
+        weight = self.embed(self.embed_x(x) + self.embed_k(static))
+        dynamic = self.act(self.norm(self.local(self.value_embed(x), weight)))
+        score = self.fuse(spatial_mean(static + dynamic))
+        share = (score[:, 0::2] - score[:, 1::2]).sigmoid()  # the softmax of two
+        y = static + share * (dynamic - static)
+        return y if self.blend is None else self.blend(x, y)
+
+    def local(self, value: Tensor, weight: Tensor) -> Tensor:
+        """Return the sum under the kernel, each of the k x k values by its weight."""
+        k, taps = self.kernel_size, self.kernel_size * self.kernel_size
+        padded = nn.functional.pad(value, (k // 2, k // 2, k // 2, k // 2))
+        total = None
+        for tap in range(taps):
+            dy, dx = tap // k, tap % k
+            near = padded[:, :, dy : dy + 1 - k or None, dx : dx + 1 - k or None]
+            term = near * weight[:, tap::taps].repeat(1, self.share, 1, 1)
+            total = term if total is None else total + term
+        return total  # type: ignore[return-value]  # k is at least 1
+
+
+@register(
+    "CoT3",
+    aliases=("CoT3Attention", "COT3", "C3CoT", "C3_CoT"),
+    paper=PAPER,
+    arxiv=ARXIV,
+    kind="block",
+    oracle="CoT in ultralytics C3",
+    use="in place of a C3 row: contextual attention for the 3 x 3 convolutions",
+)
+class CoT3(C3With):
+    """C3 with contextual attention for its 3 x 3 convolutions, (B, c1, H, W) -> (B, c2, H, W).
+
+    Args:
+        c1: Input channels.
+        c2: Output channels.
+        n: Bottlenecks.
+        shortcut: Whether the bottlenecks add their input.
+        g: 1; forks write it and do not use it.
+        e: Hidden channels as a fraction of c2.
+        kernel_size: Of the attention, odd.
+
+    Raises:
+        TypeError: A width that is a list or no integer.
+        ValueError: A number below 1, another `g`, or an `e` that leaves no channel.
+    """
+
+    def __init__(
+        self, c1: int, c2: int, n: int = 1, shortcut: bool = True, g: int = 1, e: float = 0.5, *, kernel_size: int = 3
+    ) -> None:
+        if g != 1:
+            raise ValueError(f"CoT3: g must be 1, got {g!r}; its groups are the attention's own")
+        super().__init__(c1, c2, n, shortcut, e, lambda c: CoT(c, kernel_size=kernel_size))
