@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import slow_but
 from torch import Tensor
 
 from yolo_attn import registry
@@ -14,7 +15,7 @@ from yolo_attn.module_graph import make_module
 
 NAMES = [n for n in registry.list_modules() if registry.get_entry(n).lists]
 # One of each way of computing; the others with the slow tests.
-QUICK = {"SEAttention", "CBAM", "ECA", "C3SE", "WeightedFusion", "NonLocal", "iRMB", "ACmix", "RFAConv", "DeformableLKA"}
+QUICK = ("SEAttention", "CBAM", "ECA", "C3SE", "WeightedFusion", "NonLocal", "SEAM", "iRMB", "RFAConv", "DeformableLKA")
 
 
 def run(module: Any, xs: list[Tensor]) -> list[Tensor]:
@@ -27,7 +28,7 @@ def run(module: Any, xs: list[Tensor]) -> list[Tensor]:
     return [y.detach(), *(g for g in grads if g is not None)]
 
 
-@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in NAMES])
+@pytest.mark.parametrize("name", slow_but(NAMES, *QUICK))
 def test_one_graph_with_equal_results(name: str) -> None:
     torch.manual_seed(0)
     torch._dynamo.reset()
