@@ -96,6 +96,7 @@ def test_the_base_waits_then_trains_and_a_resumed_run_remembers(model: YOLO, sha
 def test_a_second_training_of_one_object_is_not_haunted(
     model: YOLO, shapes: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "yolo_attn")
     model.ckpt = {"model": model.model}
     plan(model, freeze_base=1, lr_new=3.0)
     seen = train(model, shapes, 1)

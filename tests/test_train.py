@@ -253,6 +253,7 @@ def test_a_resume_is_offered_where_there_is_one(
 
 
 def test_freezing_rows_says_which_attention_goes_with_them(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "yolo_attn")
     from ultralytics import YOLO
 
     from yolo_attn import train
