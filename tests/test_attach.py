@@ -147,6 +147,7 @@ def test_what_was_set_on_the_head_comes_along() -> None:
     assert made.model.end2end is False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own_trainer", [False, True])
 def test_training_starts_from_the_attached_weights(tmp_path: Path, own_trainer: bool) -> None:
     """With the host's trainer and the kit's; and the run can be loaded, detached, pickled."""
@@ -175,6 +176,7 @@ def test_training_starts_from_the_attached_weights(tmp_path: Path, own_trainer: 
     assert attention(yolo_attn.detach(tmp_path / "run" / "weights" / "last.pt").model) == []
 
 
+@pytest.mark.slow
 def test_a_copy_of_the_handle_in_another_process(tmp_path: Path, python) -> None:  # type: ignore[no-untyped-def]
     made = yolo_attn.attach(detector("yolov5n.yaml", nc=2), "ECA")
     (tmp_path / "made.pkl").write_bytes(pickle.dumps(made))

@@ -164,6 +164,7 @@ def test_a_zip_that_would_grow_or_leave_its_folder(made: tuple[Path, Path], tmp_
     assert not (tmp_path.parent / "outside").exists()
 
 
+@pytest.mark.slow
 def test_a_plug_in_that_is_missing(made: tuple[Path, Path], python: Any, cli: Any, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "from torch import nn\nfrom yolo_attn import register\n\n\n@register('Mine', kind='channel')\n"

@@ -157,6 +157,7 @@ def test_nms_inside(checkpoint: Path, tmp_path: Path, dynamic: bool) -> None:
     assert any("batch is 1" in line for line in lines) == dynamic
 
 
+@pytest.mark.slow
 def test_an_interrupted_proof_leaves_no_older_one(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,6 +303,7 @@ def test_means_become_pooling_where_they_are_the_same() -> None:
         np.testing.assert_allclose(run(model), before, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_int8_says_how_near_it_comes(checkpoint: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     pictures = drawn_images(4)

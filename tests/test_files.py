@@ -367,6 +367,7 @@ def test_a_byte_order_mark_is_no_part_of_the_text(here: Path, capsys: pytest.Cap
     assert Path("n.yaml").read_bytes() == mark + plain
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("limit", [0, 512])
 def test_a_full_disk_leaves_the_old_yaml(here: Path, limit: int) -> None:

@@ -595,6 +595,7 @@ def written(d: dict[str, Any], style: str, comments: list[int]) -> str:
     return "\n".join(lines) + "\n"
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(data=st.data())
 def test_random_graphs_keep_their_wiring_and_come_back(data: Any) -> None:

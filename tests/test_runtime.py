@@ -382,6 +382,7 @@ def test_options_of_the_command(files: dict[str, Path], cli: Any) -> None:
     assert "no provider" in cli(*base, "--provider", "quantum").mistake()
 
 
+@pytest.mark.slow
 def test_bench_takes_turns_and_compares(files: dict[str, Path], cli: Any, tmp_path: Path) -> None:
     clock = Clock()
     detectors = [Detector(files["static"], threads=1, spin=False) for _ in range(2)]

@@ -227,6 +227,7 @@ print("TOLD" + json.dumps(told))
 """
 
 
+@pytest.mark.slow
 @needs_names
 def test_a_hostile_checkpoint_on_a_classic_host(classic: Classic, tmp_path: Path) -> None:
     """Memory, files, constructors and functions stay out of reach; numbers, arrays and older names load."""
