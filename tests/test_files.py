@@ -467,7 +467,7 @@ def test_a_user_without_a_home(
         monkeypatch.delenv(name, raising=False)
     instead = files.home_folder()
     assert instead.parent == tmp_path
-    assert data.cache_folder() == instead / ".cache" / "yolo_attn"
+    assert files.cache_folder() == instead / ".cache" / "yolo_attn"
     assert _memory.folder() == instead / ".config" / "yolo_attn" / "plugins"
     with caplog.at_level("INFO", "yolo_attn"):
         assert cli.main("data --train 1 --val 1 --size 32".split()) == 0

@@ -17,7 +17,7 @@ from test_weights import build, plant, small
 from ultralytics.nn.tasks import DetectionModel
 
 import yolo_attn
-from yolo_attn import config, recognise, tables
+from yolo_attn import attention, config, tables
 from yolo_attn.cli import main
 from yolo_attn.closing import next_steps, published
 from yolo_attn.export import export
@@ -88,7 +88,7 @@ def test_export_attention_none(own: Path) -> None:
 def test_what_is_attention_is_one_answer(own: Path) -> None:
     model = DetectionModel(str(own), verbose=False)
     inside = {f"model.{i}" for i, row in enumerate(model.model) if type(row).__name__ in ("Gate", "Coord")}
-    found = recognise.attention_in(model)
+    found = attention.attention_in(model)
     assert {p for p in found if p.count(".") == 1} == inside and len(found) == 3
     bare = yolo_attn.remove(model.yaml, all=True)
     assert [r[2] for r in bare["backbone"] if r[2] not in ("Conv", "C3", "SPPF")] == ["Stage"]
@@ -180,7 +180,7 @@ def test_insert_of_a_users_own_that_states_its_outputs(own: Path, capsys: pytest
     assert main(f"insert {own} --module Coord --after SPPF --where backbone -o coordn.yaml".split()) == 0
     assert "1 rows more" in capsys.readouterr().out
     model = DetectionModel("coordn.yaml", verbose=False)
-    assert recognise.attention_used(model) == {"Coord": 2, "Gate": 2}
+    assert attention.attention_used(model) == {"Coord": 2, "Gate": 2}
     assert main("insert coordn.yaml --remove -o again.yaml".split()) == 0
     assert Path("again.yaml").read_bytes() == own.read_bytes()
 

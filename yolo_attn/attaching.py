@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, config, initial, loading, placement, recognise, source, untrained, weights
+from . import checkpoint, config, initial, loading, placement, resolve, source, untrained, weights
 from .errors import CheckpointError, ConfigError, UsageError, YoloAttnError, first_line
 from .files import scratch
 
@@ -71,7 +71,7 @@ def attach(
     d = _dictionary(network)
     if not where and after is None:
         where = "neck"
-    what = recognise.named(module, d)
+    what = resolve.named(module, d)
     if start == "identity" and what is not None and what.is_attention and "start" not in what.options:
         raise UsageError(
             f"{module} has no identity start, and the detector would be another one with it at once: "

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from . import attaching, checkpoint, config, placement, recognise
+from . import attaching, checkpoint, config, placement, resolve
 from .errors import CheckpointError, ConfigError, UsageError, first_line
 from .files import write_text
 from .log import announce
@@ -76,7 +76,7 @@ def attached(options: argparse.Namespace, file: Path) -> tuple[Any, Made]:
         raise CheckpointError(f"{file} {kind}: {host}name the model with --cfg, such as --cfg yolov5s.yaml")
     asked = _asked(options)
     start = None if options.start == "yaml" else options.start or "identity"
-    what = recognise.named(options.attention)
+    what = resolve.named(options.attention)
     if what is not None and options.start is None and "start" not in what.options:
         announce("%s has no identity start: the detector is another one until it is trained", options.attention)
         start = None

@@ -7,7 +7,6 @@ The host runs in a process of its own, as `python -m yolo_attn run train.py ...`
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import shlex
 import signal
@@ -19,6 +18,7 @@ from typing import Any
 import yaml
 
 from . import config, data, dataset, host_imports, runs
+from .checkout import find_host
 from .closing import found_nothing
 from .errors import CheckpointError, ConfigError, FileError, HostError, UsageError, did_you_mean
 from .files import expand, read_source, scratch, write_text
@@ -27,39 +27,10 @@ from .options import EMBEDDED
 from .shell import Terminated, exit_code
 from .yaml_file import read_mapping
 
-__all__ = ["arguments", "find_host", "train"]
+__all__ = ["arguments", "train"]
 
 STOPPED = (130, 143)  # by Ctrl-C, by SIGTERM
 HYPERPARAMETERS = ("data/hyps/hyp.scratch-low.yaml", "data/hyps/hyp.scratch.yaml")
-
-
-def find_host(name: str) -> Path:
-    """Return the folder that holds `train.py` and `models/yolo.py`.
-
-    Args:
-        name: ``yolov5`` for the package, else the folder of a checkout.
-
-    Raises:
-        HostError: Not installed, or no YOLOv5.
-    """
-    folder = expand(name)
-    if name == "yolov5" and not (folder / "train.py").is_file():
-        spec = importlib.util.find_spec("yolov5")
-        if spec is None or not spec.submodule_search_locations:
-            raise HostError(
-                "--host yolov5: the yolov5 package is not installed. 'pip install yolov5', or name a checkout."
-            )
-        folder = Path(next(iter(spec.submodule_search_locations)))
-    if not folder.is_dir():
-        raise HostError(
-            f"--host {name}: no such folder (looked in {Path.cwd()}). ultralytics, yolov5, or a checkout's path."
-        )
-    missing = [n for n in ("train.py", "models/yolo.py", "utils/general.py") if not (folder / n).is_file()]
-    if missing:
-        raise HostError(f"--host {name}: no YOLOv5 checkout, it has no {' and no '.join(missing)}.")
-    if "parse_model" not in read_source(folder / "models" / "yolo.py"):
-        raise HostError(f"--host {name}: no YOLOv5 checkout, its models/yolo.py has no parse_model.")
-    return folder.resolve()
 
 
 def train(options: argparse.Namespace) -> int:

@@ -16,9 +16,9 @@ from typing import Any
 
 from . import locks
 from .errors import DataError
-from .files import LOCK, home_folder, note, read_source, scratch, write_text
+from .files import LOCK, cache_folder, note, read_source, scratch, write_text
 
-__all__ = ["NAMES", "Recipe", "cache_folder", "make"]
+__all__ = ["NAMES", "Recipe", "make"]
 
 NAMES = ("circle", "square", "triangle")
 
@@ -52,15 +52,6 @@ class Recipe:
 # Changes whenever the drawing changes, so that a cached set of an older version is not taken for this one's.
 VERSION = 1
 _drawing = threading.Lock()
-
-
-def cache_folder() -> Path:
-    """Where the kit keeps what it can make again; ``YOLO_ATTN_CACHE`` moves it."""
-    own = os.environ.get("YOLO_ATTN_CACHE")
-    if own:
-        return Path(own)
-    base = os.environ.get("LOCALAPPDATA") if os.name == "nt" else os.environ.get("XDG_CACHE_HOME")
-    return Path(base or home_folder() / ".cache") / "yolo_attn"
 
 
 def make(folder: str | os.PathLike[str] | None = None, recipe: Recipe | None = None) -> Path:

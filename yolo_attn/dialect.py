@@ -26,9 +26,8 @@ from typing import Any
 import yaml
 
 from . import allowed, config, plugins
-from .data import cache_folder
 from .errors import ConfigError
-from .files import is_mine, read_source, write_text
+from .files import cache_folder, is_mine, read_source, write_text
 from .graph import stride_factor
 from .log import announce
 

@@ -298,6 +298,15 @@ def home_folder() -> Path:
         return Path(tempfile.gettempdir()) / f"yolo_attn-{getattr(os, 'getuid', lambda: 'user')()}"
 
 
+def cache_folder() -> Path:
+    """Where the kit keeps what it can make again; ``YOLO_ATTN_CACHE`` moves it."""
+    own = os.environ.get("YOLO_ATTN_CACHE")
+    if own:
+        return Path(own)
+    base = os.environ.get("LOCALAPPDATA") if os.name == "nt" else os.environ.get("XDG_CACHE_HOME")
+    return Path(base or home_folder() / ".cache") / "yolo_attn"
+
+
 def expand(path: str | os.PathLike[str]) -> Path:
     """Return a path with a leading `~` replaced by the home; as it is where there is none."""
     return Path(os.path.expanduser(path))

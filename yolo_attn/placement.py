@@ -33,8 +33,9 @@ from .graph import Graph, Node
 from .layout import Change, Layout, Line
 from .log import announce
 from .places import PLACES, choose, outline
-from .recognise import Named, inner, keeps_width, named
+from .recognise import inner, keeps_width
 from .registry import PREFIX, plain_name
+from .resolve import Named, named
 from .start import check_start, set_in
 from .trial import check_options
 from .widths import Scale, widths

@@ -13,8 +13,8 @@ from . import allowed, plugins, registry
 from .binding import Call, Mismatch
 from .errors import RowError, UnknownModuleError, YoloAttnError, did_you_mean, first_line
 from .log import announce
-from .recognise import rival
 from .registry import PREFIX, RESERVED, plain_name
+from .resolve import rival
 
 __all__ = ["find", "place", "reading", "where"]
 

@@ -12,8 +12,8 @@ import sys
 import tokenize
 import types
 from pathlib import Path
+from typing import Any
 
-from .kit import KIT
 from .splice import SpliceError, splice
 
 __all__ = ["run_parser"]
@@ -21,7 +21,7 @@ __all__ = ["run_parser"]
 NAME = "_yolo_attn_rows"  # the global that the text calls
 
 
-def run_parser(script: Path) -> bool:
+def run_parser(script: Path, kit: Any) -> bool:
     """Run `script` as ``__main__`` with its parser spliced, or return False where it has no such parser."""
     with tokenize.open(script) as file:
         source = file.read()
@@ -33,7 +33,7 @@ def run_parser(script: Path) -> bool:
     linecache.cache[name] = (len(text), None, io.StringIO(text).readlines(), name)
     code = compile(text, name, "exec", dont_inherit=True)
     main = types.ModuleType("__main__")
-    main.__dict__.update({"__file__": str(script), "__builtins__": builtins, NAME: KIT})
+    main.__dict__.update({"__file__": str(script), "__builtins__": builtins, NAME: kit})
     before = sys.modules["__main__"]
     sys.modules["__main__"] = main
     try:

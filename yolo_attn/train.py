@@ -14,13 +14,14 @@ from typing import Any
 from . import config, data, dataset, runs, words
 from .closing import command, found_nothing, next_steps, published
 from .errors import CheckpointError, ConfigError, DataError, UsageError, YoloAttnError, did_you_mean, first_line
-from .files import REFUSED, expand, scratch
+from .files import REFUSED, cache_folder, expand, scratch
 from .host_paths import keep_apostrophes
 from .log import announce
 from .options import host_arguments
+from .published import fetch
 from .shell import exit_code
 
-__all__ = ["fetch", "main"]
+__all__ = ["main"]
 
 PICTURE = "truth_and_prediction.jpg"
 
@@ -140,29 +141,6 @@ def _pretrained(options: argparse.Namespace, host: Any, weights: str, folder: Pa
     return host.YOLO(str(target))
 
 
-def fetch(weights: str) -> Path:
-    """Return a local file, or fetch a published name with the host.
-
-    Raises:
-        CheckpointError: Neither here nor to be had.
-    """
-    if Path(weights).is_file():
-        return Path(weights)
-    from ultralytics.utils.downloads import attempt_download_asset
-
-    name = weights if weights.endswith(".pt") else f"{weights}.pt"
-    advice = f"Without a network, name a file that is here (looked in {Path.cwd()})."
-    try:
-        file = Path(attempt_download_asset(name))
-    except Exception as exc:  # whatever the network did
-        raise CheckpointError(
-            f"{name} is not here and cannot be fetched. {advice}\nultralytics: {first_line(exc)}"
-        ) from exc
-    if not file.is_file():
-        raise CheckpointError(f"{name} is not here and cannot be fetched. {advice}")
-    return file
-
-
 def _resume(options: argparse.Namespace) -> int:
     last = runs.checkpoint_to_resume(options.resume, expand(options.project).resolve())
     _offline(False)
@@ -188,7 +166,7 @@ def _finish(options: argparse.Namespace, last: Path) -> int:
     trained = runs.arguments_of(last)
     unstripped = [p for p in {last, best} if not runs.state_of(p).stripped]
     picture = bool(trained.get("plots", True)) and not (folder / PICTURE).is_file()
-    embedded = data.cache_folder().resolve() in Path(str(trained.get("data"))).resolve().parents
+    embedded = cache_folder().resolve() in Path(str(trained.get("data"))).resolve().parents
     export = bool(options.export or (embedded and not options.no_export)) and not proved(best.with_suffix(".onnx"))
     if not (unstripped or picture or export):
         raise CheckpointError(

@@ -14,11 +14,11 @@ from copy import deepcopy
 from typing import Any
 
 from . import checkpoint
+from .attention import attention_in
 from .checkpoint import Checkpoint
 from .errors import YoloAttnError
 from .graph import Graph
 from .placement import remove
-from .recognise import attention_in
 from .weights import Report
 
 __all__ = ["changing", "sentence"]

@@ -8,17 +8,17 @@ Attention goes into attention of the same kind at the same place; any other star
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from . import checkpoint, registry
+from .attention import attention_in
 from .checkpoint import Checkpoint, tensors_of
 from .errors import CheckpointError
-from .recognise import attention_in
+from .transfer_report import Layer, Report
 
 __all__ = ["Layer", "Report", "align", "attention_in", "take_names", "transfer"]
 
@@ -40,163 +40,6 @@ _HEADS = frozenset(
         "OBB26",
     ]
 )
-
-
-@dataclass
-class Layer:
-    """One row of the target and what became of its tensors.
-
-    Args:
-        row: Its index.
-        module: Its type.
-        source: The source's row, or None.
-        transferred: How many tensors came.
-        new: Names of tensors that keep their own start.
-        mismatch: Name, source shape, target shape of tensors that do not fit.
-        attention: Whether the whole row is attention.
-    """
-
-    row: int
-    module: str
-    source: int | None
-    transferred: int
-    new: list[str]
-    mismatch: list[tuple[str, tuple[int, ...], tuple[int, ...]]]
-    attention: bool
-
-
-@dataclass
-class Report:
-    """What a transfer did.
-
-    Args:
-        source: Where the weights came from.
-        layers: The target's rows that hold tensors.
-        mapping: Target tensor to source tensor.
-        unused: Source tensors without a place, by name.
-        attention: Target tensors that belong to attention.
-        rewired: Rows whose inputs differ from those of the row that their weights came from.
-        misfits: Target tensor to source tensor of another shape.
-        classes: Class counts of source and target, as far as known.
-        until_trained: How the detector stands to the source until it is trained, by :mod:`.untrained`; empty if nobody
-            asked, or without attention.
-    """
-
-    source: str
-    layers: list[Layer]
-    mapping: dict[str, str]
-    unused: list[str]
-    attention: set[str]
-    rewired: list[int] = field(default_factory=list)
-    misfits: dict[str, str] = field(default_factory=dict)
-    classes: tuple[int | None, int | None] = (None, None)
-    until_trained: str = ""
-
-    @property
-    def new(self) -> list[str]:
-        """Target tensors that nothing came for, without those whose shape differs."""
-        return [k for layer in self.layers for k in layer.new]
-
-    @property
-    def new_attention(self) -> list[str]:
-        """Those of them that belong to attention."""
-        return [k for k in self.new if k in self.attention]
-
-    @property
-    def mismatch(self) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
-        """Tensors whose shapes differ."""
-        return [m for layer in self.layers for m in layer.mismatch]
-
-    @property
-    def base(self) -> int:
-        """How many tensors the target has beside attention."""
-        return sum(
-            len([k for k in layer.new if k not in self.attention])
-            + len([m for m in layer.mismatch if m[0] not in self.attention])
-            for layer in self.layers
-        ) + len([k for k in self.mapping if k not in self.attention])
-
-    @property
-    def matched(self) -> int:
-        """How many of them received weights."""
-        return len([k for k in self.mapping if k not in self.attention])
-
-    @property
-    def fraction(self) -> float:
-        """Share of the target's tensors beside attention that received weights, 0 to 1."""
-        return self.matched / self.base if self.base else 1.0
-
-    def summary(self) -> str:
-        """Return one line."""
-        words = [f"{self.matched} of {self.base} tensors of the detector received weights of {self.source}"]
-        attended = len(self.mapping) - self.matched
-        fresh = sum(m[0] in self.attention for m in self.mismatch) + len(self.new_attention)
-        words += [f"{attended} of attention likewise"] if attended else []
-        words += [f"{fresh} of attention are new"] if fresh else []
-        other = len(self.mismatch) - sum(m[0] in self.attention for m in self.mismatch)
-        words += [f"{other} have another shape{self._why()}"] if other else []
-        words += [f"{len(self.unused)} of the source are not used"] if self.unused else []
-        return ", ".join(words)
-
-    def _why(self) -> str:
-        a, b = self.classes
-        return f" ({a} classes there, {b} here)" if a and b and a != b else ""
-
-    def table(self) -> str:
-        """Return a table of the rows: index, type, source row, tensors that came, what did not."""
-        rows = [("row", "from", "module", "weights", "")]
-        for x in self.layers:
-            count = x.transferred + len(x.new) + len(x.mismatch)
-            notes = [f"{len(x.new)} new{' (attention)' if set(x.new) <= self.attention else ''}"] if x.new else []
-            notes += [f"{_shape(b)} here, {_shape(a)} there: {k.split('.', 2)[-1]}" for k, a, b in x.mismatch[:2]]
-            notes += [f"{len(x.mismatch) - 2} more shapes differ"] if len(x.mismatch) > 2 else []
-            notes += ["other inputs than in the source"] if x.row in self.rewired else []
-            source = "-" if x.source is None else str(x.source)
-            rows.append((str(x.row), source, x.module, f"{x.transferred}/{count}", "; ".join(notes)))
-        widths = [max(len(r[c]) for r in rows) for c in range(4)]
-        lines = [
-            f"{r[0]:>{widths[0]}}  {r[1]:>{widths[1]}}  {r[2]:<{widths[2]}}  {r[3]:>{widths[3]}}  {r[4]}".rstrip()
-            for r in rows
-        ]
-        if self.unused:
-            by_row: dict[str, int] = {}
-            for key in self.unused:
-                row = ".".join(key.split(".")[:2])
-                by_row[row] = by_row.get(row, 0) + 1
-            lines.append("not used: " + ", ".join(f"{k} ({n})" for k, n in by_row.items()))
-        return "\n".join([*lines, self.summary()])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain values."""
-        return {
-            "source": self.source,
-            "transferred": len(self.mapping),
-            "detector_tensors": self.base,
-            "detector_tensors_transferred": self.matched,
-            "fraction": round(self.fraction, 4),
-            "classes": {"source": self.classes[0], "target": self.classes[1]},
-            "layers": [
-                {
-                    "row": x.row,
-                    "module": x.module,
-                    "source_row": x.source,
-                    "attention": x.attention,
-                    "transferred": x.transferred,
-                    "new": x.new,
-                    "mismatch": [{"name": k, "source": list(a), "target": list(b)} for k, a, b in x.mismatch],
-                }
-                for x in self.layers
-            ],
-            "new_attention": self.new_attention,
-            "not_used": self.unused,
-            "rewired": self.rewired,
-            "until_trained": self.until_trained,
-            "mapping": self.mapping,
-        }
-
-    def to_json(self) -> str:
-        """Return everything as JSON."""
-        return json.dumps(self.to_dict(), indent=1)
 
 
 def transfer(
@@ -516,7 +359,3 @@ def take_names(detector: Any, names: dict[int, str], report: Report) -> None:
 
 def _numbered(names: Any) -> list[tuple[Any, Any]]:
     return list(names.items()) if isinstance(names, Mapping) else list(enumerate(names))
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape)) or "scalar"

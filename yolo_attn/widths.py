@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .graph import Graph, Node
-from .recognise import named
+from .resolve import named
 
 __all__ = ["Scale", "widths"]
 

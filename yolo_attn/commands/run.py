@@ -65,9 +65,10 @@ def run(argv: list[str]) -> int:
     else:
         sys.path[0] = folder
     if script.name == "yolo.py" and script.resolve().parent.name == "models":
+        from ..kit import KIT
         from ..scripts import run_parser
 
-        if run_parser(script):
+        if run_parser(script, KIT):
             return 0
     from ..patches.yolov5_dated import exporter
 

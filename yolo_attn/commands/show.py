@@ -23,8 +23,8 @@ def run(args: argparse.Namespace) -> int:
     """Build both, print table and figures."""
     os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing here needs a network
     from .. import config, placement
+    from ..attention import attention_used
     from ..parser import install
-    from ..recognise import attention_used
     from ..tables import grid
 
     for name in ("imgsz", "nc"):

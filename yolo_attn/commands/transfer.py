@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from .. import initial, train, weights
+from .. import initial, published, weights
 from ..errors import FileError, UsageError
 from ..files import write_text
 
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
             raise FileError(f"the folder {output.parent} does not exist")
     source = args.source
     if not args.yolov5 and PUBLISHED.fullmatch(source) and not Path(source).is_file():
-        source = str(train.fetch(source))
+        source = str(published.fetch(source))
     model, report = initial.build(
         source,
         args.cfg,

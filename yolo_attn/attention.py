@@ -1,0 +1,67 @@
+"""Which layers of a built model are attention: the one answer for every command that counts, starts or loads them."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from typing import Any
+
+from . import registry
+from .pickles import Inert
+
+__all__ = ["attention_in", "attention_used", "name_of"]
+
+
+def name_of(cls: type) -> str | None:
+    """Return the registered name of an attention class, also of the inert stand-in for one; None for any other."""
+    if issubclass(cls, Inert):
+        if cls.__module__.startswith(("torch.", "ultralytics.")):
+            return None
+        if not cls.__module__.startswith(f"{registry.KIT}.plugins."):
+            return _gate(registry.find(cls.__name__))
+        live = getattr(sys.modules.get(cls.__module__), cls.__name__, None)
+        binding = registry.binding_of(live)
+        return cls.__name__ if binding is None or "n" not in binding.takes else None
+    entry = registry.entry_of(cls)
+    if entry is not None:
+        return _gate(entry)
+    binding = registry.binding_of(cls)
+    return cls.__name__ if binding is not None and "n" not in binding.takes else None
+
+
+def _gate(entry: registry.Entry | None) -> str | None:
+    if entry is None or entry.kind in ("block", "head") or "n" in entry.binding.takes:
+        return None
+    return entry.name
+
+
+def attention_in(module: Any) -> dict[str, str]:
+    """Return the path and name of each attention module within a module tree, live or inert.
+
+    That is every registered module and every one named by ``register:``, as a row of its own or inside a block.
+    """
+    found: dict[str, str] = {}
+
+    def walk(m: Any, path: str) -> None:
+        name = name_of(type(m))
+        if name is not None:
+            found[path] = name
+            return
+        for n, child in (getattr(m, "_modules", None) or {}).items():
+            if child is not None:
+                walk(child, f"{path}.{n}" if path else n)
+
+    walk(module, "")
+    return found
+
+
+def attention_used(model: Any, *, joins: bool = True) -> dict[str, int]:
+    """Return how often each attention module occurs in a model, by its name, sorted.
+
+    Args:
+        model: The model.
+        joins: Whether weighted joins of several rows count.
+    """
+    found = attention_in(model).values()
+    kinds = {n: entry.kind for n in set(found) if (entry := registry.find(n)) is not None}
+    return dict(sorted(Counter(n for n in found if joins or kinds.get(n) != "fusion").items()))
