@@ -343,6 +343,12 @@ def test_a_file_and_a_class_wherever_a_module_is_named(home: Path, cli: Callable
     assert "'SE'" in cli("list", f"{file}:SE").mistake()
 
 
+def test_insert_in_python_takes_a_file_and_a_class(home: Path, python: Callable[..., Run]) -> None:
+    (home / "mine.py").write_text(MINE, encoding="utf-8")
+    code = "import yolo_attn; print(yolo_attn.insert('yolov5n.yaml', 'mine.py:X', where='backbone-last').count('X, []'))"
+    assert python(code, cwd=home).ok().strip() == "1"
+
+
 def test_resolve_leaves_names_alone() -> None:
     assert plugins.resolve("SE") == "SE"
     assert registry.story("SE") == ""

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, config, initial, loading, placement, resolve, source, untrained, weights
+from . import checkpoint, config, initial, loading, placement, plugins, resolve, source, untrained, weights
 from .errors import CheckpointError, ConfigError, UsageError, YoloAttnError, first_line
 from .files import scratch
 
@@ -67,6 +67,7 @@ def attach(
     """
     if not isinstance(module, str):
         raise UsageError(f"module is a registered name such as 'ECA', got {module!r}")
+    module = plugins.resolve(module)
     handle, network = _opened(detector, "attach")
     d = _dictionary(network)
     if not where and after is None:

@@ -64,7 +64,7 @@ def insert(
 
     Args:
         cfg: A model's name (``yolov5s``), a YAML file, YAML text (several lines, or in braces), or a model dictionary.
-        module: A registered name, or one under the YAML's ``register:``.
+        module: A registered name, one under the YAML's ``register:``, or ``FILE.py:Class``.
         after: Module types (``"C3"``) or row numbers that attention goes behind.
         where: One or more places; see above. With `after`, both must hold.
         start: ``identity`` lets every gate begin at 1, ``paper`` as its authors say; absent, nothing is written.
@@ -81,6 +81,7 @@ def insert(
     """
     places, wanted = _strings("where", where, (str,)), _strings("after", after, (str, int))
     text, d, name, letter = _read(cfg)
+    module = plugins.resolve(module) if isinstance(module, str) else module
     what, options = _options(module, d, start, args)
     graph = Graph.of(d)
     if not places and not wanted:
