@@ -77,6 +77,7 @@ def resolve(name: str) -> str:
         return name
     module = _load(match.group(1))
     cls = _attribute(module, match.group(2), name)
+    registry.load_all()
     entry = registry.entry_of(cls)
     if entry is None:
         registry.register(cls.__name__, cls)
@@ -138,11 +139,14 @@ def _take_classes(module: types.ModuleType) -> None:
     ]
     if not classes and nn is not None and not any(True for _ in registry.entries_of(own)):
         announce("%s defines no nn.Module and registers nothing", module.__file__)
+    registry.load_all()  # the kit's names are taken before a file's
     for cls in classes:
         try:
             registry.register(cls.__name__, cls, implied=True)
         except RegistryError as exc:
-            announce("%s: %s is left out: %s", module.__file__, cls.__name__, exc)
+            if (cls.__name__, "", str(exc)) not in _announced:
+                _announced.add((cls.__name__, "", str(exc)))
+                announce("%s: %s is left out: %s", module.__file__, cls.__name__, exc)
 
 
 def _run(name: str, file: Path) -> types.ModuleType:
