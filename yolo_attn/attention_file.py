@@ -14,11 +14,10 @@ from typing import Any
 
 import yaml
 
-from . import attaching, checkpoint, config, placement, resolve
+from . import attaching, checkpoint, config, placement, plugins, resolve
 from .errors import CheckpointError, ConfigError, UsageError, first_line
 from .files import write_text
 from .log import announce
-from .plugins import resolve
 
 __all__ = ["Made", "attached", "keep", "made_for"]
 
@@ -95,7 +94,7 @@ def keep(trainer: Any, made: Made) -> None:
 
 
 def _asked(options: argparse.Namespace) -> dict[str, Any]:
-    options.attention = resolve(options.attention)  # FILE.py:Class is a module's name from here on
+    options.attention = plugins.resolve(options.attention)  # FILE.py:Class is a module's name from here on
     where = options.where or ([] if options.after else ["neck"])
     args = dict(map(_option, options.attention_args))
     return {"where": where or None, "after": options.after or None, "args": args or None}
