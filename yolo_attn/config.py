@@ -16,6 +16,7 @@ from . import plugins
 from .errors import ConfigError, did_you_mean
 from .log import announce
 from .misread import misread
+from .plain import check_size
 from .schedule_data import Schedule
 from .start import check_start, with_start
 from .yaml_file import read_mapping
@@ -162,6 +163,7 @@ def validate(d: dict[str, Any], file: str) -> None:
                 raise ConfigError(f"{spot} {row[:3]}: 'from' is {x}, but {last}. Did an inserted row shift it?")
             if x < 0 and i + x < 0 and not (i == 0 and x == -1):
                 raise ConfigError(f"{spot} {row[:3]}: 'from' is {x}, which lies before the first row.")
+    check_size(d, file)
 
 
 def ask_start(start: str) -> None:

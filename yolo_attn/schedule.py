@@ -22,7 +22,7 @@ from dataclasses import asdict
 from typing import Any
 
 from . import pretrained
-from .errors import UsageError
+from .errors import UsageError, first_line, shown
 from .log import announce
 from .schedule_data import FREEZE_BASE, KEY, VARIABLE, Schedule, ask, frozen_epochs, plan
 
@@ -162,6 +162,13 @@ def check_followed() -> None:
 _followed: list[bool] = []
 
 
+def _asked(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise UsageError(f"{VARIABLE}={shown(text)}: is no JSON: {first_line(exc)}") from exc
+
+
 def _begin(model: Any, start_epoch: int, ema: Any) -> Pace | None:
     """The schedule of a training that starts or goes on, at work; None if it has none."""
     detector = _plain(model)
@@ -169,7 +176,7 @@ def _begin(model: Any, start_epoch: int, ema: Any) -> Pace | None:
     if not isinstance(d, dict):
         return None
     asked = os.environ.get(VARIABLE)
-    schedule = Schedule.of({KEY: json.loads(asked)} if asked else d)
+    schedule = Schedule.of({KEY: _asked(asked)} if asked else d)
     if schedule is not None and schedule.begun and start_epoch == 0:
         announce("the schedule of an earlier training, which these weights come from, is not followed; ask for it anew")
         schedule = None

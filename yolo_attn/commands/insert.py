@@ -13,11 +13,12 @@ import yaml
 
 from .. import config, words
 from ..console import write_out
-from ..errors import ConfigError, FileError, UsageError, first_line
+from ..errors import ConfigError, FileError, UsageError, shown
 from ..files import read_text, write_text
 from ..log import announce
 from ..placement import PLACES, insert, remove
 from ..plugins import resolve
+from ..yaml_file import value_of
 
 _SCALES = re.compile(r"^scales:", re.MULTILINE)
 _SCALE = re.compile(r"^scale: \w+ # of the file that this was made from\r?\n", re.MULTILINE)
@@ -114,10 +115,7 @@ def _pair(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UsageError(f"--args takes KEY=VALUE, got {text!r}")
-    try:
-        return key.strip(), yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError) as exc:  # a date that does not exist is a ValueError
-        raise UsageError(f"--args {text}: '{value}' is no value that YAML can read: {first_line(exc)}") from exc
+    return key.strip(), value_of(value, f"--args {shown(text)[1:-1]}", UsageError)
 
 
 def _keep_scale(text: str, args: argparse.Namespace) -> str:

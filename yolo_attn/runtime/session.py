@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import FileError, UsageError, YoloAttnError, did_you_mean, first_line
+from ..errors import FileError, UsageError, YoloAttnError, did_you_mean, first_line, shown
 from .boxes import layout_of
 
 __all__ = ["RUNTIMES", "Detector", "describe", "providers"]
 
+LARGEST, MOST = 32_768, 100_000  # pixels of a side, classes
 RUNTIMES = ("onnxruntime", "opencv")
 
 
@@ -97,8 +98,8 @@ class Detector:
         meta, shape, outputs = opener(threads, provider)
         self.metadata = meta
         self._check(shape, outputs)
-        self.names = _names(meta.get("names"))
-        self.stride = int(float(meta.get("stride") or 32))
+        self.names = _names(meta.get("names"), self.path)
+        self.stride = _stride(meta.get("stride"), self.path)
         fixed = [d if isinstance(d, int) and d > 0 else None for d in shape]
         self.batch = fixed[0]
         self.size: tuple[int, int] | None = (fixed[2], fixed[3]) if fixed[2] and fixed[3] else None
@@ -119,9 +120,12 @@ class Detector:
         said = _literal(self.metadata.get("imgsz"))
         if isinstance(said, int):
             said = [said, said]
-        if isinstance(said, (list, tuple)) and len(said) == 2:
-            return int(said[0]), int(said[1])
-        return 640, 640
+        if said is None and not self.metadata.get("imgsz"):
+            return 640, 640
+        pair = list(said) if isinstance(said, (list, tuple)) else []
+        if len(pair) != 2 or any(type(v) is not int or not 0 < v <= LARGEST for v in pair):
+            raise _foreign(self.path, "imgsz", self.metadata["imgsz"], f"height and width, 1 to {LARGEST:,} pixels")
+        return pair[0], pair[1]
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Run on (B, 3, H, W) float32 between 0 and 1, return the output, 3-D float32."""
@@ -142,7 +146,7 @@ class Detector:
     def _check(self, shape: Sequence[Any], outputs: Sequence[Sequence[Any]]) -> None:
         task = self.metadata.get("task")
         if task and task != "detect":
-            raise FileError(f"{self.path}: is a model for '{task}', not a detector.")
+            raise FileError(f"{self.path}: is a model for {shown(task)}, not a detector.")
         channels = shape[1] if len(shape) == 4 else None
         if len(shape) != 4 or (isinstance(channels, int) and channels not in (3, 0, -1)):
             raise FileError(
@@ -250,19 +254,57 @@ def describe(path: str | os.PathLike[str]) -> tuple[dict[str, str], list[Any], l
     return meta, shape(inputs[0]), [shape(o) for o in model.graph.output]
 
 
-def _names(text: str | None) -> dict[int, str]:
+def _names(text: str | None, path: Path) -> dict[int, str]:
+    """Class names as the metadata tell them; a file without any has none.
+
+    Raises:
+        FileError: They are no names by number.
+    """
     found = _literal(text)
     if isinstance(found, (list, tuple)):
         found = dict(enumerate(found))
-    if not isinstance(found, dict):
+    if found is None and not text:
         return {}
-    return {int(k): str(v) for k, v in found.items()}
+    wanted = "class names by number"
+    if not isinstance(found, dict) or len(found) > MOST:
+        raise _foreign(path, "names", text, wanted)
+    try:
+        return {_number(k): str(v)[:200] for k, v in found.items()}
+    except ValueError as exc:
+        raise _foreign(path, "names", text, wanted) from exc
+
+
+def _number(key: Any) -> int:
+    if type(key) is not int and not (isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 7):
+        raise ValueError(key)
+    if not 0 <= int(key) < MOST:
+        raise ValueError(key)
+    return int(key)
+
+
+def _stride(text: str | None, path: Path) -> int:
+    """The largest stride of the head; 32 where the metadata do not tell it."""
+    if not text:
+        return 32
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not (value.is_integer() and 1 <= value <= 1024):
+        raise _foreign(path, "stride", text, "a whole number from 1 to 1,024")
+    return int(value)
+
+
+def _foreign(path: Path, key: str, found: Any, wanted: str) -> FileError:
+    return FileError(f"{path}: is no detector that this kit exported: its metadata '{key}' is {shown(found)}, not {wanted}.")
 
 
 def _literal(text: str | None) -> Any:
+    if not text or len(text) > 2_000_000:
+        return None
     try:
-        return ast.literal_eval(text) if text else None
-    except (ValueError, SyntaxError):
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return None
 
 

@@ -1,0 +1,177 @@
+"""Files without end, values of the wrong kind: one clear line each, soon, and no traceback."""
+
+from __future__ import annotations
+
+import importlib.util
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from yolo_attn import checkpoint, config, plain, yaml_file
+from yolo_attn.errors import CheckpointError, ConfigError, FileError, UsageError, shown
+
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
+MERGES = "a0: &a0 {x: 1}\n" + "".join(
+    f"a{i}: &a{i}\n  <<: [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: !!bool maybe", "line 1: 'maybe' is no bool"), ("x: 1\na: !!int ''", "line 2: '' is no int"),
+        ("a: !!int foo", "is no int"), ("a: 2020-13-45", "is no timestamp"), ("a: " + "9" * 5000, "100 digits"),
+        ('a: "\\U00110000"', "line 1"), ('a: "\\ud800"', "surrogate"), ("a: " + "[" * 5000, "nested more than 50"),
+        ("a: " + "{a: " * 5000, "nested more than 50"), ("- " * 5000, "nested more than 50"), (BOMB, "200,000 values"),
+        (MERGES, "200,000 values"), ("&a [*a]", "inside what it stands for"), ("a: !!binary aGk=", "!!binary"),
+        ("a: !!python/object/apply:os.system [ls]", "are not read"), ("a: !!set {b}", "!!set"),
+        ("x" * 2_100_000, "more than 2,000,000"), ("a: \x00", "not valid YAML"),
+    ],
+)  # fmt: skip
+def test_yaml(text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        yaml_file.mapping_of(text, "a.yaml", ConfigError, "")
+    assert str(caught.value).startswith("a.yaml: ") and len(str(caught.value)) < 400 and "\n" not in str(caught.value)
+
+
+def test_options_of_a_command_line(cli: Any) -> None:
+    for value in ("reduction=[", "a=2020-13-45", "a=!!int foo"):
+        told = cli("insert", "yolov5n.yaml", "--module", "SE", "--where", "neck", "--args", value).mistake()
+        assert value in told and "line 1" in told
+
+
+def test_a_model_without_end() -> None:
+    d = config.read(config.configs_folder() / "yolov5_se.yaml")
+    for change, words in (
+        ({"backbone": [[-1, 10**7, "Conv", [64, 3, 2]], *d["backbone"][1:]]}, "row 0: is repeated"),
+        ({"backbone": [[-1, 1, "Conv", [10**6, 3, 2]], *d["backbone"][1:]]}, "row 0: has 1000000 channels"),
+        ({"backbone": d["backbone"] * 300}, "rows; at most 2,000"),
+        ({"nc": 10**7}, "classes; at most"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            config.validate({**d, **change}, "a.yaml")
+    config.validate(d, "a.yaml")
+    plain.check_size(d, "a.yaml")
+
+
+def test_shown_is_short() -> None:
+    deep: list[Any] = []
+    for _ in range(60):
+        deep = [deep, deep]
+    for value in (deep, "x" * 10**6, 10**6000, dict.fromkeys(range(10**5), "y" * 500), list(range(10**6))):
+        assert len(shown(value)) <= 120
+
+
+def archive(path: Path, pickled: bytes) -> Path:
+    """A checkpoint of a pickle alone."""
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a/data.pkl", pickled)
+    return path
+
+
+class Call:
+    """Pickles as a call."""
+
+    def __init__(self, function: Any, *args: Any) -> None:
+        self.reduced = function, args
+
+    def __reduce__(self) -> Any:
+        return self.reduced
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (pickle.dumps(Call(bytes, 30 * 10**9), 2), "Refused"),
+        (pickle.dumps(Call(bytearray, 30 * 10**9), 2), "Refused"),
+        (pickle.dumps(Call(list, range(10**12)), 2), "Refused"),
+        (pickle.dumps(Call(tuple, range(10**12)), 2), "Refused"),
+        (b"\x80\x02Nr\xff\xff\xff\x7f.", "no model"),  # a place in a table of two thousand million
+        (b"\x80\x05\x96" + (2**62).to_bytes(8, "little") + b"x.", "cannot be read"),
+        (b"\x80\x02L" + b"9" * 10**5 + b"L\n.", "400 digits"),
+    ],
+)  # fmt: skip
+def test_a_pickle_that_asks_for_memory(content: bytes, words: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=words):
+        checkpoint.read(archive(tmp_path / "a.pt", content))
+
+
+def test_modules_that_share_or_contain_themselves(tmp_path: Path) -> None:
+    inner = torch.nn.Sequential(torch.nn.ReLU())
+    inner[0].f = -1
+    for _ in range(40):  # a trillion paths to one leaf
+        outer = torch.nn.Sequential(inner, inner)
+        outer[0].f = -1
+        inner = outer
+    holder = torch.nn.Module()
+    holder.model = inner
+    torch.save({"model": holder}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="no detector does"):
+        checkpoint.read(tmp_path / "a.pt")
+    ring = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1))
+    ring[0].f = -1
+    ring[0]._modules["0"] = ring
+    holder.model = ring
+    torch.save({"model": holder}, tmp_path / "b.pt")
+    with pytest.raises(CheckpointError, match="contains itself"):
+        checkpoint.read(tmp_path / "b.pt")
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_tensors_come_back_as_they_were(new: bool, tmp_path: Path) -> None:
+    """Of every type, shared, transposed and empty, in torch's format and in the one before 1.6."""
+    base = torch.arange(12.0)
+    types = (torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int8, torch.uint8, torch.bool)
+    wanted = {"a": base, "b": base.view(3, 4).t(), "c": torch.zeros(0, 3), "d": torch.nn.Parameter(base[2:5])}
+    wanted.update({str(t): torch.arange(5).to(t) for t in types})
+    torch.save(wanted, tmp_path / "a.pt", _use_new_zipfile_serialization=new)
+    found = checkpoint.read(tmp_path / "a.pt").tensors
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[k], v) and found[k].dtype == v.dtype for k, v in wanted.items())
+
+
+def test_foreign_metadata_of_onnx(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from onnx import TensorProto, helper
+
+    from yolo_attn.runtime.session import Detector
+
+    def detector(**meta: str) -> Any:
+        ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in
+                (("images", [1, 3, "h", "w"]), ("output0", [1, "n", 6]))]  # fmt: skip
+        shape = helper.make_tensor("s", TensorProto.INT64, [3], [1, -1, 6])
+        nodes = [helper.make_node("Reshape", ["images", "s"], ["output0"])]
+        graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [shape])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        for key, value in meta.items():
+            model.metadata_props.add(key=key, value=value)
+        onnx.save(model, str(tmp_path / "a.onnx"))
+        return Detector(tmp_path / "a.onnx").default_size
+
+    assert detector() == (640, 640)
+    assert detector(stride="32.0", names="{0: 'a'}", imgsz="[64, 96]") == (64, 96)
+    wrong = {
+        "stride": ["abc", "nan", "inf", "[8, 16, 32]", "0", "-8", "1e9", "32.5", "None", "{}"],
+        "names": ["{'a': 'b'}", "{0.5: 'a'}", "{None: 1}", "{-1: 'a'}", "abc", "1", "[" * 5000, "{1000000: 'a'}"],
+        "imgsz": ["abc", "['x', 'y']", "[1e6, 1e6]", "[1000000, 1000000]", "[0, 0]", "[64]", "None", "[inf]", "{}"],
+    }
+    for key, values in wrong.items():
+        for value in values:
+            with pytest.raises((FileError, UsageError), match=f"'{key}' is") as caught:
+                detector(**{key: value})
+            assert len(str(caught.value)) < 500
+
+
+def test_a_short_run_of_the_fuzzer(capsys: pytest.CaptureFixture[str]) -> None:
+    spec = importlib.util.spec_from_file_location("fuzz", Path(__file__).resolve().parents[1] / "tools" / "fuzz.py")
+    assert spec is not None and spec.loader is not None
+    fuzz = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fuzz)
+    assert fuzz.main(["--cases", "60"]) == 0, capsys.readouterr().out
+    out = capsys.readouterr().out.splitlines()
+    assert len(out) == 5 and all("clear error" in line for line in out)
