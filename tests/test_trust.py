@@ -323,7 +323,8 @@ def test_what_a_file_defines_is_taken_under_its_name(home: Path, python: Callabl
     print(type(DetectionModel("yolov8n.yaml", verbose=False).model[0]).__module__)
     """
     run = python(code, str(home / "mine.py"))
-    assert run.ok().splitlines() == ["['Conv', 'X'] yolo_attn.modules.se", "ultralytics.nn.modules.conv"]
+    lines = run.ok().splitlines()  # between them the host may say that it writes its settings
+    assert (lines[0], lines[-1]) == ("['Conv', 'X'] yolo_attn.modules.se", "ultralytics.nn.modules.conv")
     assert run.err.count("SE is left out") == 1
     (home / "mine.py").write_text(MINE + "import yolo_attn\nyolo_attn.register('Only', X)\n", encoding="utf-8")
     assert python(code, str(home / "mine.py")).ok().startswith("['Only'] ")
@@ -346,7 +347,7 @@ def test_a_file_and_a_class_wherever_a_module_is_named(home: Path, cli: Callable
 def test_insert_in_python_takes_a_file_and_a_class(home: Path, python: Callable[..., Run]) -> None:
     (home / "mine.py").write_text(MINE, encoding="utf-8")
     code = "import yolo_attn; print(yolo_attn.insert('yolov5n.yaml', 'mine.py:X', where='backbone-last').count('X, []'))"
-    assert python(code, cwd=home).ok().strip() == "1"
+    assert python(code, cwd=home).ok().split()[-1] == "1"
 
 
 def test_resolve_leaves_names_alone() -> None:
