@@ -52,8 +52,8 @@ SUPPORTED = "YOLOv5 v6.0, v6.1, v6.2, v7.0 and the newest commit (2026-08), the 
 REPAIRED = ("utils.metrics", "utils.datasets", "utils.dataloaders", "utils.loss", "models.common")
 
 # What tells YOLOv5's modules from anybody else's of that name.
-PARSER_HAS = ("parse_model", "Model", "Detect", "Concat", "Conv", "make_divisible", "check_anchor_order")
-GENERAL_HAS = ("check_file", "check_yaml", "make_divisible", "non_max_suppression", "strip_optimizer")
+PARSER_HAS = ("Model", "Detect", "Concat", "Conv", "make_divisible", "check_anchor_order")
+GENERAL_HAS = ("check_yaml", "make_divisible", "non_max_suppression", "strip_optimizer")
 # Every module that a released YOLOv5 parser names.
 STOCK = """
     Conv GhostConv Bottleneck GhostBottleneck SPP SPPF DWConv MixConv2d Focus CrossConv BottleneckCSP C3 C3TR C3SPP
@@ -133,6 +133,8 @@ def is_yolov5(module: ModuleType) -> bool:
         return all((root / n).is_file() for n in ("models/yolo.py", "utils/general.py", "train.py"))
     if not _has(module, PARSER_HAS):
         return False
+    if not hasattr(module, "parse_model"):  # a YOLOv5 whose parser is called otherwise: to be told, not passed over
+        return True
     code = getattr(module.parse_model, "__code__", None)
     return (code is not None and code.co_varnames[:2] == ("d", "ch")) or _defines(module)
 
