@@ -339,15 +339,15 @@ def test_a_file_and_a_class_wherever_a_module_is_named(home: Path, cli: Callable
         out = cli("list", *argv).ok()
         assert str(file) in out and "[-1, 1, X, []]" in out
     assert "no class 'Y'" in cli("list", f"{file}:Y").mistake()
-    out = cli("insert", "yolov5n.yaml", "--module", f"{file}:X", "--where", "backbone-last").ok()
+    out = cli("insert", "yolov5n.yaml", "--module", f"{file}:X", "--where", "neck").ok()
     assert "X, []" in out
     assert "'SE'" in cli("list", f"{file}:SE").mistake()
 
 
 def test_insert_in_python_takes_a_file_and_a_class(home: Path, python: Callable[..., Run]) -> None:
     (home / "mine.py").write_text(MINE, encoding="utf-8")
-    code = "import yolo_attn; print(yolo_attn.insert('yolov5n.yaml', 'mine.py:X', where='backbone-last').count('X, []'))"
-    assert python(code, cwd=home).ok().split()[-1] == "1"
+    code = "import yolo_attn; print(yolo_attn.insert('yolov5n.yaml', 'mine.py:X', where='neck').count('X, []'))"
+    assert python(code, cwd=home).ok().split()[-1] == "3"
 
 
 def test_resolve_leaves_names_alone() -> None:
