@@ -15,7 +15,7 @@ A new host is one file beside these, ``mine_host.py``, and its name in ``_NAMES`
         supported=lambda: "mine 1.0 to 1.4",
     )
 
-The first patch is the parser, into which :mod:`yolo_attn.splice` puts the kit's two seams; it must have YOLO's shape, a
+The first patch is the parser, into which :mod:`yolo_attn.hook.splice` puts the kit's two seams; it must have YOLO's shape, a
 loop over rows that looks a name up and ends in ``else: c2 = ch[f]``, and says what is missing if it has not. Any other
 patch runs a ``replacement(kit, original, *args, **kwargs)`` in place of one function. `yolo-attn patch --diff FILE`
 shows what becomes of a parser, `yolo-attn env` whether the host was found and patched, and the table of patches in the

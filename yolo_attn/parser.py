@@ -25,8 +25,8 @@ from typing import Any, Callable
 from . import patching
 from .errors import HostError
 from .fork import Lock
+from .hook.splice import ON_DISK, SpliceError, find_code, splice
 from .log import LOGGER
-from .splice import ON_DISK, SpliceError, find_code, splice
 from .watch import Watch
 
 __all__ = ["Hook", "Seams", "failures", "hand_in", "hooks", "install", "installed", "repair", "repairing", "uninstall"]

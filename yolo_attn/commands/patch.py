@@ -16,7 +16,7 @@ from pathlib import Path
 from ..console import write_out
 from ..errors import HostError
 from ..files import read_text
-from ..splice import ON_DISK, SpliceError, splice
+from ..hook.splice import ON_DISK, SpliceError, splice
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,1 @@
+"""The parse hook: how the hosts come to build registered modules, in memory and reversibly."""
