@@ -11,7 +11,7 @@ from conftest import Run
 
 SCENES = """
 import importlib, importlib.util, sys, threading
-from yolo_attn.watch import Watch
+from yolo_attn.hook.watch import Watch
 told = []
 watch = Watch(["plain", "amid", "broken", "package.inner", "zipped", "absent"], lambda m: told.append((m.__name__, m.DONE)))
 

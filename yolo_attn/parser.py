@@ -26,8 +26,8 @@ from . import patching
 from .errors import HostError
 from .fork import Lock
 from .hook.splice import ON_DISK, SpliceError, find_code, splice
+from .hook.watch import Watch
 from .log import LOGGER
-from .watch import Watch
 
 __all__ = ["Hook", "Seams", "failures", "hand_in", "hooks", "install", "installed", "repair", "repairing", "uninstall"]
 
