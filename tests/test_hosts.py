@@ -20,7 +20,7 @@ __all__ = ["classic"]
 # One process walks the orders: hosts are taken out of sys.modules between them, so that each import is a first one.
 ORDERS = """
 import itertools, sys, torch
-from yolo_attn.patching import patches_below  # its mark is the same in every import of the kit
+from yolo_attn.hook.patching import patches_below  # its mark is the same in every import of the kit
 __import__("yolo_attn").uninstall()
 def forget():
     for n in list(sys.modules):

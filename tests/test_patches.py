@@ -16,7 +16,8 @@ TAKEN_AWAY = """
 import importlib, logging, sys
 import yolo_attn
 {host}
-from yolo_attn import parser, patching
+from yolo_attn import parser
+from yolo_attn.hook import patching
 from yolo_attn.patches import HOSTS
 
 logging.getLogger("yolo_attn").setLevel(logging.ERROR)

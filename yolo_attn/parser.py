@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
-from . import patching
 from .errors import HostError
 from .fork import Lock
+from .hook import patching
 from .hook.splice import ON_DISK, SpliceError, find_code, splice
 from .hook.watch import Watch
 from .log import LOGGER
