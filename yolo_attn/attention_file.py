@@ -14,9 +14,10 @@ from typing import Any
 
 import yaml
 
-from . import attaching, checkpoint, config, placement, plugins, resolve
+from . import attaching, checkpoint, config, placement, plugins
 from .errors import CheckpointError, ConfigError, UsageError, first_line
 from .files import write_text
+from .hook import resolve
 from .log import announce
 
 __all__ = ["Made", "attached", "keep", "made_for"]

@@ -30,12 +30,12 @@ from . import config, plugins, registry
 from .errors import ConfigError, PluginError, UsageError
 from .files import read_text
 from .graph import Graph, Node
+from .hook.resolve import Named, named
 from .layout import Change, Layout, Line
 from .log import announce
 from .places import PLACES, choose, outline
 from .recognise import inner, keeps_width
 from .registry import PREFIX, plain_name
-from .resolve import Named, named
 from .start import check_start, set_in
 from .trial import check_options
 from .widths import Scale, widths

@@ -8,7 +8,7 @@ from typing import Any
 
 from .errors import UsageError, did_you_mean
 from .graph import Graph, Node, is_block
-from .resolve import named
+from .hook.resolve import named
 from .words import option
 
 __all__ = ["PLACES", "choose", "outline"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .graph import Node
-from .resolve import Named, named
+from .hook.resolve import Named, named
 
 __all__ = ["inner", "keeps_width"]
 

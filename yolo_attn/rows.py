@@ -12,9 +12,9 @@ from typing import Any, Callable
 from . import allowed, plugins, registry
 from .binding import Call, Mismatch
 from .errors import RowError, UnknownModuleError, YoloAttnError, did_you_mean, first_line
+from .hook.resolve import rival
 from .log import announce
 from .registry import PREFIX, RESERVED, plain_name
-from .resolve import rival
 
 __all__ = ["find", "place", "reading", "where"]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from .errors import UsageError, did_you_mean
 from .graph import Graph, Node
+from .hook.resolve import named
 from .recognise import inner
-from .resolve import named
 
 __all__ = ["STARTS", "check_start", "set_in", "with_start"]
 

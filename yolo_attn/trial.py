@@ -8,7 +8,7 @@ from typing import Any, Callable
 
 from .binding import Mismatch
 from .errors import UsageError, YoloAttnError, first_line
-from .resolve import Named
+from .hook.resolve import Named
 from .words import option
 
 __all__ = ["check_options"]

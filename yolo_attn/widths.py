@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .graph import Graph, Node
-from .resolve import named
+from .hook.resolve import named
 
 __all__ = ["Scale", "widths"]
 

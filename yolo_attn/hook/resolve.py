@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import plugins, registry
-from .binding import Binding
-from .errors import PluginError
+from .. import plugins, registry
+from ..binding import Binding
+from ..errors import PluginError
 
 __all__ = ["Named", "named", "rival"]
 
@@ -80,7 +80,7 @@ def rival(found: Any, cls: type) -> bool:
 
 def _hosts_classes(name: str) -> list[Any]:
     """What the parsers of the hosts that are imported find under a name."""
-    from .patches import HOSTS
+    from ..patches import HOSTS
 
     parsers = [h.parser for h in HOSTS]
     return [vars(sys.modules[m]).get(name) for m in parsers if m in sys.modules]
