@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 import yolo_attn
-from yolo_attn import log, registry, rows
+from yolo_attn import log, registry
 from yolo_attn.binding import Binding, Mismatch
 from yolo_attn.errors import RegistryError, RowError
+from yolo_attn.hook import seams
 
 
 def make(parameters: str) -> type:
@@ -114,7 +115,7 @@ def built(name: str, row: list[Any], channels: Any, width: float = 1.0) -> Any:
     d = {"yaml_file": "their.yaml", "backbone": [[-1, 1, "Conv", [c]] for c in sources], "head": [[-1, 1, name, row]]}
     f = list(range(len(sources))) if isinstance(channels, list) else -1
     cls = yolo_attn.get_module(name)
-    place = rows.place(cls, sources, f, 1, list(row), len(sources), d, lambda c: int(-(-c * width // 8) * 8))
+    place = seams.place(cls, sources, f, 1, list(row), len(sources), d, lambda c: int(-(-c * width // 8) * 8))
     builder, c2, *_ = place
     with torch.device("meta"):
         layer = builder()
@@ -292,9 +293,9 @@ def test_a_guess_is_said(said: list[str]) -> None:
     cls = make("whatever, r=4")
     registry.bind_class(cls)
     d = {"yaml_file": "my.yaml", "backbone": [[-1, 1, "Conv", [8]]], "head": [[-1, 1, "M", []]]}
-    rows.place(cls, [8], -1, 1, [], 1, d, half)
+    seams.place(cls, [8], -1, 1, [], 1, d, half)
     assert len(said) == 1 and "'whatever' is given the 8 channels" in said[0] and said[0].startswith("my.yaml, row 1")
-    assert log.announce is not rows.announce
+    assert log.announce is not seams.announce
 
 
 def test_positional_names_options() -> None:

@@ -13,8 +13,9 @@ from conftest import ROOT, Run, run_python
 from torch import nn
 
 import yolo_attn
-from yolo_attn import registry, rows
+from yolo_attn import registry
 from yolo_attn.errors import RegistryError, RowError, UnknownModuleError
+from yolo_attn.hook import seams
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def test_an_unknown_row_names_file_row_and_the_nearest(name: str, near: str) -> 
         raise KeyError(name)
 
     with pytest.raises(UnknownModuleError, match=rf"^my\.yaml, row 1 \(head\).*'{name}'.*Did you mean '{near}'"):
-        rows.find(name, [], 1, {**rows_of, "register": {"Mine": "mine.py:Mine"}}, host_lookup)
+        seams.find(name, [], 1, {**rows_of, "register": {"Mine": "mine.py:Mine"}}, host_lookup)
 
 
 def module(body: str, parameters: str = "self, channels") -> type:
@@ -99,7 +100,7 @@ def module(body: str, parameters: str = "self, channels") -> type:
 def build(cls: type, row: list[Any]) -> Any:
     """What the parse hook builds for a row behind one of 16 channels."""
     d = {"yaml_file": "my.yaml", "backbone": [[-1, 1, "Conv", [16]]], "head": [[-1, 1, "Clash", row]]}
-    builder, *_ = rows.place(cls, [16], -1, 1, list(row), 1, d, lambda c: c)
+    builder, *_ = seams.place(cls, [16], -1, 1, list(row), 1, d, lambda c: c)
     return builder()
 
 

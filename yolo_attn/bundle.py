@@ -18,10 +18,10 @@ from typing import Any
 
 import yaml
 
-from . import rows
 from ._version import __version__
 from .errors import CheckpointError, UsageError, YoloAttnError, first_line, shown
 from .files import replacing, scratch, write_text
+from .hook import seams as rows
 from .source import Source, attention_used, quiet_host, widen_classes
 from .yaml_file import mapping_of
 

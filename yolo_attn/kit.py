@@ -31,15 +31,15 @@ class TheKit:
 
     def knows(self, name: Any, d: dict[str, Any], i: int) -> bool:
         """Whether a row's name is one of the kit's or of the YAML's `register:`."""
-        from . import rows
+        from .hook import seams
 
-        return isinstance(name, str) and rows._registered(name, d, i) is not None
+        return isinstance(name, str) and seams._registered(name, d, i) is not None
 
     def find(self, name: Any, args: list[Any], i: int, d: dict[str, Any], lookup: Callable[[], Any]) -> Any:
         """See :func:`.rows.find`."""
-        from . import rows
+        from .hook import seams
 
-        return rows.find(name, args, i, d, lookup)
+        return seams.find(name, args, i, d, lookup)
 
     def binds(self, m: Any) -> bool:
         """Whether a class is one that this kit gives its arguments."""
@@ -49,9 +49,9 @@ class TheKit:
 
     def place(self, *given: Any) -> tuple[Any, Any, int, list[Any]]:
         """See :func:`.rows.place`."""
-        from . import rows
+        from .hook import seams
 
-        return rows.place(*given)
+        return seams.place(*given)
 
     # -- model files
 
@@ -72,7 +72,8 @@ class TheKit:
 
     @contextlib.contextmanager
     def building(self, cfg: Any, detector: Any) -> Iterator[Any]:
-        from . import dialect, rows
+        from . import dialect
+        from .hook import seams
         from .patches.yolov5_shared import is_model
 
         name, given = "model YAML", cfg
@@ -86,7 +87,7 @@ class TheKit:
             found = Path(name) if Path(name).is_file() else self.locate(name)
             if found is not None and is_model(found):
                 cfg = str(dialect.classic_file(name, found))
-        with rows.reading(name, layers_only=isinstance(given, dict)):
+        with seams.reading(name, layers_only=isinstance(given, dict)):
             yield cfg
 
     def unknown_model(self, name: str) -> Exception | None:

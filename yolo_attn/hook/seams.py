@@ -9,12 +9,12 @@ from contextvars import ContextVar
 from types import ModuleType
 from typing import Any, Callable
 
-from . import allowed, plugins, registry
-from .binding import Call, Mismatch
-from .errors import RowError, UnknownModuleError, YoloAttnError, did_you_mean, first_line
-from .hook.resolve import rival
-from .log import announce
-from .registry import PREFIX, RESERVED, plain_name
+from .. import allowed, plugins, registry
+from ..binding import Call, Mismatch
+from ..errors import RowError, UnknownModuleError, YoloAttnError, did_you_mean, first_line
+from ..log import announce
+from ..registry import PREFIX, RESERVED, plain_name
+from .resolve import rival
 
 __all__ = ["find", "place", "reading", "where"]
 
@@ -89,7 +89,7 @@ def find(name: Any, args: list[Any], i: int, d: dict[str, Any], host_lookup: Cal
                 if _layers_only.get():
                     allowed.check_class(hosts, name, where(d, i), _home(host_lookup))
                 return hosts
-            from .patches.yolov5_shared import hand_edit
+            from ..patches.yolov5_shared import hand_edit
 
             raise RowError(
                 f"{where(d, i)}: '{name}' is two things, {hosts.__module__}.{hosts.__qualname__} of the host and "
