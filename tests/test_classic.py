@@ -326,7 +326,7 @@ def test_a_hand_edit_is_named(classic: Classic, tmp_path: Path) -> None:
     )
     parser.write_text(parser.read_text(encoding="utf-8").replace("else:\n            c2 = ch[f]\n", "else:\n            c2 = int(ch[f])\n"), encoding="utf-8")  # fmt: skip
     code = "import yolo_attn\n{host}\nimport importlib\nimportlib.import_module(yolo.__name__.replace('models.yolo', 'utils.loss'))\n"
-    code += "print('HOOKED', yolo_attn.installed())\nprint('KNOWN', *yolo_attn.parser.failures().values())\nyolo_attn.install()\n"
+    code += "print('HOOKED', yolo_attn.installed())\nprint('KNOWN', *yolo_attn.hook.install.failures().values())\nyolo_attn.install()\n"
     run = copy.python(code, cwd=tmp_path)
     hooked, _, known = run.out.partition("HOOKED")[2].partition("KNOWN")
     assert "yolov5" not in hooked and "HostError" in run.err

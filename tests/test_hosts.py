@@ -155,7 +155,7 @@ def test_somebody_elses_models_package(text: str, tmp_path: Path) -> None:
         "import sys; sys.path.insert(0, '.')\nimport models.yolo as m, utils.general as g\nbefore = dict(vars(m)), g.check_file.__code__\n"
         "import yolo_attn; yolo_attn.install()\n"
         "assert (dict(vars(m)), g.check_file.__code__) == before and not yolo_attn.installed()\n"
-        "assert 'torch' not in sys.modules and not yolo_attn.parser.failures()\n",
+        "assert 'torch' not in sys.modules and not yolo_attn.hook.install.failures()\n",
         cwd=tmp_path,
     )  # fmt: skip
     assert run.ok() == "" and run.err == ""
@@ -243,7 +243,7 @@ hooked = [h for h in yolo_attn.installed() if "yolov5" in h]
 assert bool(hooked) == (sys.argv[2] == "hooked") and hasattr(yolo, "_yolo_attn_rows") != bool(hooked)
 first = digest(sys.argv[1])
 yolo_attn.install()
-assert not yolo_attn.parser.failures()
+assert not yolo_attn.hook.install.failures()
 print("HASHES", first, digest("yolov5n_se.yaml"))
 """
 

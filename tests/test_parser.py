@@ -129,7 +129,7 @@ originals = [tasks.parse_model.__code__, tasks.yaml_model_load.__code__, dist.ge
 cached = set(linecache.cache)
 
 import yolo_attn
-from yolo_attn import parser
+from yolo_attn.hook import install
 assert yolo_attn.installed() == ["ultralytics"], yolo_attn.installed()
 assert by_name is tasks.parse_model and by_name.__code__ is not originals[0]
 
@@ -234,7 +234,7 @@ threads = [threading.Thread(target=lambda: found.append(yolo_attn.get_module("SE
 [t.start() for t in threads]; [t.join() for t in threads]
 assert len(found) == 4 and len(set(found)) == 1
 
-from yolo_attn import parser
+from yolo_attn.hook import install
 from ultralytics.nn import tasks
 from ultralytics.nn.tasks import parse_model as by_name
 from torch import nn
@@ -294,11 +294,11 @@ assert [type(f).__name__ for f in sys.meta_path].count("Watch") == 1
 class Middle(nn.Module):
     def __init__(self, channels):
         super().__init__()
-        thread = threading.Thread(target=parser.uninstall)
+        thread = threading.Thread(target=install.uninstall)
         thread.start(), thread.join()
 yolo_attn.register("Middle", Middle)
 assert type(build("Middle")[2]).__name__ == "SEAttention" and unknown()
-parser.install(); parser.uninstall()
+install.install(); install.uninstall()
 assert not [n for n in vars(tasks) if "yolo_attn" in n]
 print("all scenes")
 """

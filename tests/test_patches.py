@@ -16,37 +16,37 @@ TAKEN_AWAY = """
 import importlib, logging, sys
 import yolo_attn
 {host}
-from yolo_attn import parser
+from yolo_attn.hook import install
 from yolo_attn.hook import patching
 from yolo_attn.patches import HOSTS
 
 logging.getLogger("yolo_attn").setLevel(logging.ERROR)
 host = next(h for h in HOSTS if h.parser in sys.modules and h.recognise(sys.modules[h.parser]))
-root = parser._root(host, sys.modules[host.parser])
+root = install._root(host, sys.modules[host.parser])
 for patch in host.patches:
     try:
         importlib.import_module(patch.module)
     except ImportError:
         assert patch.unless is not None and patch.unless(root), patch
-assert not parser.failures(), parser.failures()
+assert not install.failures(), install.failures()
 
 def named(patch, how):
-    parser.uninstall()
-    parser.install(strict=False)
-    told = str(parser.failures().get(host.name, ""))
+    install.uninstall()
+    install.install(strict=False)
+    told = str(install.failures().get(host.name, ""))
     assert patch.function in told and sys.modules[patch.module].__file__ in told and host.name in told, (patch, how, told)
     try:
-        parser.install()
+        install.install()
     except yolo_attn.YoloAttnError:
         pass
     else:
         raise AssertionError((patch, how, "asked for, it must be an error"))
-    parser.uninstall()
+    install.uninstall()
 
-here = [p for p in host.patches if p.module in sys.modules and any(h.function == p.function and h.module.__name__ == p.module for h in parser.hooks())]
+here = [p for p in host.patches if p.module in sys.modules and any(h.function == p.function and h.module.__name__ == p.module for h in install.hooks())]
 assert len(here) >= 7, here
 for patch in here:
-    parser.uninstall()
+    install.uninstall()
     owner, name = patching.place(sys.modules[patch.module], patch.function)
     inherited = name not in vars(owner)
     original = getattr(owner, name)
@@ -72,9 +72,9 @@ for patch in here:
         delattr(owner, name)
     else:
         setattr(owner, name, original)
-    parser.install()
-    assert not parser.failures()
-    parser.uninstall()
+    install.install()
+    assert not install.failures()
+    install.uninstall()
     assert getattr(owner, name) is original, patch
 
 # a module of the host that is not there any more
@@ -83,7 +83,7 @@ for patch in here:
         continue
     gone = type(patch)(**{**vars(patch), "module": patch.module + "_renamed", "unless": None})
     other = type(host)(**{**vars(host), "patches": (host.patches[0], gone)})
-    errors = parser._absent(other, sys.modules[host.parser])
+    errors = install._absent(other, sys.modules[host.parser])
     assert len(errors) == 1 and gone.module in str(errors[0])
 print("TAKEN AWAY", len(here))
 """
@@ -195,7 +195,8 @@ def test_vendored_copies_are_uninstalled_in_any_order(tmp_path: Path) -> None:
 FORKED = """
 import os, sys, threading, time
 import torch, yolo_attn
-from yolo_attn import parser, registry, safe
+from yolo_attn import registry, safe
+from yolo_attn.hook import install
 from torch import nn
 from yolo_attn.fork import Lock
 
@@ -207,7 +208,7 @@ stop = False
 def busy():
     while not stop:
         yolo_attn.install(); yolo_attn.uninstall()
-        with registry._lock, registry._load_lock, parser._lock, safe._lock:
+        with registry._lock, registry._load_lock, install._lock, safe._lock:
             time.sleep(0.001)
 threads = [threading.Thread(target=busy, daemon=True) for _ in range(2)]
 [t.start() for t in threads]

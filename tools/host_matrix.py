@@ -63,7 +63,7 @@ for name in names:
         cells[name] = sum(p.numel() for p in build(name).parameters())
     except YoloAttnError as exc:
         cells[name] = str(exc)
-print("CELLS" + json.dumps([hooked, cells, [str(e) for e in yolo_attn.parser.failures().values()]]))
+print("CELLS" + json.dumps([hooked, cells, [str(e) for e in yolo_attn.hook.install.failures().values()]]))
 """
 
 

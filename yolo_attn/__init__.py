@@ -1,6 +1,6 @@
 """yolo_attn: attention for YOLO detectors, plugged into the model parser, no host file edited.
 
-Importing this package hooks the hosts (:mod:`yolo_attn.parser`), unless ``YOLO_ATTN_HOOK=0`` is in the environment;
+Importing this package hooks the hosts (:mod:`yolo_attn.hook.install`), unless ``YOLO_ATTN_HOOK=0`` is in the environment;
 nothing heavy is imported until it is used.
 """
 
@@ -21,8 +21,8 @@ _EXPORTS = {
     "export_model": "export:export",
     "get_module": "registry",
     "insert": "placement",
-    "install": "parser",
-    "installed": "parser",
+    "install": "hook.install",
+    "installed": "hook.install",
     "list_modules": "registry",
     "load": "loading",
     "load_plugin": "plugins:load_file",
@@ -31,7 +31,7 @@ _EXPORTS = {
     "remove": "placement",
     "set_start": "placement",
     "transfer": "weights",
-    "uninstall": "parser",
+    "uninstall": "hook.install",
     "unregister": "registry",
 }
 
@@ -62,8 +62,8 @@ if TYPE_CHECKING:
     from .attaching import attach, detach
     from .errors import YoloAttnError
     from .export import export as export_model
+    from .hook.install import install, installed, uninstall
     from .loading import load
-    from .parser import install, installed, uninstall
     from .placement import insert, remove, set_start
     from .plugins import load_file as load_plugin
     from .registry import get_module, list_modules, register, unregister

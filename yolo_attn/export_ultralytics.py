@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .parser import repair
+from .hook.install import repair
 from .source import Source, quiet_host
 
 __all__ = ["write_onnx"]

@@ -149,10 +149,10 @@ class TheKit:
         schedule.before_loop(model)
 
     def worker_lines(self) -> str:
-        from . import parser
+        from .hook import install
 
         lines = f"import {self.name}\n"
-        return lines + (f"import {self.name}.parser\n{self.name}.parser.repair()\n" if parser.repairing() else "")
+        return lines + (f"import {self.name}.parser\n{self.name}.parser.repair()\n" if install.repairing() else "")
 
     # -- reading checkpoints
 

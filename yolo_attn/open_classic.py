@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import CheckpointError, YoloAttnError, first_line
-from .parser import repair
+from .hook.install import repair
 from .source import Source
 
 __all__ = ["is_classic", "open_classic", "quiet", "use_host"]

@@ -269,7 +269,7 @@ def _offline(needs_network: bool) -> None:
 
 def _host(args: dict[str, Any]) -> Any:
     from .errors import HostError
-    from .parser import failures, install, repair
+    from .hook.install import failures, install, repair
     from .patches import HOSTS
 
     try:

@@ -67,7 +67,7 @@ def _devices() -> list[tuple[str, str]]:
 
 
 def _hosts(folder: str | None) -> list[tuple[str, str]]:
-    from .. import parser
+    from ..hook import install as parser
     from ..patches import HOSTS
 
     if folder:
@@ -98,7 +98,7 @@ def _hosts(folder: str | None) -> list[tuple[str, str]]:
 
 def _patches(host: Any) -> str:
     """How many patches a host has here, once all of its modules that have one are imported."""
-    from .. import parser
+    from ..hook import install as parser
 
     for name in dict.fromkeys(p.module for p in host.patches):
         with contextlib.suppress(Exception):  # a module that some version lacks, or whose needs are not installed

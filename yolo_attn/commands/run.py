@@ -48,7 +48,7 @@ def run(argv: list[str]) -> int:
     if not script.is_file():
         raise FileError(f"no such script: {script} (looked in {Path.cwd()}). {USAGE}")
 
-    from ..parser import installed, repair
+    from ..hook.install import installed, repair
 
     repair()
     if plugins:

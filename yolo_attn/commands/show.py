@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing here needs a network
     from .. import config, placement
     from ..attention import attention_used
-    from ..parser import install
+    from ..hook.install import install
     from ..tables import grid
 
     for name in ("imgsz", "nc"):

@@ -18,7 +18,7 @@ USAGE = (
 
 def run(argv: list[str]) -> int:
     """Hand the arguments over to the host's own entry point."""
-    from ..parser import install, repair
+    from ..hook.install import install, repair
 
     plugins, argv = leading_options(argv, USAGE)
     if argv in (["-h"], ["--help"], ["help"]):

@@ -22,12 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
-from .errors import HostError
-from .fork import Lock
-from .hook import patching
-from .hook.splice import ON_DISK, SpliceError, find_code, splice
-from .hook.watch import Watch
-from .log import LOGGER
+from ..errors import HostError
+from ..fork import Lock
+from ..log import LOGGER
+from . import patching
+from .splice import ON_DISK, SpliceError, find_code, splice
+from .watch import Watch
 
 __all__ = ["Hook", "Seams", "failures", "hand_in", "hooks", "install", "installed", "repair", "repairing", "uninstall"]
 
@@ -120,7 +120,7 @@ def install(*, strict: bool = True) -> None:
     Raises:
         HostError: Names host, version and file, what was looked for, and the supported range.
     """
-    from .patches import HOSTS
+    from ..patches import HOSTS
 
     with _lock:
         _watch().start()  # first: a module that another thread imports now is hooked here or there
@@ -149,13 +149,13 @@ def repairing() -> bool:
 
 @functools.lru_cache(maxsize=1)
 def _watch() -> Watch:
-    from .patches import HOSTS
+    from ..patches import HOSTS
 
     return Watch([name for host in HOSTS for name in host.modules], _on_import)
 
 
 def _on_import(module: types.ModuleType) -> None:
-    from .patches import HOSTS
+    from ..patches import HOSTS
 
     with _lock:
         for host in HOSTS:
@@ -179,7 +179,7 @@ def uninstall() -> None:
 
 def installed() -> list[str]:
     """Return the names of the hosts whose parser is hooked now."""
-    from .patches import HOSTS
+    from ..patches import HOSTS
 
     parsers = {(h.name, h.patches[0].function) for h in HOSTS}
     return sorted({h.host for h in hooks() if (h.host, h.function) in parsers})
@@ -290,7 +290,7 @@ def _patch(host: Any, patch: Any, module: types.ModuleType) -> None:
 
 def _own(host: Any, patch: Any, module: types.ModuleType, found: Any) -> types.FunctionType | None:
     """The host's own function below any foreign wrapper; None if it is another patched module's."""
-    from .patches import HOSTS
+    from ..patches import HOSTS
 
     home = getattr(found, "__module__", None)
     for function in patching.functions_below(found):
