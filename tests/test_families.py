@@ -19,7 +19,7 @@ from ultralytics.nn import tasks
 
 import yolo_attn
 from yolo_attn import data
-from yolo_attn.flops import at_full_size
+from yolo_attn.hook.flops import at_full_size
 
 MODELS = {
     "yolov8n.yaml": "DetectionModel",

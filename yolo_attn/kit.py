@@ -132,7 +132,7 @@ class TheKit:
         _conv.fuse(detector)
 
     def at_full_size(self, detector: Any, imgsz: Any, *, weights: bool = False) -> Any | None:
-        from . import flops
+        from .hook import flops
 
         return flops.at_full_size(detector, imgsz, weights=weights)
 
