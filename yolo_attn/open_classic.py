@@ -43,7 +43,7 @@ def use_host(name: str) -> None:
     Raises:
         HostError: No such folder, or no YOLOv5.
     """
-    from .checkout import find_host
+    from .hook.checkout import find_host
 
     sys.path.insert(0, str(find_host(name)))
 

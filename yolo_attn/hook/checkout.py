@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from .errors import HostError
-from .files import expand, read_source
+from ..errors import HostError
+from ..files import expand, read_source
 
 __all__ = ["find_host"]
 
