@@ -65,8 +65,8 @@ def run(argv: list[str]) -> int:
     else:
         sys.path[0] = folder
     if script.name == "yolo.py" and script.resolve().parent.name == "models":
+        from ..hook.main_script import run_parser
         from ..kit import KIT
-        from ..scripts import run_parser
 
         if run_parser(script, KIT):
             return 0

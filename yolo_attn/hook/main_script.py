@@ -14,7 +14,7 @@ import types
 from pathlib import Path
 from typing import Any
 
-from .hook.splice import SpliceError, splice
+from .splice import SpliceError, splice
 
 __all__ = ["run_parser"]
 
