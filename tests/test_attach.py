@@ -12,7 +12,8 @@ import torch
 from classic_host import Classic, classic
 
 import yolo_attn
-from yolo_attn import YoloAttnError, data, registry, untrained, weights
+from yolo_attn import YoloAttnError, data, untrained, weights
+from yolo_attn.registry.registry import registry
 
 __all__ = ["classic"]  # a fixture
 

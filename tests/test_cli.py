@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from yolo_attn import cli, config, registry, tables
+from yolo_attn import cli, config, tables
+from yolo_attn.registry.registry import registry
 
 
 def told(capfd: pytest.CaptureFixture[str], *argv: str) -> str:

@@ -42,7 +42,7 @@ def test_dir_shows_the_public_names_and_no_more(python) -> None:  # type: ignore
         shown = {n for n in dir(yolo_attn) if not (n.startswith("__") and n.endswith("__"))}
         assert shown == {n for n in yolo_attn.__all__ if n != "__version__"}, shown
         yolo_attn.insert, yolo_attn.load
-        import yolo_attn.registry
+        import yolo_attn.registry.registry
         assert {n for n in dir(yolo_attn) if not n.startswith("__")} == shown
         """
     ).ok()

@@ -13,9 +13,9 @@ from conftest import ROOT, Run, run_python
 from torch import nn
 
 import yolo_attn
-from yolo_attn import registry
 from yolo_attn.errors import RegistryError, RowError, UnknownModuleError
 from yolo_attn.hook import seams
+from yolo_attn.registry.registry import registry
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def test_reloading_keeps_what_is_registered(python: Callable[..., Run]) -> None:
     before = yolo_attn.list_modules()
     for name in sorted(n for n in sys.modules if n.partition(".")[0] == "yolo_attn"):
         importlib.reload(sys.modules[name])
-    from yolo_attn import registry
+    from yolo_attn.registry.registry import registry
     assert registry.list_modules() == before == yolo_attn.list_modules() and "Mine" in before
     assert registry.get_module("SE") is sys.modules["yolo_attn.modules.se"].SEAttention
     assert registry.get_module("Mine") is Mine and registry.binding_of(Mine).takes == ("channels",)
@@ -230,7 +230,7 @@ def test_only_the_package_is_the_package(python: Callable[..., Run]) -> None:
     """Of the repository's root two folders are a part of it, and nothing else."""
     code = """
     import importlib, importlib.resources, yolo_attn
-    for name in ("yolo_attn.yolo_attn", "yolo_attn.yolo_attn.registry", "yolo_attn.tests", "yolo_attn.tools",
+    for name in ("yolo_attn.yolo_attn", "yolo_attn.yolo_attn.registry.registry", "yolo_attn.tests", "yolo_attn.tools",
                  "yolo_attn.train_detect", "yolo_attn.benchmarks"):
         try:
             importlib.import_module(name)

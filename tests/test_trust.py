@@ -12,8 +12,9 @@ from typing import Any, Callable
 import pytest
 from conftest import ROOT, Run
 
-from yolo_attn import errors, plugins, registry
+from yolo_attn import errors, plugins
 from yolo_attn.plugins import _finder, _installed, _memory
+from yolo_attn.registry.registry import registry
 
 LOAD = "import sys, yolo_attn; print('VALUE', yolo_attn.load_plugin(sys.argv[1]).VALUE)"
 FIND = """

@@ -23,9 +23,10 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 
 import yolo_attn
-from yolo_attn import checkpoint, config, registry
+from yolo_attn import checkpoint, config
 from yolo_attn.cli import main
 from yolo_attn.errors import CheckpointError
+from yolo_attn.registry.registry import registry
 
 ATTENTION = [
     n

@@ -26,8 +26,8 @@ def catalog() -> list[dict[str, Any]]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from yolo_attn import registry
     from yolo_attn.module_graph import export_module, make_module
+    from yolo_attn.registry.registry import registry
 
     rows = []
     for name in registry.list_modules():

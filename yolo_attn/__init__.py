@@ -10,8 +10,9 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from . import beside, registry
+from . import beside
 from ._version import __version__
+from .registry import registry
 
 _EXPORTS = {
     "Trainer": "trainer",
@@ -19,20 +20,20 @@ _EXPORTS = {
     "attach": "attaching",
     "detach": "attaching",
     "export_model": "export:export",
-    "get_module": "registry",
+    "get_module": "registry.registry",
     "insert": "placement",
     "install": "hook.install",
     "installed": "hook.install",
-    "list_modules": "registry",
+    "list_modules": "registry.registry",
     "load": "loading",
     "load_plugin": "plugins:load_file",
     "plan": "schedule_data",
-    "register": "registry",
+    "register": "registry.registry",
     "remove": "placement",
     "set_start": "placement",
     "transfer": "weights",
     "uninstall": "hook.install",
-    "unregister": "registry",
+    "unregister": "registry.registry",
 }
 
 __all__ = [
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
     from .loading import load
     from .placement import insert, remove, set_start
     from .plugins import load_file as load_plugin
-    from .registry import get_module, list_modules, register, unregister
+    from .registry.registry import get_module, list_modules, register, unregister
     from .schedule_data import plan
     from .trainer import Trainer
     from .weights import transfer

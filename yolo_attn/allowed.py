@@ -22,8 +22,9 @@ from collections.abc import Iterable, Iterator
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-from . import plain, plugins, registry
+from . import plain, plugins
 from .errors import ConfigError, RowError, did_you_mean, shown
+from .registry import registry
 
 __all__ = ["TRUST", "check_class", "checked", "restricted"]
 

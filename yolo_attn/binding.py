@@ -60,7 +60,7 @@ class Binding:
     Attributes:
         takes: These words.
         signature: The constructor's.
-        out_channels: As for :func:`~yolo_attn.registry.register`.
+        out_channels: As for :func:`~yolo_attn.registry.registry.register`.
         positional: The same, each text split into words.
         by_name: The parameters that get what is taken, where they are not the first ones.
         guessed: Whether the parameter for channels has a name that says nothing.

@@ -214,7 +214,8 @@ def _expanded(d: dict[str, Any]) -> dict[str, Any]:
 
 def _register_map(model: Any) -> dict[str, str]:
     """Return where the class of each attention name in the rows comes from, `module:Class`."""
-    from . import plugins, registry
+    from . import plugins
+    from .registry import registry
 
     out = {}
     rows = (model.yaml.get("backbone") or []) + (model.yaml.get("head") or [])

@@ -43,7 +43,7 @@ class TheKit:
 
     def binds(self, m: Any) -> bool:
         """Whether a class is one that this kit gives its arguments."""
-        from . import registry
+        from .registry import registry
 
         return registry.binding_of(m) is not None
 
@@ -177,7 +177,8 @@ class TheKit:
         safe.withdraw(declared)
 
     def load_modules(self) -> None:
-        from . import errors, registry
+        from . import errors
+        from .registry import registry
 
         try:
             registry.load_all()

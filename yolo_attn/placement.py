@@ -26,7 +26,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, Union
 
-from . import config, plugins, registry
+from . import config, plugins
 from .errors import ConfigError, PluginError, UsageError
 from .files import read_text
 from .graph import Graph, Node
@@ -35,7 +35,8 @@ from .layout import Change, Layout, Line
 from .log import announce
 from .places import PLACES, choose, outline
 from .recognise import inner, keeps_width
-from .registry import PREFIX, plain_name
+from .registry import registry
+from .registry.registry import PREFIX, plain_name
 from .start import check_start, set_in
 from .trial import check_options
 from .widths import Scale, widths

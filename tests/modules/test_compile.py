@@ -10,8 +10,8 @@ import torch
 from conftest import slow_but
 from torch import Tensor
 
-from yolo_attn import registry
 from yolo_attn.module_graph import make_module
+from yolo_attn.registry.registry import registry
 
 NAMES = [n for n in registry.list_modules() if registry.get_entry(n).lists]
 # One of each way of computing; the others with the slow tests.

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from yolo_attn import registry
 from yolo_attn.module_graph import make_module
+from yolo_attn.registry.registry import registry
 
 if not torch.cuda.is_available():
     pytest.skip("no GPU that PyTorch can use", allow_module_level=True)

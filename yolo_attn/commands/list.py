@@ -81,7 +81,7 @@ def _one(name: str, rows: list[dict[str, Any]], args: argparse.Namespace) -> int
 
 def _own_one(name: str) -> int:
     """A module that is not the kit's: what its registration and its constructor say."""
-    from .. import registry
+    from ..registry import registry
 
     entry = registry.get_entry(name)
     kind = "block" if entry.binding.is_block else entry.kind
@@ -108,7 +108,7 @@ def _own(args: argparse.Namespace) -> list[list[str]]:
     """Modules of plug-ins: given on the command line or by the environment, and installed ones."""
     if not _may_be_own(args):
         return []
-    from .. import registry
+    from ..registry import registry
 
     entries = [registry.get_entry(n) for n in registry.list_modules(kind=args.kind)]
     own = [e for e in entries if not e.cls.__module__.startswith(f"{__package__.partition('.')[0]}.modules.")]

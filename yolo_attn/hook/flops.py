@@ -26,7 +26,7 @@ def at_full_size(model: Any, imgsz: int | Sequence[int], *, weights: bool = Fals
     """
     import torch
 
-    from ..registry import binding_of
+    from ..registry.registry import binding_of
 
     if not hasattr(model, "modules") or not any(binding_of(type(m)) for m in model.modules()):
         return None

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .. import plugins, registry
+from .. import plugins
 from ..binding import Binding
 from ..errors import PluginError
+from ..registry import registry
 
 __all__ = ["Named", "named", "rival"]
 

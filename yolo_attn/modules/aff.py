@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import BatchNorm, Gate, check_channels, hidden_channels, identity_start, spatial_mean, zero_
 
 __all__ = ["AFF", "IAFF", "MSCAM"]

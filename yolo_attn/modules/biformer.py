@@ -18,7 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import Blend, attend, check_channels, check_integer, check_kernel, fit_groups, full_precision, wide
 from ._local import pad_to, parts_of
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..registry import check_class, register
+from ..registry.registry import check_class, register
 from ._base import check_flag
 from ._conv import Conv, attention_of, check_widths, hidden_width
 

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import Blend, attend, check_channels, check_flag, check_integer, fit_groups
 from ._local import RelativePositions, heads_of
 from ._stage import C3With

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import BatchNorm, Gate, check_channels, check_kernel, identity_start, zero_
 
 __all__ = ["CAA"]

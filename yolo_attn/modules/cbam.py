@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import (
     BatchNorm,
     Gate,

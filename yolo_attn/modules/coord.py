@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import BatchNorm, Gate, check_channels, check_flag, hidden_channels, identity_start, mean, zero_
 
 __all__ = ["CoordAtt"]

@@ -18,7 +18,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import BatchNorm, Blend, GroupNorm, check_channels, check_kernel, fit_groups, spatial_mean
 from ._stage import C3With
 

@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import Residual, check_channels, check_integer, full_precision, hidden_channels, identity_start, match, wide
 
 __all__ = ["CrissCross"]

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import Residual, attend, check_channels, full_precision, hidden_channels, identity_start, match, wide
 
 __all__ = ["DualAttention"]

@@ -19,7 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import check_channels, full_precision, identity_start, match, product, wide, zero_
 from ._local import sample
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import Blend, check_channels, check_flag, hidden_channels, identity_start, match, zero_
 
 __all__ = ["DoubleAttention"]

@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import Blend, Gate, check_channels, check_kernel, check_number, identity_start, match, spatial_mean, zero_
 
 __all__ = ["ECA", "SEVar1", "SEVar2", "SEVar3", "eca_kernel_size"]

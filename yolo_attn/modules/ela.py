@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import Gate, GroupNorm, check_channels, check_kernel, fit_groups, identity_start, mean, zero_
 
 __all__ = ["ELA"]

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import Gate, GroupNorm, check_channels, fit_groups, identity_start, match, mean, spatial_mean, zero_
 
 __all__ = ["EMAttention"]

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import Affine, Blend, check_channels, check_integer, check_kernel, fit_groups, full_precision, match, wide
 from ._local import heads_of
 

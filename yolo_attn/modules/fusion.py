@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import check_number
 
 __all__ = ["WeightedConcat", "WeightedFusion"]

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import BatchNorm, Gate, check_channels, check_kernel, fit_groups, hidden_channels, identity_start, zero_
 
 __all__ = ["GAM"]

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import Gate, LayerNorm, check_channels, hidden_channels, identity_start, match, zero_
 
 __all__ = ["GC"]

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import Affine, check_channels, check_number, identity_start, match, wide
 
 __all__ = ["GCT"]

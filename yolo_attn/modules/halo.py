@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import Blend, attend, check_channels, check_integer, fit_groups
 from ._local import RelativePositions, join_windows, pad_to, windows_of
 

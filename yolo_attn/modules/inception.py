@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._conv import Conv, attention_of, check_act, check_widths
 
 __all__ = ["SEInception"]

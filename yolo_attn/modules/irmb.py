@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import BatchNorm, attend, check_channels, check_integer, check_kernel, fit_groups, identity_start, zero_
 from ._local import join_windows, pad_to, windows_of
 

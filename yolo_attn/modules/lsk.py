@@ -18,7 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import Gate, check_channels, identity_start, match, mean, product, zero_
 
 __all__ = ["LSK"]

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import check_channels, check_integer, check_kernel, identity_start, product, zero_
 
 __all__ = ["LSKA"]

@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import Gate, check_channels, check_integer, check_kernel, check_number, identity_start, match, mean, zero_
 from .eca import eca_kernel_size
 

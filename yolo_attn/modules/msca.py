@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import check_channels, check_kernel, check_kernels, identity_start, product, zero_
 
 __all__ = ["MSCA"]

@@ -18,7 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import Blend, check_channels, check_integer, check_kernel
 from ._local import attend_near
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import BatchNorm, attend, check_channels, hidden_channels, identity_start, zero_
 
 __all__ = ["NonLocal"]

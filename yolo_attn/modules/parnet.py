@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import BatchNorm, Blend, Gate, check_channels, check_flag, spatial_mean
 
 __all__ = ["ParNetAttention"]

@@ -19,7 +19,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import Gate, LayerNorm, check_channels, identity_start, match, spatial_mean, zero_
 
 __all__ = ["ParallelPolarizedSelfAttention", "SequentialPolarizedSelfAttention"]

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._conv import attention_of, check_widths, fold_batch_norm, hidden_width
 
 __all__ = ["SEBasicBlock", "SEBottleneck"]

@@ -29,7 +29,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..registry import check_class, register
+from ..registry.registry import check_class, register
 from ._base import check_flag, spatial_mean
 from ._conv import check_widths, fold_batch_norm
 from .residual import SEBasicBlock, SEBottleneck, _conv

@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import BatchNorm, check_kernel, full_precision, hidden_channels, match, mean, spatial_mean, wide
 from ._conv import Conv, check_act, check_widths
 

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import Affine, Gate, check_channels, check_number, fit_groups, identity_start, match, wide, zero_
 
 __all__ = ["SGE"]

@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import Affine, Blend, GroupNorm, check_channels, fit_groups, match, spatial_mean
 
 __all__ = ["ShuffleAttention"]

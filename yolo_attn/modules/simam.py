@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import Blend, check_number, match, wide
 
 __all__ = ["SimAM"]

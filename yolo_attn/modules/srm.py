@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..registry import register
+from ..registry.registry import register
 from ._base import BatchNorm, Gate, check_channels, check_number, full_precision, identity_start, match, wide, zero_
 
 __all__ = ["SRM"]

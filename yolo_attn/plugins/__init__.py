@@ -20,9 +20,9 @@ import types
 from pathlib import Path
 from typing import Any
 
-from .. import registry
 from ..errors import PluginError, RegistryError, did_you_mean
 from ..log import announce
+from ..registry import registry
 from ..safe import safe_load
 from . import _finder, _installed, _memory
 from ._finder import VARIABLE, advice

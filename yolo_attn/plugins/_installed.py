@@ -18,9 +18,9 @@ import types
 from pathlib import Path
 from typing import Any
 
-from .. import registry
 from ..errors import PluginError
 from ..log import announce
+from ..registry import registry
 
 __all__ = ["ENTRY_POINT_GROUP", "entry_points", "import_installed", "load_entry_points"]
 

@@ -19,10 +19,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
-from . import safe
-from .binding import Binding
-from .errors import RegistryError, UnknownModuleError, did_you_mean
-from .fork import Lock
+from .. import safe
+from ..binding import Binding
+from ..errors import RegistryError, UnknownModuleError, did_you_mean
+from ..fork import Lock
 
 __all__ = [
     "Entry",
