@@ -10,9 +10,9 @@ from torch import nn
 
 import yolo_attn
 from yolo_attn import log
-from yolo_attn.binding import Binding, Mismatch
 from yolo_attn.errors import RegistryError, RowError
 from yolo_attn.hook import seams
+from yolo_attn.registry.binding import Binding, Mismatch
 from yolo_attn.registry.registry import registry
 
 

@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any, Callable
 
-from .binding import Mismatch
 from .errors import UsageError, YoloAttnError, first_line
 from .hook.resolve import Named
+from .registry.binding import Mismatch
 from .words import option
 
 __all__ = ["check_options"]

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import plugins
-from ..binding import Binding
 from ..errors import PluginError
 from ..registry import registry
+from ..registry.binding import Binding
 
 __all__ = ["Named", "named", "rival"]
 

@@ -13,8 +13,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..binding import Binding
 from ..registry import registry
+from ..registry.binding import Binding
 from ._base import check_number
 
 __all__ = ["Conv", "attention_of", "check_act", "check_widths", "fold_batch_norm", "fuse", "hidden_width"]

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from typing import Any, Callable
 
 from .. import safe
-from ..binding import Binding
 from ..errors import RegistryError, UnknownModuleError, did_you_mean
 from ..fork import Lock
+from .binding import Binding
 
 __all__ = [
     "Entry",

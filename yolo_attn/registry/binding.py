@@ -16,8 +16,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
-from .errors import RegistryError
-from .parameters import (
+from ..errors import RegistryError
+from ..parameters import (
     KERNEL,
     LARGEST_OPTION,
     LEAST_WIDTH,
