@@ -29,7 +29,7 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = [
-    Mutant("yolo_attn/parameters.py", "LEAST_WIDTH = 8", "LEAST_WIDTH = 2", "tests/test_binding.py"),
+    Mutant("yolo_attn/registry/parameters.py", "LEAST_WIDTH = 8", "LEAST_WIDTH = 2", "tests/test_binding.py"),
     Mutant("yolo_attn/log.py", "if rank.isdigit() and int(rank) > 0:", "if False:",
            "tests/test_log.py::test_only_the_first_worker_speaks"),
     Mutant("yolo_attn/files.py", "                draft.unlink()", "                pass",

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable
 
 from ..errors import RegistryError
-from ..parameters import (
+from .parameters import (
     KERNEL,
     LARGEST_OPTION,
     LEAST_WIDTH,
