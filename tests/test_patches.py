@@ -195,7 +195,7 @@ def test_vendored_copies_are_uninstalled_in_any_order(tmp_path: Path) -> None:
 FORKED = """
 import os, sys, threading, time
 import torch, yolo_attn
-from yolo_attn import safe
+from yolo_attn.registry import safe
 from yolo_attn.registry.registry import registry
 from yolo_attn.hook import install
 from torch import nn

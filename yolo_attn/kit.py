@@ -162,17 +162,17 @@ class TheKit:
         return plugins.safe_load()
 
     def names_declarations(self) -> bool:
-        from . import safe
+        from .registry import safe
 
         return safe.named()
 
     def declare(self, classes: Iterable[type], aliases: Iterable[tuple[type, str]] = ()) -> list[Any]:
-        from . import safe
+        from .registry import safe
 
         return safe.declare(classes, aliases)
 
     def withdraw(self, declared: Iterable[Any]) -> None:
-        from . import safe
+        from .registry import safe
 
         safe.withdraw(declared)
 

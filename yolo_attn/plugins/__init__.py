@@ -23,7 +23,7 @@ from typing import Any
 from ..errors import PluginError, RegistryError, did_you_mean
 from ..log import announce
 from ..registry import registry
-from ..safe import safe_load
+from ..registry.safe import safe_load
 from . import _finder, _installed, _memory
 from ._finder import VARIABLE, advice
 

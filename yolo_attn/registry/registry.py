@@ -19,9 +19,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
-from .. import safe
 from ..errors import RegistryError, UnknownModuleError, did_you_mean
 from ..fork import Lock
+from . import safe
 from .binding import Binding
 
 __all__ = [
