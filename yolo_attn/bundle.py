@@ -153,8 +153,9 @@ def load(path: str | os.PathLike[str]) -> Any:
     from ultralytics import YOLO
     from ultralytics.nn import tasks
 
-    from . import allowed, config
+    from . import config
     from .plain import check_size
+    from .registry import allowed
 
     try:
         text = content[MODEL].decode()

@@ -9,10 +9,10 @@ from contextvars import ContextVar
 from types import ModuleType
 from typing import Any, Callable
 
-from .. import allowed, plugins
+from .. import plugins
 from ..errors import RowError, UnknownModuleError, YoloAttnError, did_you_mean, first_line
 from ..log import announce
-from ..registry import registry
+from ..registry import allowed, registry
 from ..registry.binding import Call, Mismatch
 from ..registry.registry import PREFIX, RESERVED, plain_name
 from .resolve import rival

@@ -22,9 +22,9 @@ from collections.abc import Iterable, Iterator
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-from . import plain, plugins
-from .errors import ConfigError, RowError, did_you_mean, shown
-from .registry import registry
+from .. import plain, plugins
+from ..errors import ConfigError, RowError, did_you_mean, shown
+from . import registry
 
 __all__ = ["TRUST", "check_class", "checked", "restricted"]
 
@@ -240,7 +240,7 @@ def _host_layers(home: ModuleType | None) -> set[type]:
     """The layer classes that a host's own packages define, without its models."""
     from torch import nn
 
-    from .patches.safe_classes import READERS
+    from ..patches.safe_classes import READERS
 
     if home is None:
         return set()
