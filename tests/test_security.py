@@ -19,11 +19,11 @@ from classic_host import Classic, classic
 from torch import nn
 
 import yolo_attn
-from yolo_attn import config, plain, plugins
+from yolo_attn import config, plugins
 from yolo_attn.bundle import MANIFEST, MODEL, WEIGHTS, _seal, read_manifest
 from yolo_attn.errors import CheckpointError, YoloAttnError
 from yolo_attn.export import export
-from yolo_attn.registry import allowed, safe
+from yolo_attn.registry import allowed, plain, safe
 from yolo_attn.registry.registry import registry
 
 __all__ = ["classic"]

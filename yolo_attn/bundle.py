@@ -154,8 +154,8 @@ def load(path: str | os.PathLike[str]) -> Any:
     from ultralytics.nn import tasks
 
     from . import config
-    from .plain import check_size
     from .registry import allowed
+    from .registry.plain import check_size
 
     try:
         text = content[MODEL].decode()

@@ -16,7 +16,7 @@ from . import plugins
 from .errors import ConfigError, did_you_mean
 from .log import announce
 from .misread import misread
-from .plain import check_size
+from .registry.plain import check_size
 from .schedule_data import Schedule
 from .start import check_start, with_start
 from .yaml_file import read_mapping

@@ -22,9 +22,9 @@ from collections.abc import Iterable, Iterator
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-from .. import plain, plugins
+from .. import plugins
 from ..errors import ConfigError, RowError, did_you_mean, shown
-from . import registry
+from . import plain, registry
 
 __all__ = ["TRUST", "check_class", "checked", "restricted"]
 

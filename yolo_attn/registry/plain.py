@@ -15,7 +15,7 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from .errors import ConfigError, shown
+from ..errors import ConfigError, shown
 
 __all__ = ["DEPTH", "NODES", "activation", "check_size", "check_text", "copy", "texts"]
 
