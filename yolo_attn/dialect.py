@@ -28,8 +28,8 @@ import yaml
 from . import config, plugins
 from .errors import ConfigError
 from .files import cache_folder, is_mine, read_source, write_text
-from .graph import stride_factor
 from .log import announce
+from .model_yaml.graph import stride_factor
 from .registry import allowed
 
 __all__ = ["ANCHORS", "check_expressions", "classic_file", "detection_levels", "load_classic", "to_classic"]

@@ -29,10 +29,10 @@ from typing import Any, Union
 from . import config, plugins
 from .errors import ConfigError, PluginError, UsageError
 from .files import read_text
-from .graph import Graph, Node
 from .hook.resolve import Named, named
 from .layout import Change, Layout, Line
 from .log import announce
+from .model_yaml.graph import Graph, Node
 from .places import PLACES, choose, outline
 from .recognise import inner, keeps_width
 from .registry import registry

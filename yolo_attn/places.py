@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import UsageError, did_you_mean
-from .graph import Graph, Node, is_block
 from .hook.resolve import named
+from .model_yaml.graph import Graph, Node, is_block
 from .words import option
 
 __all__ = ["PLACES", "choose", "outline"]

@@ -10,8 +10,8 @@ from copy import deepcopy
 from typing import Any
 
 from .errors import UsageError, did_you_mean
-from .graph import Graph, Node
 from .hook.resolve import named
+from .model_yaml.graph import Graph, Node
 from .recognise import inner
 
 __all__ = ["STARTS", "check_start", "set_in", "with_start"]

@@ -17,7 +17,7 @@ from . import checkpoint
 from .attention import attention_in
 from .checkpoint import Checkpoint
 from .errors import YoloAttnError
-from .graph import Graph
+from .model_yaml.graph import Graph
 from .placement import remove
 from .weights import Report
 

@@ -1,0 +1,1 @@
+"""The model YAML: find, check and read it, and put attention into it."""
