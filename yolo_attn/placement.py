@@ -30,9 +30,9 @@ from . import config, plugins
 from .errors import ConfigError, PluginError, UsageError
 from .files import read_text
 from .hook.resolve import Named, named
-from .layout import Change, Layout, Line
 from .log import announce
 from .model_yaml.graph import Graph, Node
+from .model_yaml.text import Change, Layout, Line
 from .places import PLACES, choose, outline
 from .recognise import inner, keeps_width
 from .registry import registry
