@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from yolo_attn import checkpoint, config, yaml_file
+from yolo_attn import checkpoint, config
 from yolo_attn.errors import CheckpointError, ConfigError, FileError, UsageError, shown
+from yolo_attn.model_yaml import reader
 from yolo_attn.registry import plain
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
@@ -35,7 +36,7 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(
 )  # fmt: skip
 def test_yaml(text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
-        yaml_file.mapping_of(text, "a.yaml", ConfigError, "")
+        reader.mapping_of(text, "a.yaml", ConfigError, "")
     assert str(caught.value).startswith("a.yaml: ") and len(str(caught.value)) < 400 and "\n" not in str(caught.value)
 
 

@@ -22,8 +22,8 @@ from ._version import __version__
 from .errors import CheckpointError, UsageError, YoloAttnError, first_line, shown
 from .files import replacing, scratch, write_text
 from .hook import seams as rows
+from .model_yaml.reader import mapping_of
 from .source import Source, attention_used, quiet_host, widen_classes
-from .yaml_file import mapping_of
 
 __all__ = ["load", "plain", "read_manifest", "save"]
 

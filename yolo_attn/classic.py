@@ -23,9 +23,9 @@ from .errors import CheckpointError, ConfigError, FileError, HostError, UsageErr
 from .files import expand, read_source, scratch, write_text
 from .hook.checkout import find_host
 from .log import announce
+from .model_yaml.reader import read_mapping
 from .options import EMBEDDED
 from .shell import Terminated, exit_code
-from .yaml_file import read_mapping
 
 __all__ = ["arguments", "train"]
 

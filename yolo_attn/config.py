@@ -16,10 +16,10 @@ from . import plugins
 from .errors import ConfigError, did_you_mean
 from .log import announce
 from .misread import misread
+from .model_yaml.reader import read_mapping
 from .registry.plain import check_size
 from .schedule_data import Schedule
 from .start import check_start, with_start
-from .yaml_file import read_mapping
 
 __all__ = [
     "ask_start",

@@ -8,7 +8,7 @@ from typing import Any
 
 from .errors import DataError
 from .files import expand, read_source, read_text
-from .yaml_file import read_mapping
+from .model_yaml.reader import read_mapping
 
 __all__ = ["check", "image_files", "label_file", "read_labels"]
 

@@ -32,6 +32,7 @@ from .files import read_text
 from .hook.resolve import Named, named
 from .log import announce
 from .model_yaml.graph import Graph, Node
+from .model_yaml.reader import mapping_of
 from .model_yaml.text import Change, Layout, Line
 from .places import PLACES, choose, outline
 from .recognise import inner, keeps_width
@@ -41,7 +42,6 @@ from .start import check_start, set_in
 from .trial import check_options
 from .widths import Scale, widths
 from .words import option
-from .yaml_file import mapping_of
 
 __all__ = ["MARK", "PLACES", "insert", "outline", "remove", "set_start"]
 

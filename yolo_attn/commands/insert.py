@@ -16,9 +16,9 @@ from ..console import write_out
 from ..errors import ConfigError, FileError, UsageError, shown
 from ..files import read_text, write_text
 from ..log import announce
+from ..model_yaml.reader import value_of
 from ..placement import PLACES, insert, remove
 from ..plugins import resolve
-from ..yaml_file import value_of
 
 _SCALES = re.compile(r"^scales:", re.MULTILINE)
 _SCALE = re.compile(r"^scale: \w+ # of the file that this was made from\r?\n", re.MULTILINE)

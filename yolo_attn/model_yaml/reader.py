@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from .errors import YoloAttnError, first_line, shown
-from .files import read_text
+from ..errors import YoloAttnError, first_line, shown
+from ..files import read_text
 
 __all__ = ["DEPTH", "NODES", "SIZE", "mapping_of", "read_mapping", "value_of"]
 
