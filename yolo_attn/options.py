@@ -11,8 +11,8 @@ from typing import Any
 from .console import Parser
 from .errors import ConfigError, UsageError
 from .files import expand
+from .model_yaml.places import PLACES
 from .model_yaml.reader import read_mapping
-from .places import PLACES
 from .schedule_data import frozen_epochs
 
 __all__ = ["host_arguments", "parse"]

@@ -32,9 +32,9 @@ from .files import read_text
 from .hook.resolve import Named, named
 from .log import announce
 from .model_yaml.graph import Graph, Node
+from .model_yaml.places import PLACES, choose, outline
 from .model_yaml.reader import mapping_of
 from .model_yaml.text import Change, Layout, Line
-from .places import PLACES, choose, outline
 from .recognise import inner, keeps_width
 from .registry import registry
 from .registry.registry import PREFIX, plain_name

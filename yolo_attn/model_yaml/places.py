@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import UsageError, did_you_mean
-from .hook.resolve import named
-from .model_yaml.graph import Graph, Node, is_block
-from .words import option
+from ..errors import UsageError, did_you_mean
+from ..hook.resolve import named
+from ..words import option
+from .graph import Graph, Node, is_block
 
 __all__ = ["PLACES", "choose", "outline"]
 
