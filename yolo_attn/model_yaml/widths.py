@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .hook.resolve import named
-from .model_yaml.graph import Graph, Node
+from ..hook.resolve import named
+from .graph import Graph, Node
 
 __all__ = ["Scale", "widths"]
 
