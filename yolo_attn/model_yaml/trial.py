@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any, Callable
 
-from .errors import UsageError, YoloAttnError, first_line
-from .hook.resolve import Named
-from .registry.binding import Mismatch
-from .words import option
+from ..errors import UsageError, YoloAttnError, first_line
+from ..hook.resolve import Named
+from ..registry.binding import Mismatch
+from ..words import option
 
 __all__ = ["check_options"]
 
