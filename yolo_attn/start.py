@@ -12,7 +12,7 @@ from typing import Any
 from .errors import UsageError, did_you_mean
 from .hook.resolve import named
 from .model_yaml.graph import Graph, Node
-from .recognise import inner
+from .model_yaml.recognise import inner
 
 __all__ = ["STARTS", "check_start", "set_in", "with_start"]
 

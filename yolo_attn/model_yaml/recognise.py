@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .hook.resolve import Named, named
-from .model_yaml.graph import Node
+from ..hook.resolve import Named, named
+from .graph import Node
 
 __all__ = ["inner", "keeps_width"]
 
