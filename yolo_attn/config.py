@@ -17,9 +17,9 @@ from .errors import ConfigError, did_you_mean
 from .log import announce
 from .misread import misread
 from .model_yaml.reader import read_mapping
+from .model_yaml.start import check_start, with_start
 from .registry.plain import check_size
 from .schedule_data import Schedule
-from .start import check_start, with_start
 
 __all__ = [
     "ask_start",

@@ -17,7 +17,7 @@ from typing import Any
 from . import checkpoint, config, plugins, untrained, weights
 from .errors import ConfigError, HostError
 from .files import write_bytes
-from .start import with_start
+from .model_yaml.start import with_start
 
 __all__ = ["build", "save"]
 

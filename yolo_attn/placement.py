@@ -35,12 +35,12 @@ from .model_yaml.graph import Graph, Node
 from .model_yaml.places import PLACES, choose, outline
 from .model_yaml.reader import mapping_of
 from .model_yaml.recognise import inner, keeps_width
+from .model_yaml.start import check_start, set_in
 from .model_yaml.text import Change, Layout, Line
 from .model_yaml.trial import check_options
 from .model_yaml.widths import Scale, widths
 from .registry import registry
 from .registry.registry import PREFIX, plain_name
-from .start import check_start, set_in
 from .words import option
 
 __all__ = ["MARK", "PLACES", "insert", "outline", "remove", "set_start"]

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-from .errors import UsageError, did_you_mean
-from .hook.resolve import named
-from .model_yaml.graph import Graph, Node
-from .model_yaml.recognise import inner
+from ..errors import UsageError, did_you_mean
+from ..hook.resolve import named
+from .graph import Graph, Node
+from .recognise import inner
 
 __all__ = ["STARTS", "check_start", "set_in", "with_start"]
 
