@@ -15,7 +15,7 @@ from typing import Any
 from . import plugins
 from .errors import ConfigError, did_you_mean
 from .log import announce
-from .misread import misread
+from .model_yaml.misread import misread
 from .model_yaml.reader import read_mapping
 from .model_yaml.start import check_start, with_start
 from .registry.plain import check_size

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .model_yaml.graph import Graph, Node, is_block
+from .graph import Graph, Node, is_block
 
 __all__ = ["misread"]
 
