@@ -21,8 +21,8 @@ from yolo_attn import attention, config, tables
 from yolo_attn.cli import main
 from yolo_attn.closing import next_steps, published
 from yolo_attn.export import export
+from yolo_attn.model_yaml.schedule import Schedule
 from yolo_attn.schedule import Pace
-from yolo_attn.schedule_data import Schedule
 
 GATE = """
 import torch

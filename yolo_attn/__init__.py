@@ -27,7 +27,7 @@ _EXPORTS = {
     "list_modules": "registry.registry",
     "load": "loading",
     "load_plugin": "plugins:load_file",
-    "plan": "schedule_data",
+    "plan": "model_yaml.schedule",
     "register": "registry.registry",
     "remove": "placement",
     "set_start": "placement",
@@ -65,10 +65,10 @@ if TYPE_CHECKING:
     from .export import export as export_model
     from .hook.install import install, installed, uninstall
     from .loading import load
+    from .model_yaml.schedule import plan
     from .placement import insert, remove, set_start
     from .plugins import load_file as load_plugin
     from .registry.registry import get_module, list_modules, register, unregister
-    from .schedule_data import plan
     from .trainer import Trainer
     from .weights import transfer
 

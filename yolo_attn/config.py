@@ -17,9 +17,9 @@ from .errors import ConfigError, did_you_mean
 from .log import announce
 from .model_yaml.misread import misread
 from .model_yaml.reader import read_mapping
+from .model_yaml.schedule import Schedule
 from .model_yaml.start import check_start, with_start
 from .registry.plain import check_size
-from .schedule_data import Schedule
 
 __all__ = [
     "ask_start",

@@ -13,7 +13,7 @@ from .errors import ConfigError, UsageError
 from .files import expand
 from .model_yaml.places import PLACES
 from .model_yaml.reader import read_mapping
-from .schedule_data import frozen_epochs
+from .model_yaml.schedule import frozen_epochs
 
 __all__ = ["host_arguments", "parse"]
 

@@ -24,7 +24,7 @@ from typing import Any
 from . import pretrained
 from .errors import UsageError, first_line, shown
 from .log import announce
-from .schedule_data import FREEZE_BASE, KEY, VARIABLE, Schedule, ask, frozen_epochs, plan
+from .model_yaml.schedule import FREEZE_BASE, KEY, VARIABLE, Schedule, ask, frozen_epochs, plan
 
 __all__ = [
     "FREEZE_BASE",

@@ -114,7 +114,7 @@ def _start(options: argparse.Namespace) -> int:
 def _pretrained(options: argparse.Namespace, host: Any, weights: str, folder: Path) -> Any:
     """The detector to start from: the checkpoint's own, or with --cfg that model with the checkpoint's weights."""
     from . import initial
-    from .schedule_data import plan
+    from .model_yaml.schedule import plan
 
     def planned(model: Any) -> Any:
         if options.freeze_base or options.lr_new is not None:

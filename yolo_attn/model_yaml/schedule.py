@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .errors import ConfigError, UsageError, did_you_mean
+from ..errors import ConfigError, UsageError, did_you_mean
 
 __all__ = ["FREEZE_BASE", "KEY", "VARIABLE", "Schedule", "ask", "frozen_epochs", "plan"]
 
