@@ -10,8 +10,8 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 
 from yolo_attn import config
-from yolo_attn.dialect import load_classic
 from yolo_attn.errors import ConfigError, RowError, UnknownModuleError
+from yolo_attn.model_yaml.dialect import load_classic
 from yolo_attn.model_yaml.misread import misread
 
 BASE = (config.configs_folder() / "yolov5_se.yaml").read_text(encoding="utf-8")

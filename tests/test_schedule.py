@@ -18,9 +18,10 @@ from torch import nn
 from ultralytics import YOLO
 
 import yolo_attn
-from yolo_attn import config, data, dialect
+from yolo_attn import config, data
 from yolo_attn.commands.run import leading_options
 from yolo_attn.errors import ConfigError, UsageError
+from yolo_attn.model_yaml import dialect
 from yolo_attn.schedule import VARIABLE, Pace, Schedule, lengthen, plan
 
 __all__ = ["classic"]

@@ -66,14 +66,14 @@ class TheKit:
         return config.load_ultralytics(name, file)
 
     def classic_file(self, name: str, file: Path) -> Path:
-        from . import dialect
+        from .model_yaml import dialect
 
         return dialect.classic_file(name, file)
 
     @contextlib.contextmanager
     def building(self, cfg: Any, detector: Any) -> Iterator[Any]:
-        from . import dialect
         from .hook import seams
+        from .model_yaml import dialect
         from .patches.yolov5_shared import is_model
 
         name, given = "model YAML", cfg

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from yolo_attn import config
-from yolo_attn.dialect import detection_levels
+from yolo_attn.model_yaml.dialect import detection_levels
 from yolo_attn.model_yaml.graph import Graph
 from yolo_attn.modules.eca import eca_kernel_size
 from yolo_attn.modules.resnet import (
