@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from yolo_attn import cli, config, tables
+from yolo_attn import cli, tables
+from yolo_attn.model_yaml import config
 from yolo_attn.registry.registry import registry
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from yolo_attn import closing, config, options
+from yolo_attn import closing, options
+from yolo_attn.model_yaml import config
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import torch
 from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 
-from yolo_attn import config
 from yolo_attn.errors import ConfigError, RowError, UnknownModuleError
+from yolo_attn.model_yaml import config
 from yolo_attn.model_yaml.dialect import load_classic
 from yolo_attn.model_yaml.misread import misread
 

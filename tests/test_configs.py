@@ -15,9 +15,9 @@ import torch
 from torch import nn
 from ultralytics.nn import tasks
 
-from yolo_attn import config
 from yolo_attn.cli import main
 from yolo_attn.errors import ConfigError
+from yolo_attn.model_yaml import config
 from yolo_attn.registry.registry import registry
 
 NAMES = config.list_configs()

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from yolo_attn import cli, config, options
+from yolo_attn import cli, options
+from yolo_attn.model_yaml import config
 
 READMES = ["README.md", "README.zh-CN.md"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, run_python
 
-from yolo_attn import config
+from yolo_attn.model_yaml import config
 
 HAND_EDITED = ("yolov5_se.yaml", "yolov5_eca_neck.yaml", "yolov5_se_p5.yaml", "yolov5-p6_se.yaml")
 

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import yolo_attn
-from yolo_attn import config
 from yolo_attn.cli import main
 from yolo_attn.errors import ConfigError, UnknownModuleError, UsageError
+from yolo_attn.model_yaml import config
 
 BASES = ("yolov5", "yolov5-p6", "yolov8", "yolo11")
 PLACES = ("backbone", "backbone-last2", "P3", "P4", "P5", "head", "neck", "neck-P3", "before-detect")

@@ -15,7 +15,8 @@ from typing import Any, Callable
 import pytest
 from conftest import ROOT, Run, run_python
 
-from yolo_attn import config, data
+from yolo_attn import data
+from yolo_attn.model_yaml import config
 from yolo_attn.plugins import _memory
 
 GATE = '''

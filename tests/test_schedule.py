@@ -18,10 +18,10 @@ from torch import nn
 from ultralytics import YOLO
 
 import yolo_attn
-from yolo_attn import config, data
+from yolo_attn import data
 from yolo_attn.commands.run import leading_options
 from yolo_attn.errors import ConfigError, UsageError
-from yolo_attn.model_yaml import dialect
+from yolo_attn.model_yaml import config, dialect
 from yolo_attn.schedule import VARIABLE, Pace, Schedule, lengthen, plan
 
 __all__ = ["classic"]
@@ -268,7 +268,7 @@ def without(model):
     optim = torch.optim.SGD(model.parameters(), lr=0.01)
     ComputeLoss(model)
 
-d = {**yolo_attn.config.read(yolo_attn.config.require("yolov5_se.yaml")), "scale": "n", "nc": 2}
+d = {**yolo_attn.model_yaml.config.read(yolo_attn.model_yaml.config.require("yolov5_se.yaml")), "scale": "n", "nc": 2}
 d["scales"] = {"n": [0.33, 0.125, 1024]}
 asked = {**d, "schedule": {"freeze_base": 2}}
 assert renamed(detector(d)) == [False] * 4, "none was asked for"
@@ -292,7 +292,7 @@ print("LOOPS")
 
 
 def test_loops_that_call_their_scheduler_otherwise(classic: Classic, tmp_path: Path) -> None:
-    code = LOOPS.replace("import torch, yolo_attn\n", "import torch, yolo_attn, yolo_attn.config\n")
+    code = LOOPS.replace("import torch, yolo_attn\n", "import torch, yolo_attn, yolo_attn.model_yaml.config\n")
     assert "LOOPS" in classic.python(code, cwd=tmp_path).ok()
 
 

@@ -19,10 +19,11 @@ from classic_host import Classic, classic
 from torch import nn
 
 import yolo_attn
-from yolo_attn import config, plugins
+from yolo_attn import plugins
 from yolo_attn.bundle import MANIFEST, MODEL, WEIGHTS, _seal, read_manifest
 from yolo_attn.errors import CheckpointError, YoloAttnError
 from yolo_attn.export import export
+from yolo_attn.model_yaml import config
 from yolo_attn.registry import allowed, plain, safe
 from yolo_attn.registry.registry import registry
 
@@ -289,7 +290,7 @@ def test_safe_load_keeps_register_from_running(word: str, cli: Any, tmp_path: Pa
 CLASSIC = """
 import copy, json, pathlib, sys, yaml
 import torch, yolo_attn
-from yolo_attn import config
+from yolo_attn.model_yaml import config
 from yolo_attn.errors import YoloAttnError
 {host}
 code = "__import__('pathlib').Path('mark').touch()"

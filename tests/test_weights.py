@@ -23,9 +23,10 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 
 import yolo_attn
-from yolo_attn import checkpoint, config
+from yolo_attn import checkpoint
 from yolo_attn.cli import main
 from yolo_attn.errors import CheckpointError
+from yolo_attn.model_yaml import config
 from yolo_attn.registry.registry import registry
 
 ATTENTION = [
@@ -496,7 +497,7 @@ sys.path[:0] = sys.argv[1].split(os.pathsep)
 from test_weights import ATTENTION, PLACES, logical, plant, same
 
 def small():
-    from yolo_attn import config
+    from yolo_attn.model_yaml import config
     d = yaml.safe_load((config.configs_folder() / "yolov5.yaml").read_text())
     return {**d, "nc": 4, "scales": {"n": [0.33, 0.125, 1024]}, "scale": "n"}
 

@@ -101,7 +101,7 @@ def mutated_bytes(data: bytes, rng: random.Random) -> bytes:
 
 
 def _configs(rng: random.Random) -> tuple[str, str]:
-    from yolo_attn import config
+    from yolo_attn.model_yaml import config
 
     file = config.configs_folder() / rng.choice([n for n in config.list_configs() if n.startswith("yolov5")])
     return file.name, file.read_text(encoding="utf-8")
@@ -109,7 +109,7 @@ def _configs(rng: random.Random) -> tuple[str, str]:
 
 def yaml_case(rng: random.Random, folder: Path, build: bool) -> None:
     """A model YAML through reading and checking, and with `build` through the host."""
-    from yolo_attn import config
+    from yolo_attn.model_yaml import config
 
     name, text = _configs(rng)
     path = folder / name

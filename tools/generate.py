@@ -86,8 +86,8 @@ def _options(entry: Any) -> list[str]:
 
 def tables(language: str) -> dict[str, str]:
     """Return the generated tables of a README, by the name of their markers."""
-    from yolo_attn import config
     from yolo_attn import tables as text
+    from yolo_attn.model_yaml import config
 
     rows, yamls = json.loads(CATALOG.read_text(encoding="utf-8")), config.list_configs()
     functions = text.patched_count()

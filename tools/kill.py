@@ -100,7 +100,7 @@ class Tally:
 
 def yaml_whole(path: Path) -> None:
     """Raise unless the file is a model."""
-    from yolo_attn import config
+    from yolo_attn.model_yaml import config
 
     config.validate(config.read(path), str(path))
 

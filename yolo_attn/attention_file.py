@@ -14,11 +14,12 @@ from typing import Any
 
 import yaml
 
-from . import attaching, checkpoint, config, placement, plugins
+from . import attaching, checkpoint, placement, plugins
 from .errors import CheckpointError, ConfigError, UsageError, first_line
 from .files import write_text
 from .hook import resolve
 from .log import announce
+from .model_yaml import config
 
 __all__ = ["Made", "attached", "keep", "made_for"]
 

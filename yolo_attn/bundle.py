@@ -153,7 +153,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     from ultralytics import YOLO
     from ultralytics.nn import tasks
 
-    from . import config
+    from .model_yaml import config
     from .registry import allowed
     from .registry.plain import check_size
 

@@ -17,12 +17,13 @@ from typing import Any
 
 import yaml
 
-from . import config, data, dataset, host_imports, runs
+from . import data, dataset, host_imports, runs
 from .closing import found_nothing
 from .errors import CheckpointError, ConfigError, FileError, HostError, UsageError, did_you_mean
 from .files import expand, read_source, scratch, write_text
 from .hook.checkout import find_host
 from .log import announce
+from .model_yaml import config
 from .model_yaml.reader import read_mapping
 from .options import EMBEDDED
 from .shell import Terminated, exit_code

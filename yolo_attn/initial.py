@@ -14,9 +14,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, config, plugins, untrained, weights
+from . import checkpoint, plugins, untrained, weights
 from .errors import ConfigError, HostError
 from .files import write_bytes
+from .model_yaml import config
 from .model_yaml.start import with_start
 
 __all__ = ["build", "save"]

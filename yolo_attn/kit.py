@@ -56,12 +56,12 @@ class TheKit:
     # -- model files
 
     def locate(self, name: Any) -> Path | None:
-        from . import config
+        from .model_yaml import config
 
         return config.locate(name)
 
     def read_model(self, name: Any, file: Path) -> dict[str, Any]:
-        from . import config
+        from .model_yaml import config
 
         return config.load_ultralytics(name, file)
 
@@ -91,7 +91,8 @@ class TheKit:
             yield cfg
 
     def unknown_model(self, name: str) -> Exception | None:
-        from . import config, errors
+        from . import errors
+        from .model_yaml import config
 
         stem = config.split_scale(Path(name).stem)[0]
         hint = errors.did_you_mean(stem, [Path(n).stem for n in config.list_configs()])

@@ -173,7 +173,7 @@ def _build(path: str | os.PathLike[str]) -> Any:
     """The host's handle around the network of a model YAML, with fresh weights."""
     from ultralytics import YOLO
 
-    from . import config
+    from .model_yaml import config
 
     config.require(path)
     try:

@@ -26,11 +26,12 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, Union
 
-from . import config, plugins
+from . import plugins
 from .errors import ConfigError, PluginError, UsageError
 from .files import read_text
 from .hook.resolve import Named, named
 from .log import announce
+from .model_yaml import config
 from .model_yaml.graph import Graph, Node
 from .model_yaml.places import PLACES, choose, outline
 from .model_yaml.reader import mapping_of

@@ -72,7 +72,7 @@ def kinds(rows: list[dict[str, Any]], language: str = "en") -> str:
 
 def configs(language: str = "en", names: list[str] | None = None) -> str:
     """Return the table of shipped YAMLs, all or these: name and its first comment."""
-    from . import config
+    from .model_yaml import config
 
     w = WORDS[language]
     names = config.list_configs() if names is None else names

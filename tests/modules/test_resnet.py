@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from yolo_attn import config
+from yolo_attn.model_yaml import config
 from yolo_attn.model_yaml.dialect import detection_levels
 from yolo_attn.model_yaml.graph import Graph
 from yolo_attn.modules.eca import eca_kernel_size

@@ -11,11 +11,12 @@ from typing import Any
 
 import yaml
 
-from .. import config, words
+from .. import words
 from ..console import write_out
 from ..errors import ConfigError, FileError, UsageError, shown
 from ..files import read_text, write_text
 from ..log import announce
+from ..model_yaml import config
 from ..model_yaml.reader import value_of
 from ..placement import PLACES, insert, remove
 from ..plugins import resolve

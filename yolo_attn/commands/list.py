@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the list."""
     if args.configs:
-        from .. import config
+        from ..model_yaml import config
 
         names = [n for n in config.list_configs() if (args.name or "").lower() in n]
         if not names:

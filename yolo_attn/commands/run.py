@@ -17,8 +17,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .. import config, schedule
+from .. import schedule
 from ..errors import FileError, UsageError
+from ..model_yaml import config
 
 USAGE = (
     "usage: yolo-attn run [--plugin FILE ...] [--start identity] [--freeze base[:K]] [--lr-new F] "

@@ -25,11 +25,12 @@ from typing import Any
 
 import yaml
 
-from .. import config, plugins
+from .. import plugins
 from ..errors import ConfigError
 from ..files import cache_folder, is_mine, read_source, write_text
 from ..log import announce
 from ..registry import allowed
+from . import config
 from .graph import stride_factor
 
 __all__ = ["ANCHORS", "check_expressions", "classic_file", "detection_levels", "load_classic", "to_classic"]

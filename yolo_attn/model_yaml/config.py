@@ -12,14 +12,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-from . import plugins
-from .errors import ConfigError, did_you_mean
-from .log import announce
-from .model_yaml.misread import misread
-from .model_yaml.reader import read_mapping
-from .model_yaml.schedule import Schedule
-from .model_yaml.start import check_start, with_start
-from .registry.plain import check_size
+from .. import plugins
+from ..errors import ConfigError, did_you_mean
+from ..log import announce
+from ..registry.plain import check_size
+from .misread import misread
+from .reader import read_mapping
+from .schedule import Schedule
+from .start import check_start, with_start
 
 __all__ = [
     "ask_start",
@@ -40,7 +40,7 @@ _NAME = re.compile(rf"^(yolo(?:e-)?v?\d+)([{SCALES}])(6?)(?![a-zA-Z0-9])(.*)$")
 
 def configs_folder() -> Path:
     """The folder of the YAMLs that ship with the kit."""
-    from . import model_cfgs
+    from .. import model_cfgs
 
     return Path(next(iter(model_cfgs.__path__)))
 
