@@ -9,8 +9,8 @@ import pytest
 import torch
 import yaml
 
-from yolo_attn import attention_file, cli, options, placement, weights
-from yolo_attn.model_yaml import config
+from yolo_attn import attention_file, cli, options, weights
+from yolo_attn.model_yaml import config, placement
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ _EXPORTS = {
     "detach": "attaching",
     "export_model": "export:export",
     "get_module": "registry.registry",
-    "insert": "placement",
+    "insert": "model_yaml.placement",
     "install": "hook.install",
     "installed": "hook.install",
     "list_modules": "registry.registry",
@@ -29,8 +29,8 @@ _EXPORTS = {
     "load_plugin": "plugins:load_file",
     "plan": "model_yaml.schedule",
     "register": "registry.registry",
-    "remove": "placement",
-    "set_start": "placement",
+    "remove": "model_yaml.placement",
+    "set_start": "model_yaml.placement",
     "transfer": "weights",
     "uninstall": "hook.install",
     "unregister": "registry.registry",
@@ -65,8 +65,8 @@ if TYPE_CHECKING:
     from .export import export as export_model
     from .hook.install import install, installed, uninstall
     from .loading import load
+    from .model_yaml.placement import insert, remove, set_start
     from .model_yaml.schedule import plan
-    from .placement import insert, remove, set_start
     from .plugins import load_file as load_plugin
     from .registry.registry import get_module, list_modules, register, unregister
     from .trainer import Trainer

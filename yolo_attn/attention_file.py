@@ -14,12 +14,12 @@ from typing import Any
 
 import yaml
 
-from . import attaching, checkpoint, placement, plugins
+from . import attaching, checkpoint, plugins
 from .errors import CheckpointError, ConfigError, UsageError, first_line
 from .files import write_text
 from .hook import resolve
 from .log import announce
-from .model_yaml import config
+from .model_yaml import config, placement
 
 __all__ = ["Made", "attached", "keep", "made_for"]
 

@@ -18,7 +18,7 @@ from .attention import attention_in
 from .checkpoint import Checkpoint
 from .errors import YoloAttnError
 from .model_yaml.graph import Graph
-from .placement import remove
+from .model_yaml.placement import remove
 from .weights import Report
 
 __all__ = ["changing", "sentence"]

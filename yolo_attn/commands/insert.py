@@ -17,8 +17,8 @@ from ..errors import ConfigError, FileError, UsageError, shown
 from ..files import read_text, write_text
 from ..log import announce
 from ..model_yaml import config
+from ..model_yaml.placement import PLACES, insert, remove
 from ..model_yaml.reader import value_of
-from ..placement import PLACES, insert, remove
 from ..plugins import resolve
 
 _SCALES = re.compile(r"^scales:", re.MULTILINE)

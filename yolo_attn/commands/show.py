@@ -22,10 +22,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Build both, print table and figures."""
     os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing here needs a network
-    from .. import placement
     from ..attention import attention_used
     from ..hook.install import install
-    from ..model_yaml import config
+    from ..model_yaml import config, placement
     from ..tables import grid
 
     for name in ("imgsz", "nc"):

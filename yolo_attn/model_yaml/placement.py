@@ -26,23 +26,23 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, Union
 
-from . import plugins
-from .errors import ConfigError, PluginError, UsageError
-from .files import read_text
-from .hook.resolve import Named, named
-from .log import announce
-from .model_yaml import config
-from .model_yaml.graph import Graph, Node
-from .model_yaml.places import PLACES, choose, outline
-from .model_yaml.reader import mapping_of
-from .model_yaml.recognise import inner, keeps_width
-from .model_yaml.start import check_start, set_in
-from .model_yaml.text import Change, Layout, Line
-from .model_yaml.trial import check_options
-from .model_yaml.widths import Scale, widths
-from .registry import registry
-from .registry.registry import PREFIX, plain_name
-from .words import option
+from .. import plugins
+from ..errors import ConfigError, PluginError, UsageError
+from ..files import read_text
+from ..hook.resolve import Named, named
+from ..log import announce
+from ..registry import registry
+from ..registry.registry import PREFIX, plain_name
+from ..words import option
+from . import config
+from .graph import Graph, Node
+from .places import PLACES, choose, outline
+from .reader import mapping_of
+from .recognise import inner, keeps_width
+from .start import check_start, set_in
+from .text import Change, Layout, Line
+from .trial import check_options
+from .widths import Scale, widths
 
 __all__ = ["MARK", "PLACES", "insert", "outline", "remove", "set_start"]
 
