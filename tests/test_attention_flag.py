@@ -9,8 +9,9 @@ import pytest
 import torch
 import yaml
 
-from yolo_attn import attention_file, cli, options, weights
+from yolo_attn import attention_file, cli, options
 from yolo_attn.model_yaml import config, placement
+from yolo_attn.weights.align import align
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def test_a_run_keeps_its_yaml(here: Path, capsys: pytest.CaptureFixture[str], mo
     kept = config.read(folder / f"{stem}.yaml")
     assert [r[2] for r in kept["backbone"] + kept["head"]].count("ECA") == 3
     last = YOLO(str(folder / "weights" / "last.pt"))
-    assert list(weights.attention_in(last.model).values()) == ["ECA"] * 3
+    assert list(align.attention_in(last.model).values()) == ["ECA"] * 3
     assert Path(last.model.yaml["yaml_file"]).stem == stem
     assert f"{stem}.yaml" in capsys.readouterr().out  # what comes next names the file that is kept
     if source is not None:

@@ -31,7 +31,7 @@ _EXPORTS = {
     "register": "registry.registry",
     "remove": "model_yaml.placement",
     "set_start": "model_yaml.placement",
-    "transfer": "weights",
+    "transfer": "weights.align",
     "uninstall": "hook.install",
     "unregister": "registry.registry",
 }
@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from .plugins import load_file as load_plugin
     from .registry.registry import get_module, list_modules, register, unregister
     from .trainer import Trainer
-    from .weights import transfer
+    from .weights.align import transfer
 
 
 def __getattr__(name: str) -> Any:

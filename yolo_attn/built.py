@@ -22,7 +22,7 @@ OWNER = "_" + __name__.rpartition(".")[0].replace(".", "_") + "_owner"
 def note(detector: Any, state: Any) -> None:
     """Remember that `state` was taken of `detector`."""
     if detector not in _noted:
-        from .weights import attention_in
+        from .weights.align import attention_in
 
         _noted[detector] = bool(attention_in(detector))
     if hasattr(state, "_metadata"):  # torch's own dictionary, not one of the caller's

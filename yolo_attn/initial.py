@@ -14,11 +14,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, plugins, untrained, weights
+from . import checkpoint, plugins, untrained
 from .errors import ConfigError, HostError
 from .files import write_bytes
 from .model_yaml import config
 from .model_yaml.start import with_start
+from .weights import align as weights
 
 __all__ = ["build", "save"]
 

@@ -15,9 +15,10 @@ from contextvars import ContextVar
 from typing import Any, Callable
 from weakref import WeakKeyDictionary
 
-from . import built, checkpoint, untrained, weights
+from . import built, checkpoint, untrained
 from .errors import CheckpointError, YoloAttnError
 from .log import LOGGER, announce
+from .weights import align as weights
 
 __all__ = ["check_filled", "intersect", "load", "trained"]
 

@@ -19,7 +19,7 @@ from .checkpoint import Checkpoint
 from .errors import YoloAttnError
 from .model_yaml.graph import Graph
 from .model_yaml.placement import remove
-from .weights import Report
+from .weights.align import Report
 
 __all__ = ["changing", "sentence"]
 

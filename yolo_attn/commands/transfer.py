@@ -6,9 +6,10 @@ import argparse
 import re
 from pathlib import Path
 
-from .. import initial, published, weights
+from .. import initial, published
 from ..errors import FileError, UsageError
 from ..files import write_text
+from ..weights import align
 
 PUBLISHED = re.compile(r"yolo[\w-]+\.pt")  # as yolov5su.pt: the ultralytics host knows where it is
 
@@ -31,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="how new attention begins: identity, the model detects as before (default);\n"
         "paper, as its authors say; yaml, as the rows say",
     )
-    add("--minimum", type=float, default=weights.THRESHOLD, metavar="F", help="least share that must match (0.5)")
+    add("--minimum", type=float, default=align.THRESHOLD, metavar="F", help="least share that must match (0.5)")
     add("--force", action="store_true", help="below it too, and overwrite FILE")
     add("--json", metavar="FILE", help="write the report here")
     add("--yolov5", metavar="DIR", help="write a checkpoint for the classic YOLOv5 checkout in this folder")

@@ -1,0 +1,1 @@
+"""What goes where: reading checkpoints, matching layers, starting from pretrained weights."""
