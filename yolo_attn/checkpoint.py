@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import pickles
 from .errors import CheckpointError, first_line, shown
-from .pickles import Inert
+from .weights import pickles
+from .weights.pickles import Inert
 
 __all__ = ["Checkpoint", "Inert", "detector", "of", "read", "tensors_of"]
 

@@ -11,11 +11,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from . import pickles
 from .errors import CheckpointError, ConfigError, YoloAttnError, first_line, shown
 from .host_paths import keep_apostrophes
 from .log import announce
 from .source import Source, quiet_host, widen_classes
+from .weights import pickles
 
 __all__ = ["load", "open_source"]
 

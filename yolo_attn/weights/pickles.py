@@ -19,7 +19,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Callable, ClassVar
 
-from .errors import CheckpointError
+from ..errors import CheckpointError
 
 __all__ = ["Inert", "load", "refuse_script"]
 
