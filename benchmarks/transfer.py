@@ -107,7 +107,7 @@ def nc_of(model: Any, weights: Path) -> Any:
     """The same model for as many classes as the weights have."""
     from ultralytics.nn.tasks import DetectionModel
 
-    from yolo_attn import checkpoint
+    from yolo_attn.weights import checkpoint
 
     names = checkpoint.read(weights).names
     built = DetectionModel(model.model.yaml, nc=len(names), verbose=False)

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from yolo_attn import checkpoint
 from yolo_attn.errors import CheckpointError, ConfigError, FileError, UsageError, shown
 from yolo_attn.model_yaml import config, reader
 from yolo_attn.registry import plain
+from yolo_attn.weights import checkpoint
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
 MERGES = "a0: &a0 {x: 1}\n" + "".join(

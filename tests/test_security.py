@@ -437,8 +437,8 @@ def test_torchscript_is_refused(
     make: Any, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before torch sees it: its `__setstate__` could write any file."""
-    from yolo_attn import checkpoint
     from yolo_attn.loading import open_source
+    from yolo_attn.weights import checkpoint
 
     if word:
         monkeypatch.setenv("ULTRALYTICS_SAFE_LOAD", word)

@@ -14,9 +14,10 @@ from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
 import yolo_attn
-from yolo_attn import checkpoint, initial
+from yolo_attn import initial
 from yolo_attn.cli import main
 from yolo_attn.untrained import sentence
+from yolo_attn.weights import checkpoint
 
 HOLDS = "attention begins as the identity: the detector is the source's until it is trained"
 NOT = "the detector is not the source's until it is trained: "

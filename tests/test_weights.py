@@ -23,11 +23,11 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 
 import yolo_attn
-from yolo_attn import checkpoint
 from yolo_attn.cli import main
 from yolo_attn.errors import CheckpointError
 from yolo_attn.model_yaml import config
 from yolo_attn.registry.registry import registry
+from yolo_attn.weights import checkpoint
 
 ATTENTION = [
     n

@@ -135,7 +135,7 @@ def pt_case(rng: random.Random, folder: Path, build: bool) -> None:
     """A checkpoint's bytes through the reader that runs nothing."""
     import torch
 
-    from yolo_attn import checkpoint
+    from yolo_attn.weights import checkpoint
 
     buffer = io.BytesIO()
     torch.manual_seed(0)

@@ -15,10 +15,11 @@ from contextvars import ContextVar
 from typing import Any, Callable
 from weakref import WeakKeyDictionary
 
-from . import built, checkpoint, untrained
+from . import built, untrained
 from .errors import CheckpointError, YoloAttnError
 from .log import LOGGER, announce
 from .weights import align as weights
+from .weights import checkpoint
 
 __all__ = ["check_filled", "intersect", "load", "trained"]
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import CheckpointError, first_line, shown
-from .weights import pickles
-from .weights.pickles import Inert
+from ..errors import CheckpointError, first_line, shown
+from . import pickles
+from .pickles import Inert
 
 __all__ = ["Checkpoint", "Inert", "detector", "of", "read", "tensors_of"]
 
