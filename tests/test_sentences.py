@@ -17,13 +17,14 @@ from test_weights import build, plant, small
 from ultralytics.nn.tasks import DetectionModel
 
 import yolo_attn
-from yolo_attn import attention, tables
+from yolo_attn import tables
 from yolo_attn.cli import main
 from yolo_attn.closing import next_steps, published
 from yolo_attn.export import export
 from yolo_attn.model_yaml import config
 from yolo_attn.model_yaml.schedule import Schedule
 from yolo_attn.schedule import Pace
+from yolo_attn.weights import attention
 
 GATE = """
 import torch

@@ -22,10 +22,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Build both, print table and figures."""
     os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing here needs a network
-    from ..attention import attention_used
     from ..hook.install import install
     from ..model_yaml import config, placement
     from ..tables import grid
+    from ..weights.attention import attention_used
 
     for name in ("imgsz", "nc"):
         if getattr(args, name) is not None and getattr(args, name) < 1:

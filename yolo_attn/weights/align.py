@@ -14,11 +14,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..attention import attention_in
 from ..errors import CheckpointError
 from ..registry import registry
 from ..transfer_report import Layer, Report
 from . import checkpoint
+from .attention import attention_in
 from .checkpoint import Checkpoint, tensors_of
 
 __all__ = ["Layer", "Report", "align", "attention_in", "take_names", "transfer"]

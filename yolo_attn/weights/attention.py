@@ -6,8 +6,8 @@ import sys
 from collections import Counter
 from typing import Any
 
-from .registry import registry
-from .weights.pickles import Inert
+from ..registry import registry
+from .pickles import Inert
 
 __all__ = ["attention_in", "attention_used", "name_of"]
 
