@@ -16,10 +16,10 @@ from typing import Any
 
 from ..errors import CheckpointError
 from ..registry import registry
-from ..transfer_report import Layer, Report
 from . import checkpoint
 from .attention import attention_in
 from .checkpoint import Checkpoint, tensors_of
+from .report import Layer, Report
 
 __all__ = ["Layer", "Report", "align", "attention_in", "take_names", "transfer"]
 
