@@ -116,7 +116,7 @@ class TheKit:
         return pretrained.intersect(original, da, db, exclude)
 
     def note(self, detector: Any, state: Any) -> None:
-        from . import built
+        from .weights import built
 
         built.note(detector, state)
 

@@ -15,11 +15,11 @@ from contextvars import ContextVar
 from typing import Any, Callable
 from weakref import WeakKeyDictionary
 
-from . import built, untrained
+from . import untrained
 from .errors import CheckpointError, YoloAttnError
 from .log import LOGGER, announce
 from .weights import align as weights
-from .weights import checkpoint
+from .weights import built, checkpoint
 
 __all__ = ["check_filled", "intersect", "load", "trained"]
 

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import CheckpointError
+from ..errors import CheckpointError
 
 __all__ = ["note", "owner"]
 
@@ -22,7 +22,7 @@ OWNER = "_" + __name__.rpartition(".")[0].replace(".", "_") + "_owner"
 def note(detector: Any, state: Any) -> None:
     """Remember that `state` was taken of `detector`."""
     if detector not in _noted:
-        from .weights.align import attention_in
+        from .align import attention_in
 
         _noted[detector] = bool(attention_in(detector))
     if hasattr(state, "_metadata"):  # torch's own dictionary, not one of the caller's
