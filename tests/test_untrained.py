@@ -16,8 +16,8 @@ from ultralytics.nn.tasks import DetectionModel
 import yolo_attn
 from yolo_attn import initial
 from yolo_attn.cli import main
-from yolo_attn.untrained import sentence
 from yolo_attn.weights import checkpoint
+from yolo_attn.weights.untrained import sentence
 
 HOLDS = "attention begins as the identity: the detector is the source's until it is trained"
 NOT = "the detector is not the source's until it is trained: "

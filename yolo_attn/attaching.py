@@ -18,13 +18,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import initial, loading, plugins, source, untrained
+from . import initial, loading, plugins, source
 from .errors import CheckpointError, ConfigError, UsageError, YoloAttnError, first_line
 from .files import scratch
 from .hook import resolve
 from .model_yaml import config, placement
 from .weights import align as weights
-from .weights import checkpoint
+from .weights import checkpoint, untrained
 
 __all__ = ["attach", "detach", "file_name"]
 

@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
-from .errors import YoloAttnError
-from .model_yaml.graph import Graph
-from .model_yaml.placement import remove
-from .weights import checkpoint
-from .weights.align import Report
-from .weights.attention import attention_in
-from .weights.checkpoint import Checkpoint
+from ..errors import YoloAttnError
+from ..model_yaml.graph import Graph
+from ..model_yaml.placement import remove
+from . import checkpoint
+from .align import Report
+from .attention import attention_in
+from .checkpoint import Checkpoint
 
 __all__ = ["changing", "sentence"]
 
