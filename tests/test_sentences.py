@@ -118,9 +118,9 @@ def test_load_new_attention_changes_the_features(caplog: pytest.LogCaptureFixtur
         model = build(yolo_attn.insert(small(), "GCT", where="neck"))
         model.load(plain)
         assert "does not begin as the identity" not in caplog.text
-        from yolo_attn import pretrained
+        from yolo_attn.weights import host_loading
 
-        pretrained.check_filled(model)  # and it may detect
+        host_loading.check_filled(model)  # and it may detect
         caplog.clear()
         build(yolo_attn.insert(small(), "SE", where="neck")).load(plain)
         assert "does not begin as the identity" in caplog.text

@@ -106,14 +106,14 @@ class TheKit:
     # -- weights
 
     def load_weights(self, original: Callable[..., Any], detector: Any, given: Any, *rest: Any, **more: Any) -> Any:
-        from . import pretrained
+        from .weights import host_loading
 
-        return pretrained.load(original, detector, given, *rest, **more)
+        return host_loading.load(original, detector, given, *rest, **more)
 
     def match_state(self, original: Callable[..., Any], da: Any, db: Any, exclude: Any = ()) -> Any:
-        from . import pretrained
+        from .weights import host_loading
 
-        return pretrained.intersect(original, da, db, exclude)
+        return host_loading.intersect(original, da, db, exclude)
 
     def note(self, detector: Any, state: Any) -> None:
         from .weights import built
@@ -121,9 +121,9 @@ class TheKit:
         built.note(detector, state)
 
     def check_filled(self, detector: Any) -> None:
-        from . import pretrained
+        from .weights import host_loading
 
-        pretrained.check_filled(detector)
+        host_loading.check_filled(detector)
 
     # -- detectors
 

@@ -21,10 +21,10 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from . import pretrained
 from .errors import UsageError, first_line, shown
 from .log import announce
 from .model_yaml.schedule import FREEZE_BASE, KEY, VARIABLE, Schedule, ask, frozen_epochs, plan
+from .weights import host_loading
 
 __all__ = [
     "FREEZE_BASE",
@@ -46,7 +46,7 @@ __all__ = [
 def before_batch(trainer: Any) -> None:
     """Stand before each batch of an ultralytics trainer, in every process of a run."""
     if "_yolo_attn_pace" not in vars(trainer):
-        pretrained.trained(_plain(trainer.model))
+        host_loading.trained(_plain(trainer.model))
         trainer._yolo_attn_pace = _begin(trainer.model, trainer.start_epoch, trainer.ema)
     if trainer._yolo_attn_pace is not None:
         trainer._yolo_attn_pace.settle(trainer.epoch, trainer.optimizer)

@@ -15,10 +15,10 @@ from contextvars import ContextVar
 from typing import Any, Callable
 from weakref import WeakKeyDictionary
 
-from .errors import CheckpointError, YoloAttnError
-from .log import LOGGER, announce
-from .weights import align as weights
-from .weights import built, checkpoint, untrained
+from ..errors import CheckpointError, YoloAttnError
+from ..log import LOGGER, announce
+from . import align as weights
+from . import built, checkpoint, untrained
 
 __all__ = ["check_filled", "intersect", "load", "trained"]
 
