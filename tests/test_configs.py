@@ -119,7 +119,7 @@ def test_the_hosts_own_files_are_built_with_the_class_that_the_host_takes() -> N
     from ultralytics.models import RTDETR, YOLOE, YOLOWorld
     from ultralytics.models.yolo.model import YOLO
 
-    from yolo_attn.initial import model_class
+    from yolo_attn.weights.start_from import model_class
 
     folder = Path(ultralytics.__file__).parent / "cfg" / "models"
     for file in sorted(folder.rglob("*.yaml")):

@@ -14,9 +14,8 @@ from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
 import yolo_attn
-from yolo_attn import initial
 from yolo_attn.cli import main
-from yolo_attn.weights import checkpoint
+from yolo_attn.weights import checkpoint, start_from
 from yolo_attn.weights.untrained import sentence
 
 HOLDS = "attention begins as the identity: the detector is the source's until it is trained"
@@ -148,5 +147,5 @@ def test_transfer_prints_it(name: str, start: str, says: str, tmp_path: Path, mo
 def test_a_build_keeps_what_it_found(file: Path, tmp_path: Path) -> None:
     cfg = tmp_path / "small.yaml"
     cfg.write_text(yaml.safe_dump(yolo_attn.insert(small(), "ECA", where="neck")), encoding="utf-8")
-    _, report = initial.build(file, cfg)
+    _, report = start_from.build(file, cfg)
     assert report.until_trained == HOLDS == report.to_dict()["until_trained"]

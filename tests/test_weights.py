@@ -537,12 +537,13 @@ def test_a_full_disk_is_one_message(python: Any, tmp_path: Path) -> None:
         from pathlib import Path
         import yolo_attn
         from ultralytics import YOLO
-        from yolo_attn import errors, initial
+        from yolo_attn import errors
+        from yolo_attn.weights import start_from
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         model = YOLO("yolov5n_se.yaml").model
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, -1))
         try:
-            initial.save(model, Path("init.pt"))
+            start_from.save(model, Path("init.pt"))
         except errors.FileError as exc:
             assert "init.pt: cannot be written: File too large" in str(exc)
         else:

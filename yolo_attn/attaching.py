@@ -18,13 +18,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import initial, loading, plugins, source
+from . import loading, plugins, source
 from .errors import CheckpointError, ConfigError, UsageError, YoloAttnError, first_line
 from .files import scratch
 from .hook import resolve
 from .model_yaml import config, placement
 from .weights import align as weights
-from .weights import checkpoint, untrained
+from .weights import checkpoint, start_from, untrained
 
 __all__ = ["attach", "detach", "file_name"]
 
@@ -331,7 +331,7 @@ def _handle(old: Any, network: Any) -> Any:
     file = folder / f"{Path(network.yaml['yaml_file']).stem}.pt"
     args = {k: v for k, v in _plain_args(network).items() if k not in ("model", "resume", "pretrained")}
     network.args = {**args, "model": str(file), "task": old.task}
-    initial.save(network, file)
+    start_from.save(network, file)
     new.model = network
     new.cfg = None
     new.ckpt = {"model": network, "epoch": -1, "train_args": dict(args)}

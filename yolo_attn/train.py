@@ -114,8 +114,8 @@ def _start(options: argparse.Namespace) -> int:
 
 def _pretrained(options: argparse.Namespace, host: Any, weights: str, folder: Path) -> Any:
     """The detector to start from: the checkpoint's own, or with --cfg that model with the checkpoint's weights."""
-    from . import initial
     from .model_yaml.schedule import plan
+    from .weights import start_from
 
     def planned(model: Any) -> Any:
         if options.freeze_base or options.lr_new is not None:
@@ -128,17 +128,17 @@ def _pretrained(options: argparse.Namespace, host: Any, weights: str, folder: Pa
 
         handle, options.made = attached(options, file)
         target = folder / f"{Path(options.made.name).stem}_from_{file.stem}.pt"
-        initial.save(planned(handle.model), target)
+        start_from.save(planned(handle.model), target)
         return host.YOLO(str(target))
     if not options.chosen_cfg and file.suffix == ".pt":
         return planned(host.YOLO(str(file)))
     start = options.start or "identity"
-    model, report = initial.build(file, options.cfg, start=start)
+    model, report = start_from.build(file, options.cfg, start=start)
     announce("%s", report.table().splitlines()[-1])
     if report.until_trained:
         announce("%s", report.until_trained)
     target = folder / f"{Path(options.cfg).stem}_from_{file.stem}.pt"
-    initial.save(planned(model), target)
+    start_from.save(planned(model), target)
     return host.YOLO(str(target))
 
 

@@ -64,7 +64,7 @@ def _build(d: dict[str, Any], file: str, *, verbose: bool) -> Any:
     """Build with the model class that the host itself would take."""
     from copy import deepcopy
 
-    from ..initial import model_class
+    from ..weights.start_from import model_class
 
     return model_class(d, file)[0](deepcopy(d), verbose=verbose)
 

@@ -6,10 +6,10 @@ import argparse
 import re
 from pathlib import Path
 
-from .. import initial, published
+from .. import published
 from ..errors import FileError, UsageError
 from ..files import write_text
-from ..weights import align
+from ..weights import align, start_from
 
 PUBLISHED = re.compile(r"yolo[\w-]+\.pt")  # as yolov5su.pt: the ultralytics host knows where it is
 
@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--nc", type=int, metavar="N", help="classes of the new model (default: the YAML's)")
     add(
         "--start",
-        choices=initial.STARTS,
+        choices=start_from.STARTS,
         default="identity",
         help="how new attention begins: identity, the model detects as before (default);\n"
         "paper, as its authors say; yaml, as the rows say",
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     source = args.source
     if not args.yolov5 and PUBLISHED.fullmatch(source) and not Path(source).is_file():
         source = str(published.fetch(source))
-    model, report = initial.build(
+    model, report = start_from.build(
         source,
         args.cfg,
         start=args.start,
@@ -67,6 +67,6 @@ def run(args: argparse.Namespace) -> int:
         print(report.until_trained)
     if output is None:
         return 0
-    initial.save(model, output, classic=bool(args.yolov5))
+    start_from.save(model, output, classic=bool(args.yolov5))
     print(f"{output}: {'--weights' if args.yolov5 else 'model= or --weights'} {output}")
     return 0

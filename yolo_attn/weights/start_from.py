@@ -14,13 +14,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import plugins
-from .errors import ConfigError, HostError
-from .files import write_bytes
-from .model_yaml import config
-from .model_yaml.start import with_start
-from .weights import align as weights
-from .weights import checkpoint, untrained
+from .. import plugins
+from ..errors import ConfigError, HostError
+from ..files import write_bytes
+from ..model_yaml import config
+from ..model_yaml.start import with_start
+from . import align as weights
+from . import checkpoint, untrained
 
 __all__ = ["build", "save"]
 
