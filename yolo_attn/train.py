@@ -19,8 +19,8 @@ from .host_paths import keep_apostrophes
 from .log import announce
 from .model_yaml import config
 from .options import host_arguments
-from .published import fetch
 from .shell import exit_code
+from .weights.published import fetch
 
 __all__ = ["main"]
 

@@ -6,10 +6,9 @@ import argparse
 import re
 from pathlib import Path
 
-from .. import published
 from ..errors import FileError, UsageError
 from ..files import write_text
-from ..weights import align, start_from
+from ..weights import align, published, start_from
 
 PUBLISHED = re.compile(r"yolo[\w-]+\.pt")  # as yolov5su.pt: the ultralytics host knows where it is
 

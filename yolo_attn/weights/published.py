@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .errors import CheckpointError, first_line
+from ..errors import CheckpointError, first_line
 
 __all__ = ["fetch"]
 
