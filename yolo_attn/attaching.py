@@ -18,7 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import loading, plugins, source
+from . import loading, plugins
+from .detectors import source
 from .errors import CheckpointError, ConfigError, UsageError, YoloAttnError, first_line
 from .files import scratch
 from .hook import resolve

@@ -19,11 +19,11 @@ from typing import Any
 import yaml
 
 from ._version import __version__
+from .detectors.source import Source, attention_used, quiet_host, widen_classes
 from .errors import CheckpointError, UsageError, YoloAttnError, first_line, shown
 from .files import replacing, scratch, write_text
 from .hook import seams as rows
 from .model_yaml.reader import mapping_of
-from .source import Source, attention_used, quiet_host, widen_classes
 
 __all__ = ["load", "plain", "read_manifest", "save"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from .detectors.source import Source
 from .open_classic import quiet
 from .runtime.boxes import CONF, FAR, IOU, MAX_DET
-from .source import Source
 
 __all__ = ["write_onnx"]
 

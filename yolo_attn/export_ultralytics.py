@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .detectors.source import Source, quiet_host
 from .hook.install import repair
-from .source import Source, quiet_host
 
 __all__ = ["write_onnx"]
 

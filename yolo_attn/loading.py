@@ -11,10 +11,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from .detectors.source import Source, quiet_host, widen_classes
 from .errors import CheckpointError, ConfigError, YoloAttnError, first_line, shown
 from .host_paths import keep_apostrophes
 from .log import announce
-from .source import Source, quiet_host, widen_classes
 from .weights import pickles
 
 __all__ = ["load", "open_source"]

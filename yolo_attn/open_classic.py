@@ -17,9 +17,9 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from .detectors.source import Source
 from .errors import CheckpointError, YoloAttnError, first_line
 from .hook.install import repair
-from .source import Source
 
 __all__ = ["is_classic", "open_classic", "quiet", "use_host"]
 

@@ -14,10 +14,10 @@ from typing import Any, Callable
 
 from . import proof
 from ._version import __version__
+from .detectors.source import Source
 from .drawn import drawn_images
 from .errors import ExportError, YoloAttnError, first_line
 from .files import read_text, write_text
-from .source import Source
 
 __all__ = ["LEAST_IOU", "TOLERANCES", "describe", "path_of", "prove", "proved", "write"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .weights.attention import attention_used
+from ..weights.attention import attention_used
 
 __all__ = ["Source", "attention_used", "quiet_host", "widen_classes"]
 
