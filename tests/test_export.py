@@ -25,7 +25,7 @@ from torch import nn
 
 import yolo_attn
 from yolo_attn import export_classic, proof, tensorrt
-from yolo_attn.drawn import drawn_images
+from yolo_attn.detectors.drawn import drawn_images
 from yolo_attn.errors import CheckpointError, DataError, ExportError, FileError, UsageError
 from yolo_attn.export import export
 from yolo_attn.loading import CALM, open_source

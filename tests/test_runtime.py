@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from yolo_attn.drawn import drawn_images
+from yolo_attn.detectors.drawn import drawn_images
 from yolo_attn.errors import DataError, FileError, UsageError
 from yolo_attn.export import export
 from yolo_attn.loading import CALM, open_source

@@ -200,7 +200,7 @@ def _settle(model: Any) -> None:
     """
     import torch
 
-    from .drawn import drawn_images
+    from .detectors.drawn import drawn_images
     from .runtime.image import blob, letterbox
 
     norms = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]

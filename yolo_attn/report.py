@@ -14,8 +14,8 @@ from typing import Any, Callable
 
 from . import proof
 from ._version import __version__
+from .detectors.drawn import drawn_images
 from .detectors.source import Source
-from .drawn import drawn_images
 from .errors import ExportError, YoloAttnError, first_line
 from .files import read_text, write_text
 
