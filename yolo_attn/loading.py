@@ -11,9 +11,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from .detectors.host_paths import keep_apostrophes
 from .detectors.source import Source, quiet_host, widen_classes
 from .errors import CheckpointError, ConfigError, YoloAttnError, first_line, shown
-from .host_paths import keep_apostrophes
 from .log import announce
 from .weights import pickles
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from . import data, dataset, runs, words
 from .closing import command, found_nothing, next_steps, published
+from .detectors.host_paths import keep_apostrophes
 from .errors import CheckpointError, ConfigError, DataError, UsageError, YoloAttnError, did_you_mean, first_line
 from .files import REFUSED, cache_folder, expand, scratch
-from .host_paths import keep_apostrophes
 from .log import announce
 from .model_yaml import config
 from .options import host_arguments
