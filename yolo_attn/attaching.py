@@ -256,7 +256,7 @@ def _quiet(network: Any) -> Iterator[None]:
         with source.quiet_host():
             yield
     else:
-        from .open_classic import quiet
+        from .detectors.classic import quiet
 
         with quiet():
             yield

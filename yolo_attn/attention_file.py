@@ -71,7 +71,7 @@ def attached(options: argparse.Namespace, file: Path) -> tuple[Any, Made]:
     Raises:
         YoloAttnError: As :func:`yolo_attn.attach`.
     """
-    from .open_classic import is_classic
+    from .detectors.classic import is_classic
 
     if file.suffix not in (".pt", ".bundle") or is_classic(file):
         kind = "is of classic YOLOv5" if file.suffix == ".pt" else "does not tell its model"

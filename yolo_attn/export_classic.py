@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from .detectors.classic import quiet
 from .detectors.source import Source
-from .open_classic import quiet
 from .runtime.boxes import CONF, FAR, IOU, MAX_DET
 
 __all__ = ["write_onnx"]

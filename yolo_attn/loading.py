@@ -103,7 +103,7 @@ def _checkpoint(file: Path) -> Source:
             f"{file}: is cut off: the index at its end is missing ({file.stat().st_size:,} bytes are there). Copy it again."
         )
     pickles.refuse_script(file)
-    from .open_classic import is_classic, open_classic
+    from .detectors.classic import is_classic, open_classic
 
     if is_classic(file):
         return open_classic(file)

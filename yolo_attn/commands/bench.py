@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     if args.imgsz and (len(args.imgsz) > 2 or min(args.imgsz) < 1):
         raise UsageError(f"--imgsz is one side or height and width, in pixels, got {args.imgsz}")
     if args.host and args.host != "ultralytics":
-        from ..open_classic import use_host
+        from ..detectors.classic import use_host
 
         use_host(args.host)
     with contextlib.ExitStack() as stack:

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from ..export import export
 
     if args.host and args.host != "ultralytics":
-        from ..open_classic import use_host
+        from ..detectors.classic import use_host
 
         use_host(args.host)
     export(

@@ -17,9 +17,9 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from .detectors.source import Source
-from .errors import CheckpointError, YoloAttnError, first_line
-from .hook.install import repair
+from ..errors import CheckpointError, YoloAttnError, first_line
+from ..hook.install import repair
+from .source import Source
 
 __all__ = ["is_classic", "open_classic", "quiet", "use_host"]
 
@@ -43,7 +43,7 @@ def use_host(name: str) -> None:
     Raises:
         HostError: No such folder, or no YOLOv5.
     """
-    from .hook.checkout import find_host
+    from ..hook.checkout import find_host
 
     sys.path.insert(0, str(find_host(name)))
 
