@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import yolo_attn
-from yolo_attn.bundle import MANIFEST, MODEL, WEIGHTS, _seal, read_manifest
+from yolo_attn.detectors.bundle import MANIFEST, MODEL, WEIGHTS, _seal, read_manifest
 from yolo_attn.detectors.source import attention_used
 from yolo_attn.errors import CheckpointError, YoloAttnError
 from yolo_attn.export import export

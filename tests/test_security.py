@@ -20,7 +20,7 @@ from torch import nn
 
 import yolo_attn
 from yolo_attn import plugins
-from yolo_attn.bundle import MANIFEST, MODEL, WEIGHTS, _seal, read_manifest
+from yolo_attn.detectors.bundle import MANIFEST, MODEL, WEIGHTS, _seal, read_manifest
 from yolo_attn.errors import CheckpointError, YoloAttnError
 from yolo_attn.export import export
 from yolo_attn.model_yaml import config

@@ -159,7 +159,7 @@ def bundle_case(rng: random.Random, folder: Path, build: bool) -> None:
     """A bundle whose manifest, archive or hashes are damaged."""
     import hashlib
 
-    from yolo_attn import bundle
+    from yolo_attn.detectors import bundle
 
     text = _configs(rng)[1].encode()
     manifest: dict[str, Any] = {

@@ -137,7 +137,7 @@ def _check_register(d: Mapping[str, Any], options: argparse.Namespace) -> None:
 
 
 def _text(d: Mapping[str, Any]) -> str:
-    from .bundle import plain
+    from .detectors.bundle import plain
 
     written = plain({k: v for k, v in d.items() if k not in _UNWRITTEN and v is not None and v != ""})
     parts = {part: written.pop(part) for part in ("backbone", "head")}

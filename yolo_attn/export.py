@@ -71,7 +71,7 @@ def export(
 
     Args:
         weights: A checkpoint (``.pt``), a bundle, or a model YAML (fresh weights).
-        format: ``onnx``, ``engine`` (TensorRT) or ``bundle`` (see :mod:`yolo_attn.bundle`).
+        format: ``onnx``, ``engine`` (TensorRT) or ``bundle`` (see :mod:`yolo_attn.detectors.bundle`).
         imgsz: Side, or height and width, in pixels; what it was trained with when absent. Rounded up to the stride.
         dynamic: Let batch, height and width vary.
         half: Store and compute in fp16; compared with a tolerance of its own.
@@ -104,7 +104,7 @@ def export(
     _check_task(source, nms, int8)
     target = _target(source, output, format)
     if format == "bundle":
-        from .bundle import save
+        from .detectors.bundle import save
 
         save(source, target)
         log(f"bundle: {target} ({target.stat().st_size / 1e6:.1f} MB)")

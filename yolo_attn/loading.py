@@ -42,7 +42,7 @@ def open_source(path: str | os.PathLike[str], cfg: str | os.PathLike[str] | None
         return _yaml(path)
     _check_file(file)
     if file.suffix.lower() == ".bundle":
-        from .bundle import load
+        from .detectors.bundle import load
 
         return _of_ultralytics(file, load(file))
     return _checkpoint(file)

@@ -18,12 +18,12 @@ from typing import Any
 
 import yaml
 
-from ._version import __version__
-from .detectors.source import Source, attention_used, quiet_host, widen_classes
-from .errors import CheckpointError, UsageError, YoloAttnError, first_line, shown
-from .files import replacing, scratch, write_text
-from .hook import seams as rows
-from .model_yaml.reader import mapping_of
+from .._version import __version__
+from ..errors import CheckpointError, UsageError, YoloAttnError, first_line, shown
+from ..files import replacing, scratch, write_text
+from ..hook import seams as rows
+from ..model_yaml.reader import mapping_of
+from .source import Source, attention_used, quiet_host, widen_classes
 
 __all__ = ["load", "plain", "read_manifest", "save"]
 
@@ -153,9 +153,9 @@ def load(path: str | os.PathLike[str]) -> Any:
     from ultralytics import YOLO
     from ultralytics.nn import tasks
 
-    from .model_yaml import config
-    from .registry import allowed
-    from .registry.plain import check_size
+    from ..model_yaml import config
+    from ..registry import allowed
+    from ..registry.plain import check_size
 
     try:
         text = content[MODEL].decode()
@@ -215,8 +215,8 @@ def _expanded(d: dict[str, Any]) -> dict[str, Any]:
 
 def _register_map(model: Any) -> dict[str, str]:
     """Return where the class of each attention name in the rows comes from, `module:Class`."""
-    from . import plugins
-    from .registry import registry
+    from .. import plugins
+    from ..registry import registry
 
     out = {}
     rows = (model.yaml.get("backbone") or []) + (model.yaml.get("head") or [])
