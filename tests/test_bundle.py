@@ -12,10 +12,10 @@ import torch
 
 import yolo_attn
 from yolo_attn.detectors.bundle import MANIFEST, MODEL, WEIGHTS, _seal, read_manifest
+from yolo_attn.detectors.opening import open_source
 from yolo_attn.detectors.source import attention_used
 from yolo_attn.errors import CheckpointError, YoloAttnError
 from yolo_attn.export import export
-from yolo_attn.loading import open_source
 
 
 @pytest.fixture(scope="module")

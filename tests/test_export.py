@@ -26,9 +26,9 @@ from torch import nn
 import yolo_attn
 from yolo_attn import export_classic, proof, tensorrt
 from yolo_attn.detectors.drawn import drawn_images
+from yolo_attn.detectors.opening import CALM, open_source
 from yolo_attn.errors import CheckpointError, DataError, ExportError, FileError, UsageError
 from yolo_attn.export import export
-from yolo_attn.loading import CALM, open_source
 from yolo_attn.model_yaml import config
 from yolo_attn.module_graph import export_module, make_module
 from yolo_attn.onnx_graph import _drop_round_trips, decode_nodes, pool_means

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from yolo_attn.detectors.drawn import drawn_images
+from yolo_attn.detectors.opening import CALM, open_source
 from yolo_attn.errors import DataError, FileError, UsageError
 from yolo_attn.export import export
-from yolo_attn.loading import CALM, open_source
 from yolo_attn.proof import compare_detections, largest_difference
 from yolo_attn.runtime.bench import measure
 from yolo_attn.runtime.boxes import layout_of, nms, suppress

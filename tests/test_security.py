@@ -437,7 +437,7 @@ def test_torchscript_is_refused(
     make: Any, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before torch sees it: its `__setstate__` could write any file."""
-    from yolo_attn.loading import open_source
+    from yolo_attn.detectors.opening import open_source
     from yolo_attn.weights import checkpoint
 
     if word:

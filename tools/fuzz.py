@@ -116,7 +116,7 @@ def yaml_case(rng: random.Random, folder: Path, build: bool) -> None:
     path.write_bytes(mutated_text(text, rng).encode("utf-8", "surrogatepass"))
     config.load_ultralytics(str(path), path)
     if build:
-        from yolo_attn.loading import open_source
+        from yolo_attn.detectors.opening import open_source
 
         open_source(path)
 

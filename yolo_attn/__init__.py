@@ -25,7 +25,7 @@ _EXPORTS = {
     "install": "hook.install",
     "installed": "hook.install",
     "list_modules": "registry.registry",
-    "load": "loading",
+    "load": "detectors.opening",
     "load_plugin": "plugins:load_file",
     "plan": "model_yaml.schedule",
     "register": "registry.registry",
@@ -61,10 +61,10 @@ __all__ = [
 
 if TYPE_CHECKING:
     from .attaching import attach, detach
+    from .detectors.opening import load
     from .errors import YoloAttnError
     from .export import export as export_model
     from .hook.install import install, installed, uninstall
-    from .loading import load
     from .model_yaml.placement import insert, remove, set_start
     from .model_yaml.schedule import plan
     from .plugins import load_file as load_plugin

@@ -18,8 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import loading, plugins
-from .detectors import source
+from . import plugins
+from .detectors import opening, source
 from .errors import CheckpointError, ConfigError, UsageError, YoloAttnError, first_line
 from .files import scratch
 from .hook import resolve
@@ -148,7 +148,7 @@ def _opened(detector: Any, verb: str) -> tuple[Any, Any]:
     import torch
 
     if isinstance(detector, (str, os.PathLike)):
-        detector = loading.load(detector)
+        detector = opening.load(detector)
     handle = detector if _is_handle(detector) else None
     network = detector.model if handle is not None else detector
     kind = type(network).__name__

@@ -17,10 +17,10 @@ from typing import Any, Callable
 
 from . import onnx_graph, proof, report
 from ._version import __version__
+from .detectors.opening import open_source
 from .detectors.source import Source, attention_used
 from .errors import ExportError, FileError, UsageError, YoloAttnError, first_line
 from .files import expand, publish, scratch
-from .loading import open_source
 from .runtime.image import round_up
 from .runtime.opencv import obstacles
 

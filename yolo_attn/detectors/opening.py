@@ -11,11 +11,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from .detectors.host_paths import keep_apostrophes
-from .detectors.source import Source, quiet_host, widen_classes
-from .errors import CheckpointError, ConfigError, YoloAttnError, first_line, shown
-from .log import announce
-from .weights import pickles
+from ..errors import CheckpointError, ConfigError, YoloAttnError, first_line, shown
+from ..log import announce
+from ..weights import pickles
+from .host_paths import keep_apostrophes
+from .source import Source, quiet_host, widen_classes
 
 __all__ = ["load", "open_source"]
 
@@ -42,7 +42,7 @@ def open_source(path: str | os.PathLike[str], cfg: str | os.PathLike[str] | None
         return _yaml(path)
     _check_file(file)
     if file.suffix.lower() == ".bundle":
-        from .detectors.bundle import load
+        from .bundle import load
 
         return _of_ultralytics(file, load(file))
     return _checkpoint(file)
@@ -103,7 +103,7 @@ def _checkpoint(file: Path) -> Source:
             f"{file}: is cut off: the index at its end is missing ({file.stat().st_size:,} bytes are there). Copy it again."
         )
     pickles.refuse_script(file)
-    from .detectors.classic import is_classic, open_classic
+    from .classic import is_classic, open_classic
 
     if is_classic(file):
         return open_classic(file)
@@ -173,7 +173,7 @@ def _build(path: str | os.PathLike[str]) -> Any:
     """The host's handle around the network of a model YAML, with fresh weights."""
     from ultralytics import YOLO
 
-    from .model_yaml import config
+    from ..model_yaml import config
 
     config.require(path)
     try:
@@ -200,8 +200,8 @@ def _settle(model: Any) -> None:
     """
     import torch
 
-    from .detectors.drawn import drawn_images
-    from .runtime.image import blob, letterbox
+    from ..runtime.image import blob, letterbox
+    from .drawn import drawn_images
 
     norms = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
     kept = [m.momentum for m in norms]
