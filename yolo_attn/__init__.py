@@ -17,8 +17,8 @@ from .registry import registry
 _EXPORTS = {
     "Trainer": "trainer",
     "YoloAttnError": "errors",
-    "attach": "attaching",
-    "detach": "attaching",
+    "attach": "detectors.attaching",
+    "detach": "detectors.attaching",
     "export_model": "export:export",
     "get_module": "registry.registry",
     "insert": "model_yaml.placement",
@@ -60,7 +60,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from .attaching import attach, detach
+    from .detectors.attaching import attach, detach
     from .detectors.opening import load
     from .errors import YoloAttnError
     from .export import export as export_model

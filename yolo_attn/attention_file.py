@@ -14,7 +14,8 @@ from typing import Any
 
 import yaml
 
-from . import attaching, plugins
+from . import plugins
+from .detectors import attaching
 from .errors import CheckpointError, ConfigError, UsageError, first_line
 from .files import write_text
 from .hook import resolve

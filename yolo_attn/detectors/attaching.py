@@ -18,14 +18,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import plugins
-from .detectors import opening, source
-from .errors import CheckpointError, ConfigError, UsageError, YoloAttnError, first_line
-from .files import scratch
-from .hook import resolve
-from .model_yaml import config, placement
-from .weights import align as weights
-from .weights import checkpoint, start_from, untrained
+from .. import plugins
+from ..errors import CheckpointError, ConfigError, UsageError, YoloAttnError, first_line
+from ..files import scratch
+from ..hook import resolve
+from ..model_yaml import config, placement
+from ..weights import align as weights
+from ..weights import checkpoint, start_from, untrained
+from . import opening, source
 
 __all__ = ["attach", "detach", "file_name"]
 
@@ -256,7 +256,7 @@ def _quiet(network: Any) -> Iterator[None]:
         with source.quiet_host():
             yield
     else:
-        from .detectors.classic import quiet
+        from .classic import quiet
 
         with quiet():
             yield
