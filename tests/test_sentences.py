@@ -15,12 +15,12 @@ import torch
 import yaml
 from test_weights import build, plant, small
 from ultralytics.nn.tasks import DetectionModel
+from yolo_attn.export.onnx.onnx import export
 
 import yolo_attn
 from yolo_attn import tables
 from yolo_attn.cli import main
 from yolo_attn.closing import next_steps, published
-from yolo_attn.export import export
 from yolo_attn.model_yaml import config
 from yolo_attn.model_yaml.schedule import Schedule
 from yolo_attn.schedule import Pace

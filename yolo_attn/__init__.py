@@ -19,7 +19,7 @@ _EXPORTS = {
     "YoloAttnError": "errors",
     "attach": "detectors.attaching",
     "detach": "detectors.attaching",
-    "export_model": "export:export",
+    "export_model": "export.onnx:export",
     "get_module": "registry.registry",
     "insert": "model_yaml.placement",
     "install": "hook.install",
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from .detectors.attaching import attach, detach
     from .detectors.opening import load
     from .errors import YoloAttnError
-    from .export import export as export_model
+    from .export.onnx import export as export_model
     from .hook.install import install, installed, uninstall
     from .model_yaml.placement import insert, remove, set_start
     from .model_yaml.schedule import plan

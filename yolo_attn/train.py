@@ -51,7 +51,7 @@ def main(options: argparse.Namespace) -> int:
 
         return int(classic.train(options))
     if options.export:
-        from .export import FORMATS
+        from .export.onnx import FORMATS
 
         if options.export not in FORMATS:
             raise UsageError(f"--export {options.export}: no such format, only {', '.join(FORMATS)}")
@@ -242,7 +242,7 @@ def _after_training(
 
         lines.append(f"picture     {pictures.truth_beside_prediction(best, trained['data'], folder, trained['imgsz'])}")
     if export:
-        from .export import export as write
+        from .export.onnx import export as write
 
         result = write(best, format=options.export or "onnx", imgsz=trained["imgsz"])
         lines.append(f"export      {result.path}")

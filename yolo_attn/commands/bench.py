@@ -95,7 +95,7 @@ def _onnx(model: str, index: int, args: argparse.Namespace, folder: Path) -> Pat
     if model.lower().endswith(".onnx"):
         return Path(model)
     os.environ.setdefault("YOLO_OFFLINE", "1")
-    from ..export import export
+    from ..export.onnx import export
 
     target = folder / f"{index}.onnx"
     export(

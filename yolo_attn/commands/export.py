@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export, prove, and print where the files are."""
     os.environ.setdefault("YOLO_OFFLINE", "1")  # an export needs nothing from the network
-    from ..export import export
+    from ..export.onnx import export
 
     if args.host and args.host != "ultralytics":
         from ..detectors.classic import use_host

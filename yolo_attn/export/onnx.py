@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
-from . import onnx_graph, proof, report
-from ._version import __version__
-from .detectors.opening import open_source
-from .detectors.source import Source, attention_used
-from .errors import ExportError, FileError, UsageError, YoloAttnError, first_line
-from .files import expand, publish, scratch
-from .runtime.image import round_up
-from .runtime.opencv import obstacles
+from .. import onnx_graph, proof, report
+from .._version import __version__
+from ..detectors.opening import open_source
+from ..detectors.source import Source, attention_used
+from ..errors import ExportError, FileError, UsageError, YoloAttnError, first_line
+from ..files import expand, publish, scratch
+from ..runtime.image import round_up
+from ..runtime.opencv import obstacles
 
 __all__ = ["FORMATS", "ExportResult", "export"]
 
@@ -104,7 +104,7 @@ def export(
     _check_task(source, nms, int8)
     target = _target(source, output, format)
     if format == "bundle":
-        from .detectors.bundle import save
+        from ..detectors.bundle import save
 
         save(source, target)
         log(f"bundle: {target} ({target.stat().st_size / 1e6:.1f} MB)")
@@ -112,7 +112,7 @@ def export(
     size = _size(source, imgsz, log)
     onnx_target = target.with_suffix(".onnx")
     if format == "engine":
-        from .tensorrt import require
+        from ..tensorrt import require
 
         require(onnx_target, size, dynamic, half)
     used = attention_used(source.model)
@@ -144,7 +144,7 @@ def export(
     if calibration is not None:
         _int8(onnx_target, found, calibration, log)
     if format == "engine":
-        from .tensorrt import build
+        from ..tensorrt import build
 
         return ExportResult(build(onnx_target, target, size, dynamic, half, log), found)
     return ExportResult(onnx_target, found)
@@ -227,9 +227,9 @@ def _write_onnx(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the tracer's and the exporter's, addressed to the host's authors
                 if source.host == "ultralytics":
-                    from .export_ultralytics import write_onnx
+                    from ..export_ultralytics import write_onnx
                 else:
-                    from .export_classic import write_onnx
+                    from ..export_classic import write_onnx
                 write_onnx(source, draft, size, dynamic, opset, nms, simplify)
             model = onnx.load(str(draft))
             if simplify:
@@ -259,7 +259,7 @@ def _write_onnx(
 
 
 def _int8(path: Path, found: dict[str, Any], pictures: list[Any], log: Callable[[str], Any]) -> None:
-    from .int8 import quantize
+    from ..int8 import quantize
 
     target = path.with_name(f"{path.stem}_int8.onnx")
     h, w = found["imgsz"]

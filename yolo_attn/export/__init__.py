@@ -1,0 +1,1 @@
+"""Write a format, and prove that the file computes what PyTorch computes."""
