@@ -25,10 +25,11 @@ from torch import nn
 from yolo_attn.export.onnx.onnx import export
 
 import yolo_attn
-from yolo_attn import export_classic, proof, tensorrt
+from yolo_attn import proof, tensorrt
 from yolo_attn.detectors.drawn import drawn_images
 from yolo_attn.detectors.opening import CALM, open_source
 from yolo_attn.errors import CheckpointError, DataError, ExportError, FileError, UsageError
+from yolo_attn.export import classic
 from yolo_attn.model_yaml import config
 from yolo_attn.module_graph import export_module, make_module
 from yolo_attn.onnx_graph import _drop_round_trips, decode_nodes, pool_means
@@ -331,7 +332,7 @@ def test_nms_inside_a_classic_detector() -> None:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(export_classic._first_output(Classic(), nms=True), (torch.ones(1, 3, 32, 32),), buffer,
+        torch.onnx.export(classic._first_output(Classic(), nms=True), (torch.ones(1, 3, 32, 32),), buffer,
                           opset_version=17, dynamo=False)  # fmt: skip
     session = onnxruntime.InferenceSession(buffer.getvalue(), providers=["CPUExecutionProvider"])
     for light in (1.0, 0.6, 0.0):

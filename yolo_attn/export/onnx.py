@@ -229,7 +229,7 @@ def _write_onnx(
                 if source.host == "ultralytics":
                     from ..export_ultralytics import write_onnx
                 else:
-                    from ..export_classic import write_onnx
+                    from .classic import write_onnx
                 write_onnx(source, draft, size, dynamic, opset, nms, simplify)
             model = onnx.load(str(draft))
             if simplify:

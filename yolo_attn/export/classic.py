@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .detectors.classic import quiet
-from .detectors.source import Source
-from .runtime.boxes import CONF, FAR, IOU, MAX_DET
+from ..detectors.classic import quiet
+from ..detectors.source import Source
+from ..runtime.boxes import CONF, FAR, IOU, MAX_DET
 
 __all__ = ["write_onnx"]
 
