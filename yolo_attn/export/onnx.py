@@ -227,7 +227,7 @@ def _write_onnx(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the tracer's and the exporter's, addressed to the host's authors
                 if source.host == "ultralytics":
-                    from ..export_ultralytics import write_onnx
+                    from .ultralytics import write_onnx
                 else:
                     from .classic import write_onnx
                 write_onnx(source, draft, size, dynamic, opset, nms, simplify)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .detectors.source import Source, quiet_host
-from .hook.install import repair
+from ..detectors.source import Source, quiet_host
+from ..hook.install import repair
 
 __all__ = ["write_onnx"]
 
