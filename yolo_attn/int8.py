@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from .errors import ExportError, first_line
+from .export.graph import set_metadata
 from .files import publish, scratch
-from .onnx_graph import set_metadata
 from .proof import compare_detections
 from .runtime.image import blob, letterbox
 from .runtime.session import Detector

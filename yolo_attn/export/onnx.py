@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
-from .. import onnx_graph, proof, report
+from .. import proof, report
 from .._version import __version__
 from ..detectors.opening import open_source
 from ..detectors.source import Source, attention_used
@@ -23,6 +23,7 @@ from ..errors import ExportError, FileError, UsageError, YoloAttnError, first_li
 from ..files import expand, publish, scratch
 from ..runtime.image import round_up
 from ..runtime.opencv import obstacles
+from . import graph as onnx_graph
 
 __all__ = ["FORMATS", "ExportResult", "export"]
 
