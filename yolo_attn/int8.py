@@ -10,8 +10,8 @@ import numpy as np
 
 from .errors import ExportError, first_line
 from .export.graph import set_metadata
+from .export.proof import compare_detections
 from .files import publish, scratch
-from .proof import compare_detections
 from .runtime.image import blob, letterbox
 from .runtime.session import Detector
 

@@ -12,11 +12,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Callable
 
-from . import proof
 from ._version import __version__
 from .detectors.drawn import drawn_images
 from .detectors.source import Source
 from .errors import ExportError, YoloAttnError, first_line
+from .export import proof
 from .files import read_text, write_text
 
 __all__ = ["LEAST_IOU", "TOLERANCES", "describe", "path_of", "prove", "proved", "write"]

@@ -13,9 +13,9 @@ from typing import Any, Callable
 
 import numpy as np
 
-from .errors import DataError
-from .runtime.boxes import CONF, IOU, iou_matrix, suppress
-from .runtime.image import blob, letterbox
+from ..errors import DataError
+from ..runtime.boxes import CONF, IOU, iou_matrix, suppress
+from ..runtime.image import blob, letterbox
 
 __all__ = ["compare", "compare_detections", "largest_difference", "read_images", "shapes_to_try"]
 
