@@ -196,7 +196,7 @@ def test_a_full_disk_is_one_message(checkpoint: Path, python: Any, tmp_path: Pat
         from yolo_attn.export.onnx.onnx import export
         for limit, format in ((3_000_000, "onnx"), (3_000_000, "bundle"), (1_000, "onnx")):
             if limit == 1_000:  # the file itself goes through: only the report is held back
-                import yolo_attn.report as report
+                import yolo_attn.export.report as report
                 keep = report.write
                 report.write = lambda *a: (resource.setrlimit(resource.RLIMIT_FSIZE, (limit, -1)), keep(*a))
             else:

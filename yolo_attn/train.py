@@ -160,7 +160,7 @@ def _finish(options: argparse.Namespace, last: Path) -> int:
     """
     from ultralytics.utils.torch_utils import strip_optimizer
 
-    from .report import proved
+    from .export.report import proved
 
     folder, best = last.parent.parent, last.with_name("best.pt")
     best = best if best.is_file() else last

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
-from .. import report
 from .._version import __version__
 from ..detectors.opening import open_source
 from ..detectors.source import Source, attention_used
@@ -24,7 +23,7 @@ from ..files import expand, publish, scratch
 from ..runtime.image import round_up
 from ..runtime.opencv import obstacles
 from . import graph as onnx_graph
-from . import proof
+from . import proof, report
 
 __all__ = ["FORMATS", "ExportResult", "export"]
 

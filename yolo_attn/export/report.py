@@ -12,12 +12,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Callable
 
-from ._version import __version__
-from .detectors.drawn import drawn_images
-from .detectors.source import Source
-from .errors import ExportError, YoloAttnError, first_line
-from .export import proof
-from .files import read_text, write_text
+from .._version import __version__
+from ..detectors.drawn import drawn_images
+from ..detectors.source import Source
+from ..errors import ExportError, YoloAttnError, first_line
+from ..files import read_text, write_text
+from . import proof
 
 __all__ = ["LEAST_IOU", "TOLERANCES", "describe", "path_of", "prove", "proved", "write"]
 
@@ -164,7 +164,7 @@ def _compare(path: Path, report: dict[str, Any], source: Source, pictures: list[
 
 def _opened(path: Path, source: Source, nms: bool) -> tuple[Callable[[Any], list[Any]], str | None]:
     """Open an ONNX file: a function from a blob to its outputs, and the layout that a detector's network has."""
-    from .runtime.session import Detector
+    from ..runtime.session import Detector
 
     if source.task == "detect":
         detector = Detector(path)
