@@ -260,7 +260,7 @@ def _write_onnx(
 
 
 def _int8(path: Path, found: dict[str, Any], pictures: list[Any], log: Callable[[str], Any]) -> None:
-    from ..int8 import quantize
+    from .int8 import quantize
 
     target = path.with_name(f"{path.stem}_int8.onnx")
     h, w = found["imgsz"]

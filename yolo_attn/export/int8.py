@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ExportError, first_line
-from .export.graph import set_metadata
-from .export.proof import compare_detections
-from .files import publish, scratch
-from .runtime.image import blob, letterbox
-from .runtime.session import Detector
+from ..errors import ExportError, first_line
+from ..files import publish, scratch
+from ..runtime.image import blob, letterbox
+from ..runtime.session import Detector
+from .graph import set_metadata
+from .proof import compare_detections
 
 __all__ = ["quantize"]
 
