@@ -25,11 +25,10 @@ from torch import nn
 from yolo_attn.export.onnx.onnx import export
 
 import yolo_attn
-from yolo_attn import tensorrt
 from yolo_attn.detectors.drawn import drawn_images
 from yolo_attn.detectors.opening import CALM, open_source
 from yolo_attn.errors import CheckpointError, DataError, ExportError, FileError, UsageError
-from yolo_attn.export import classic, proof
+from yolo_attn.export import classic, proof, tensorrt
 from yolo_attn.export.graph import _drop_round_trips, decode_nodes, pool_means
 from yolo_attn.model_yaml import config
 from yolo_attn.module_graph import export_module, make_module

@@ -113,7 +113,7 @@ def export(
     size = _size(source, imgsz, log)
     onnx_target = target.with_suffix(".onnx")
     if format == "engine":
-        from ..tensorrt import require
+        from .tensorrt import require
 
         require(onnx_target, size, dynamic, half)
     used = attention_used(source.model)
@@ -145,7 +145,7 @@ def export(
     if calibration is not None:
         _int8(onnx_target, found, calibration, log)
     if format == "engine":
-        from ..tensorrt import build
+        from .tensorrt import build
 
         return ExportResult(build(onnx_target, target, size, dynamic, half, log), found)
     return ExportResult(onnx_target, found)

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Callable
 
-from .errors import ExportError, UsageError
-from .files import write_bytes
+from ..errors import ExportError, UsageError
+from ..files import write_bytes
 
 __all__ = ["OPERATORS", "build", "command", "require", "unsupported"]
 
