@@ -30,8 +30,8 @@ from yolo_attn.detectors.opening import CALM, open_source
 from yolo_attn.errors import CheckpointError, DataError, ExportError, FileError, UsageError
 from yolo_attn.export import classic, proof, tensorrt
 from yolo_attn.export.graph import _drop_round_trips, decode_nodes, pool_means
+from yolo_attn.export.one_module import export_module, make_module
 from yolo_attn.model_yaml import config
-from yolo_attn.module_graph import export_module, make_module
 from yolo_attn.registry.registry import registry
 from yolo_attn.runtime.boxes import suppress
 from yolo_attn.runtime.opencv import UNSUPPORTED, obstacles

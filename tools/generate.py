@@ -26,7 +26,7 @@ def catalog() -> list[dict[str, Any]]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from yolo_attn.module_graph import export_module, make_module
+    from yolo_attn.export.one_module import export_module, make_module
     from yolo_attn.registry.registry import registry
 
     rows = []

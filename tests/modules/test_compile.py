@@ -10,7 +10,7 @@ import torch
 from conftest import slow_but
 from torch import Tensor
 
-from yolo_attn.module_graph import make_module
+from yolo_attn.export.one_module import make_module
 from yolo_attn.registry.registry import registry
 
 NAMES = [n for n in registry.list_modules() if registry.get_entry(n).lists]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from yolo_attn.module_graph import make_module
+from yolo_attn.export.one_module import make_module
 from yolo_attn.registry.registry import registry
 
 if not torch.cuda.is_available():

@@ -6,7 +6,7 @@ import io
 import warnings
 from typing import Any
 
-from .registry.registry import get_entry
+from ..registry.registry import get_entry
 
 __all__ = ["export_module", "make_module"]
 
