@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from yolo_attn import closing, options
+from yolo_attn import closing
 from yolo_attn.model_yaml import config
+from yolo_attn.training import options
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from yolo_attn import cli, options
+from yolo_attn import cli
 from yolo_attn.model_yaml import config
+from yolo_attn.training import options
 
 READMES = ["README.md", "README.zh-CN.md"]
 

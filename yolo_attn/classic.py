@@ -25,8 +25,8 @@ from .hook.checkout import find_host
 from .log import announce
 from .model_yaml import config
 from .model_yaml.reader import read_mapping
-from .options import EMBEDDED
 from .shell import Terminated, exit_code
+from .training.options import EMBEDDED
 
 __all__ = ["arguments", "train"]
 

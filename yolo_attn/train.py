@@ -18,8 +18,8 @@ from .errors import CheckpointError, ConfigError, DataError, UsageError, YoloAtt
 from .files import REFUSED, cache_folder, expand, scratch
 from .log import announce
 from .model_yaml import config
-from .options import host_arguments
 from .shell import exit_code
+from .training.options import host_arguments
 from .weights.published import fetch
 
 __all__ = ["main"]

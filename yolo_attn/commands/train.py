@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .. import options, train
+from .. import train
+from ..training import options
 
 
 def run(argv: list[str]) -> int:

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .console import Parser
-from .errors import ConfigError, UsageError
-from .files import expand
-from .model_yaml.places import PLACES
-from .model_yaml.reader import read_mapping
-from .model_yaml.schedule import frozen_epochs
+from ..console import Parser
+from ..errors import ConfigError, UsageError
+from ..files import expand
+from ..model_yaml.places import PLACES
+from ..model_yaml.reader import read_mapping
+from ..model_yaml.schedule import frozen_epochs
 
 __all__ = ["host_arguments", "parse"]
 
@@ -288,7 +288,7 @@ def read_hyp(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: Not there, not YAML, or no mapping.
     """
-    from .log import announce
+    from ..log import announce
 
     try:
         hyp = read_mapping(path, ConfigError, "A hyperparameter file maps names to numbers.")
