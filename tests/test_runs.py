@@ -18,8 +18,9 @@ import pytest
 import torch
 from conftest import ROOT, run_python
 
-from yolo_attn import cli, data, runs
+from yolo_attn import cli, data
 from yolo_attn.errors import CheckpointError
+from yolo_attn.training import runs
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 
@@ -83,7 +84,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     code = """
     import sys
     from pathlib import Path
-    from yolo_attn import runs
+    from yolo_attn.training import runs
     with runs.held(Path(sys.argv[1])):
         pass
     """
@@ -166,7 +167,7 @@ if name == "strip":  # in the middle of the host's own save, wherever it writes
                     draft.write_bytes(bytes(data)[:1000])
                     os.kill(os.getpid(), signal.SIGKILL)
             files.write_bytes = write
-            if torch.save.__module__ != "yolo_attn.runs":
+            if torch.save.__module__ != "yolo_attn.training.runs":
                 torch.save = half
         return original(f, *args, **kwargs)
     trainer.strip_optimizer = strip
@@ -225,7 +226,7 @@ def test_below_a_folder_with_an_apostrophe(tmp_path: Path, shapes: Path) -> None
     before = last.read_bytes()
     code = f"""
 import torch
-from yolo_attn import runs
+from yolo_attn.training import runs
 file = {str(copy / "weights" / "last.pt")!r}
 content = torch.load(file, weights_only=False)
 content["train_args"]["epochs"] = content["epoch"] + 2

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from ultralytics.models.yolo.detect import DetectionTrainer
 
-from . import runs
+from .training import runs
 
 __all__ = ["Trainer"]
 

@@ -86,7 +86,7 @@ def _whole_checkpoints(script: Path) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
     import torch
 
-    from ..runs import whole_checkpoints
+    from ..training.runs import whole_checkpoints
 
     return whole_checkpoints(torch)
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import files, locks
-from .errors import CheckpointError, FileError, YoloAttnError
-from .log import announce
+from .. import files, locks
+from ..errors import CheckpointError, FileError, YoloAttnError
+from ..log import announce
 
 __all__ = [
     "State",
@@ -151,7 +151,7 @@ def state_of(last: Path) -> State:
     Raises:
         CheckpointError: It cannot be read.
     """
-    from .weights import pickles
+    from ..weights import pickles
 
     content = pickles.load(last)
     if not isinstance(content, dict):
@@ -171,7 +171,7 @@ def arguments_of(last: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: It cannot be read.
     """
-    from .weights import pickles
+    from ..weights import pickles
 
     content = pickles.load(last)
     found = content.get("train_args") if isinstance(content, dict) else None
