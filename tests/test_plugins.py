@@ -331,7 +331,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     env = {"YOLO_ATTN_CONFIG_DIR": str(folder / "config"), "YOLO_ATTN_PLUGINS": ""}
     script = f"""
 import sys, yolo_attn
-from yolo_attn import trainer
+from yolo_attn.training import trainer
 def stop(self, *a):  # ends the process the hard way, right after the first epoch's checkpoint is in place
     import os
     done = save(self)

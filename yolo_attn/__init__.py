@@ -15,7 +15,7 @@ from ._version import __version__
 from .registry import registry
 
 _EXPORTS = {
-    "Trainer": "trainer",
+    "Trainer": "training.trainer",
     "YoloAttnError": "errors",
     "attach": "detectors.attaching",
     "detach": "detectors.attaching",
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from .model_yaml.schedule import plan
     from .plugins import load_file as load_plugin
     from .registry.registry import get_module, list_modules, register, unregister
-    from .trainer import Trainer
+    from .training.trainer import Trainer
     from .weights.align import transfer
 
 

@@ -203,7 +203,7 @@ def _go_on(options: argparse.Namespace, host: Any, last: Path) -> int:
 
 
 def _run(options: argparse.Namespace, model: Any, args: dict[str, Any]) -> int:
-    from .trainer import Trainer
+    from .training.trainer import Trainer
 
     _check_model(options, model, args)
     if options.made is not None:

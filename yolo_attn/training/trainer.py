@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from ultralytics.models.yolo.detect import DetectionTrainer
 
-from .training import runs
+from . import runs
 
 __all__ = ["Trainer"]
 
