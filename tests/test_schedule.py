@@ -22,7 +22,7 @@ from yolo_attn import data
 from yolo_attn.commands.run import leading_options
 from yolo_attn.errors import ConfigError, UsageError
 from yolo_attn.model_yaml import config, dialect
-from yolo_attn.schedule import VARIABLE, Pace, Schedule, lengthen, plan
+from yolo_attn.training.schedule import VARIABLE, Pace, Schedule, lengthen, plan
 
 __all__ = ["classic"]
 
@@ -226,7 +226,7 @@ import torch, yolo_attn
 {host}
 from torch.optim import lr_scheduler as torch_schedulers
 from yolo_attn.errors import YoloAttnError
-from yolo_attn.schedule import VARIABLE
+from yolo_attn.training.schedule import VARIABLE
 ComputeLoss = importlib.import_module(yolo.__name__.replace("models.yolo", "utils.loss")).ComputeLoss
 HYP = {"cls_pw": 1.0, "obj_pw": 1.0, "fl_gamma": 0.0, "box": 0.05, "obj": 1.0, "cls": 0.5, "anchor_t": 4.0}
 

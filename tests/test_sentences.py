@@ -23,7 +23,7 @@ from yolo_attn.cli import main
 from yolo_attn.closing import next_steps, published
 from yolo_attn.model_yaml import config
 from yolo_attn.model_yaml.schedule import Schedule
-from yolo_attn.schedule import Pace
+from yolo_attn.training.schedule import Pace
 from yolo_attn.weights import attention
 
 GATE = """

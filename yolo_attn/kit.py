@@ -140,12 +140,12 @@ class TheKit:
     # -- training
 
     def before_batch(self, trainer: Any) -> None:
-        from . import schedule
+        from .training import schedule
 
         schedule.before_batch(trainer)
 
     def before_loop(self, model: Any) -> None:
-        from . import schedule
+        from .training import schedule
 
         schedule.before_loop(model)
 

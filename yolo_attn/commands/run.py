@@ -17,9 +17,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .. import schedule
 from ..errors import FileError, UsageError
 from ..model_yaml import config
+from ..training import schedule
 
 USAGE = (
     "usage: yolo-attn run [--plugin FILE ...] [--start identity] [--freeze base[:K]] [--lr-new F] "

@@ -21,10 +21,10 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from .errors import UsageError, first_line, shown
-from .log import announce
-from .model_yaml.schedule import FREEZE_BASE, KEY, VARIABLE, Schedule, ask, frozen_epochs, plan
-from .weights import host_loading
+from ..errors import UsageError, first_line, shown
+from ..log import announce
+from ..model_yaml.schedule import FREEZE_BASE, KEY, VARIABLE, Schedule, ask, frozen_epochs, plan
+from ..weights import host_loading
 
 __all__ = [
     "FREEZE_BASE",
@@ -207,7 +207,7 @@ class Pace:
         from torch.nn.modules.batchnorm import _BatchNorm
         from torch.nn.parallel import DistributedDataParallel
 
-        from .weights.align import attention_in
+        from ..weights.align import attention_in
 
         self.schedule = schedule
         detector = _plain(model)
