@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, run_python
 
-from yolo_attn import cli, data, dataset, files, locks
+from yolo_attn import cli, data, files, locks
 from yolo_attn.errors import DataError, FileError
+from yolo_attn.training import dataset
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and limits of POSIX")
 

@@ -16,9 +16,9 @@ from typing import Any, Callable
 import pytest
 from conftest import ROOT, Run, run_python
 
-from yolo_attn import cli, data, dataset
+from yolo_attn import cli, data
 from yolo_attn.errors import DataError, UsageError
-from yolo_attn.training import options
+from yolo_attn.training import dataset, options
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from . import data, dataset, host_imports
+from . import data, host_imports
 from .closing import found_nothing
 from .errors import CheckpointError, ConfigError, FileError, HostError, UsageError, did_you_mean
 from .files import expand, read_source, scratch, write_text
@@ -26,7 +26,7 @@ from .log import announce
 from .model_yaml import config
 from .model_yaml.reader import read_mapping
 from .shell import Terminated, exit_code
-from .training import runs
+from .training import dataset, runs
 from .training.options import EMBEDDED
 
 __all__ = ["arguments", "train"]

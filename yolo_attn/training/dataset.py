@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .errors import DataError
-from .files import expand, read_source, read_text
-from .model_yaml.reader import read_mapping
+from ..errors import DataError
+from ..files import expand, read_source, read_text
+from ..model_yaml.reader import read_mapping
 
 __all__ = ["check", "image_files", "label_file", "read_labels"]
 
