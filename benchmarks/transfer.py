@@ -21,7 +21,7 @@ from typing import Any
 os.environ.setdefault("YOLO_OFFLINE", "true")
 
 import yolo_attn
-from yolo_attn import data
+from yolo_attn.training import shapes as data
 
 RECIPE = {
     "imgsz": 96, "batch": 8, "nbs": 8, "optimizer": "AdamW", "lr0": 0.002, "warmup_epochs": 1, "mosaic": 0.0,

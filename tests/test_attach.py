@@ -12,8 +12,9 @@ import torch
 from classic_host import Classic, classic
 
 import yolo_attn
-from yolo_attn import YoloAttnError, data
+from yolo_attn import YoloAttnError
 from yolo_attn.registry.registry import registry
+from yolo_attn.training import shapes as data
 from yolo_attn.weights import untrained
 from yolo_attn.weights.align import align as weights
 

@@ -21,10 +21,11 @@ import yaml
 from classic_host import Classic, classic, get
 from conftest import ROOT, Cases, run_python
 
-from yolo_attn import data, host_imports
+from yolo_attn import host_imports
 from yolo_attn.errors import ConfigError, HostError
 from yolo_attn.hook.checkout import find_host
 from yolo_attn.model_yaml import config, dialect
+from yolo_attn.training import shapes as data
 from yolo_attn.weights import checkpoint
 from yolo_attn.weights.align import align as weights
 

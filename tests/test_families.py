@@ -18,8 +18,8 @@ from test_configs import tensors
 from ultralytics.nn import tasks
 
 import yolo_attn
-from yolo_attn import data
 from yolo_attn.hook.flops import at_full_size
+from yolo_attn.training import shapes as data
 
 MODELS = {
     "yolov8n.yaml": "DetectionModel",

@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, run_python
 
-from yolo_attn import cli, data, files, locks
+from yolo_attn import cli, files, locks
 from yolo_attn.errors import DataError, FileError
 from yolo_attn.training import dataset
+from yolo_attn.training import shapes as data
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and limits of POSIX")
 
@@ -410,7 +411,7 @@ def test_first_runs_at_once_give_whole_data_sets(tmp_path: Path) -> None:
     code = """
     import os, sys, time
     from pathlib import Path
-    from yolo_attn import data
+    from yolo_attn.training import shapes as data
     recipe = data.Recipe(train=24, val=4, size=48)
     import cv2
     for line in sys.stdin:

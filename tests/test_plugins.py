@@ -15,9 +15,9 @@ from typing import Any, Callable
 import pytest
 from conftest import ROOT, Run, run_python
 
-from yolo_attn import data
 from yolo_attn.model_yaml import config
 from yolo_attn.plugins import _memory
+from yolo_attn.training import shapes as data
 
 GATE = '''
 """A gate of my own."""

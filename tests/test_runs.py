@@ -18,9 +18,10 @@ import pytest
 import torch
 from conftest import ROOT, run_python
 
-from yolo_attn import cli, data
+from yolo_attn import cli
 from yolo_attn.errors import CheckpointError
 from yolo_attn.training import runs
+from yolo_attn.training import shapes as data
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 

@@ -18,10 +18,10 @@ from torch import nn
 from ultralytics import YOLO
 
 import yolo_attn
-from yolo_attn import data
 from yolo_attn.commands.run import leading_options
 from yolo_attn.errors import ConfigError, UsageError
 from yolo_attn.model_yaml import config, dialect
+from yolo_attn.training import shapes as data
 from yolo_attn.training.schedule import VARIABLE, Pace, Schedule, lengthen, plan
 
 __all__ = ["classic"]

@@ -16,9 +16,10 @@ from typing import Any, Callable
 import pytest
 from conftest import ROOT, Run, run_python
 
-from yolo_attn import cli, data
+from yolo_attn import cli
 from yolo_attn.errors import DataError, UsageError
 from yolo_attn.training import dataset, options
+from yolo_attn.training import shapes as data
 
 
 @pytest.fixture(scope="module")

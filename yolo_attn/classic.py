@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from . import data, host_imports
+from . import host_imports
 from .closing import found_nothing
 from .errors import CheckpointError, ConfigError, FileError, HostError, UsageError, did_you_mean
 from .files import expand, read_source, scratch, write_text
@@ -26,7 +26,7 @@ from .log import announce
 from .model_yaml import config
 from .model_yaml.reader import read_mapping
 from .shell import Terminated, exit_code
-from .training import dataset, runs
+from .training import dataset, runs, shapes
 from .training.options import EMBEDDED
 
 __all__ = ["arguments", "train"]
@@ -136,7 +136,7 @@ def arguments(options: argparse.Namespace, host: Path, made: Path) -> tuple[list
             chosen[key] = extra.pop(key)
     project = expand(str(extra.pop("project", options.project))).resolve()
     folder = _free(project / str(extra.pop("name", options.name)), options.exist_ok)
-    where = str(data.make()) if options.embedded else str(extra.pop("data", options.data))
+    where = str(shapes.make()) if options.embedded else str(extra.pop("data", options.data))
     may_fetch = dataset.check(where)
     weights = _weights(options.weights)
     if not may_fetch and (not weights or Path(weights).is_file()):

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import data, words
+from . import words
 from .closing import command, found_nothing, next_steps, published
 from .detectors.host_paths import keep_apostrophes
 from .errors import CheckpointError, ConfigError, DataError, UsageError, YoloAttnError, did_you_mean, first_line
@@ -20,6 +20,7 @@ from .log import announce
 from .model_yaml import config
 from .shell import exit_code
 from .training import dataset, runs
+from .training import shapes as data
 from .training.options import host_arguments
 from .weights.published import fetch
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..data import Recipe, make
+from ..training.shapes import Recipe, make
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
