@@ -165,7 +165,7 @@ def test_one_class_takes_labels_of_any(tmp_path: Path) -> None:
 
 
 def test_polygons_are_pictured_as_their_boxes(tmp_path: Path) -> None:
-    from yolo_attn import pictures
+    from yolo_attn.training import pictures
 
     (tmp_path / "images").mkdir()
     (tmp_path / "labels").mkdir()

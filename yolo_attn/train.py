@@ -240,7 +240,7 @@ def _after_training(
     """Picture, export and prove what was trained, and say what comes next."""
     lines = [f"weights     {best}", f"            {last}", f"log         {folder / 'results.csv'}"]
     if trained.get("plots", True):
-        from . import pictures
+        from .training import pictures
 
         lines.append(f"picture     {pictures.truth_beside_prediction(best, trained['data'], folder, trained['imgsz'])}")
     if export:
