@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from yolo_attn import closing
 from yolo_attn.model_yaml import config
-from yolo_attn.training import options
+from yolo_attn.training import closing, options
 
 
 @pytest.mark.parametrize(

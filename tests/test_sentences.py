@@ -20,9 +20,9 @@ from yolo_attn.export.onnx.onnx import export
 import yolo_attn
 from yolo_attn import tables
 from yolo_attn.cli import main
-from yolo_attn.closing import next_steps, published
 from yolo_attn.model_yaml import config
 from yolo_attn.model_yaml.schedule import Schedule
+from yolo_attn.training.closing import next_steps, published
 from yolo_attn.training.schedule import Pace
 from yolo_attn.weights import attention
 

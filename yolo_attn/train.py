@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from . import words
-from .closing import command, found_nothing, next_steps, published
 from .detectors.host_paths import keep_apostrophes
 from .errors import CheckpointError, ConfigError, DataError, UsageError, YoloAttnError, did_you_mean, first_line
 from .files import REFUSED, cache_folder, expand, scratch
@@ -21,6 +20,7 @@ from .model_yaml import config
 from .shell import exit_code
 from .training import dataset, runs
 from .training import shapes as data
+from .training.closing import command, found_nothing, next_steps, published
 from .training.options import host_arguments
 from .weights.published import fetch
 

@@ -8,9 +8,9 @@ import shlex
 import sys
 from pathlib import Path
 
-from .errors import DataError
-from .files import read_text
-from .model_yaml import config
+from ..errors import DataError
+from ..files import read_text
+from ..model_yaml import config
 
 __all__ = ["command", "found_nothing", "next_steps", "published"]
 
