@@ -21,10 +21,10 @@ import yaml
 from classic_host import Classic, classic, get
 from conftest import ROOT, Cases, run_python
 
-from yolo_attn import host_imports
 from yolo_attn.errors import ConfigError, HostError
 from yolo_attn.hook.checkout import find_host
 from yolo_attn.model_yaml import config, dialect
+from yolo_attn.training import host_imports
 from yolo_attn.training import shapes as data
 from yolo_attn.weights import checkpoint
 from yolo_attn.weights.align import align as weights
@@ -595,7 +595,7 @@ def test_missing_packages_are_named_together(tmp_path: Path) -> None:
 
 def test_nothing_is_missing_where_the_host_trains(classic: Classic, tmp_path: Path) -> None:
     """The other tests train on it, so what the check calls missing would be a false alarm."""
-    code = "import sys\nfrom pathlib import Path\nfrom yolo_attn import host_imports\n"
+    code = "import sys\nfrom pathlib import Path\nfrom yolo_attn.training import host_imports\n"
     code += "print(host_imports.missing(Path(sys.argv[1])))"
     assert classic.python(code, str(classic.root), cwd=tmp_path).ok().strip() == "[]"
 

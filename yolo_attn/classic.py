@@ -17,7 +17,6 @@ from typing import Any
 
 import yaml
 
-from . import host_imports
 from .errors import CheckpointError, ConfigError, FileError, HostError, UsageError, did_you_mean
 from .files import expand, read_source, scratch, write_text
 from .hook.checkout import find_host
@@ -25,7 +24,7 @@ from .log import announce
 from .model_yaml import config
 from .model_yaml.reader import read_mapping
 from .shell import Terminated, exit_code
-from .training import dataset, runs, shapes
+from .training import dataset, host_imports, runs, shapes
 from .training.closing import found_nothing
 from .training.options import EMBEDDED
 

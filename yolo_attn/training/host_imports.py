@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import HostError
+from ..errors import HostError
 
 __all__ = ["missing", "require"]
 
