@@ -9,9 +9,9 @@ import pytest
 import torch
 import yaml
 
-from yolo_attn import attention_file, cli
+from yolo_attn import cli
 from yolo_attn.model_yaml import config, placement
-from yolo_attn.training import options
+from yolo_attn.training import attention_file, options
 from yolo_attn.weights.align import align
 
 

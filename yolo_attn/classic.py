@@ -141,7 +141,7 @@ def arguments(options: argparse.Namespace, host: Path, made: Path) -> tuple[list
     if not may_fetch and (not weights or Path(weights).is_file()):
         os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing to fetch: no wait for a network that may not be there
     if options.attention:
-        from .attention_file import made_for
+        from .training.attention_file import made_for
 
         options.made = made_for(options)
         options.cfg, options.chosen_cfg = str(options.made.write(made).resolve()), True

@@ -76,7 +76,7 @@ def _train(options: argparse.Namespace) -> int:
         )
     with contextlib.ExitStack() as stack:
         if options.attention and (options.chosen_cfg or not options.weights):
-            from .attention_file import made_for
+            from .training.attention_file import made_for
 
             options.made = made_for(options)
             options.cfg, options.chosen_cfg = str(options.made.write(stack.enter_context(scratch()))), True
@@ -126,7 +126,7 @@ def _pretrained(options: argparse.Namespace, host: Any, weights: str, folder: Pa
 
     file = fetch(weights)
     if options.attention and not options.chosen_cfg:
-        from .attention_file import attached
+        from .training.attention_file import attached
 
         handle, options.made = attached(options, file)
         target = folder / f"{Path(options.made.name).stem}_from_{file.stem}.pt"
@@ -208,7 +208,7 @@ def _run(options: argparse.Namespace, model: Any, args: dict[str, Any]) -> int:
 
     _check_model(options, model, args)
     if options.made is not None:
-        from .attention_file import keep
+        from .training.attention_file import keep
 
         model.add_callback("on_pretrain_routine_start", functools.partial(keep, made=options.made))
     try:

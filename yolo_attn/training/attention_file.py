@@ -14,14 +14,14 @@ from typing import Any
 
 import yaml
 
-from . import plugins
-from .detectors import attaching
-from .errors import CheckpointError, ConfigError, UsageError, first_line
-from .files import write_text
-from .hook import resolve
-from .log import announce
-from .model_yaml import config, placement
-from .weights import checkpoint
+from .. import plugins
+from ..detectors import attaching
+from ..errors import CheckpointError, ConfigError, UsageError, first_line
+from ..files import write_text
+from ..hook import resolve
+from ..log import announce
+from ..model_yaml import config, placement
+from ..weights import checkpoint
 
 __all__ = ["Made", "attached", "keep", "made_for"]
 
@@ -72,7 +72,7 @@ def attached(options: argparse.Namespace, file: Path) -> tuple[Any, Made]:
     Raises:
         YoloAttnError: As :func:`yolo_attn.attach`.
     """
-    from .detectors.classic import is_classic
+    from ..detectors.classic import is_classic
 
     if file.suffix not in (".pt", ".bundle") or is_classic(file):
         kind = "is of classic YOLOv5" if file.suffix == ".pt" else "does not tell its model"
@@ -138,7 +138,7 @@ def _check_register(d: Mapping[str, Any], options: argparse.Namespace) -> None:
 
 
 def _text(d: Mapping[str, Any]) -> str:
-    from .detectors.bundle import plain
+    from ..detectors.bundle import plain
 
     written = plain({k: v for k, v in d.items() if k not in _UNWRITTEN and v is not None and v != ""})
     parts = {part: written.pop(part) for part in ("backbone", "head")}
