@@ -49,7 +49,7 @@ def main(options: argparse.Namespace) -> int:
     for file in options.plugin:
         load_file(file)
     if options.host != "ultralytics":
-        from . import classic
+        from .training import classic
 
         return int(classic.train(options))
     if options.export:

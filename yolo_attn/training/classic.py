@@ -17,16 +17,16 @@ from typing import Any
 
 import yaml
 
-from .errors import CheckpointError, ConfigError, FileError, HostError, UsageError, did_you_mean
-from .files import expand, read_source, scratch, write_text
-from .hook.checkout import find_host
-from .log import announce
-from .model_yaml import config
-from .model_yaml.reader import read_mapping
-from .shell import Terminated, exit_code
-from .training import dataset, host_imports, runs, shapes
-from .training.closing import found_nothing
-from .training.options import EMBEDDED
+from ..errors import CheckpointError, ConfigError, FileError, HostError, UsageError, did_you_mean
+from ..files import expand, read_source, scratch, write_text
+from ..hook.checkout import find_host
+from ..log import announce
+from ..model_yaml import config
+from ..model_yaml.reader import read_mapping
+from ..shell import Terminated, exit_code
+from . import dataset, host_imports, runs, shapes
+from .closing import found_nothing
+from .options import EMBEDDED
 
 __all__ = ["arguments", "train"]
 
@@ -141,7 +141,7 @@ def arguments(options: argparse.Namespace, host: Path, made: Path) -> tuple[list
     if not may_fetch and (not weights or Path(weights).is_file()):
         os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing to fetch: no wait for a network that may not be there
     if options.attention:
-        from .training.attention_file import made_for
+        from .attention_file import made_for
 
         options.made = made_for(options)
         options.cfg, options.chosen_cfg = str(options.made.write(made).resolve()), True
