@@ -3,7 +3,7 @@
     python train_detect.py --cfg yolov5s_se.yaml                    # embedded data set, a few minutes on a CPU
     python train_detect.py --cfg yolov5s_se.yaml --data my.yaml --weights yolov5su.pt --img 640 --device 0
 
-All of it lives in `yolo_attn/train.py`; `python train_detect.py --help` shows the options.
+All of it lives in `yolo_attn/training/ultralytics.py`; `python train_detect.py --help` shows the options.
 """
 
 from __future__ import annotations

@@ -246,7 +246,7 @@ def test_a_resume_is_offered_where_there_is_one(
     """The host's checkpoint counts epochs from 0, and loses its optimizer when the run is over."""
     import torch
 
-    from yolo_attn import train
+    from yolo_attn.training import ultralytics as train
 
     last = tmp_path / "last.pt"
     assert "nothing to resume" in train._how_to_go_on(last)
@@ -258,7 +258,7 @@ def test_freezing_rows_says_which_attention_goes_with_them(caplog: pytest.LogCap
     caplog.set_level("INFO", "yolo_attn")
     from ultralytics import YOLO
 
-    from yolo_attn import train
+    from yolo_attn.training import ultralytics as train
 
     model, given = YOLO("yolov5n_se.yaml"), options.parse(["--cfg", "yolov5n_se.yaml"])
     instead = "--freeze base:3 is the one that trains it first"

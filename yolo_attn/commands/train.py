@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from .. import train
-from ..training import options
+from ..training import options, ultralytics
 
 
 def run(argv: list[str]) -> int:
     """Train, validate, export."""
-    return train.main(options.parse(argv))
+    return ultralytics.main(options.parse(argv))

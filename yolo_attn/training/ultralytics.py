@@ -11,18 +11,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import words
-from .detectors.host_paths import keep_apostrophes
-from .errors import CheckpointError, ConfigError, DataError, UsageError, YoloAttnError, did_you_mean, first_line
-from .files import REFUSED, cache_folder, expand, scratch
-from .log import announce
-from .model_yaml import config
-from .shell import exit_code
-from .training import dataset, runs
-from .training import shapes as data
-from .training.closing import command, found_nothing, next_steps, published
-from .training.options import host_arguments
-from .weights.published import fetch
+from .. import words
+from ..detectors.host_paths import keep_apostrophes
+from ..errors import CheckpointError, ConfigError, DataError, UsageError, YoloAttnError, did_you_mean, first_line
+from ..files import REFUSED, cache_folder, expand, scratch
+from ..log import announce
+from ..model_yaml import config
+from ..shell import exit_code
+from ..weights.published import fetch
+from . import dataset, runs
+from . import shapes as data
+from .closing import command, found_nothing, next_steps, published
+from .options import host_arguments
 
 __all__ = ["main"]
 
@@ -44,16 +44,16 @@ def main(options: argparse.Namespace) -> int:
     Raises:
         YoloAttnError: A mistake that the user can mend.
     """
-    from .plugins import load_file
+    from ..plugins import load_file
 
     for file in options.plugin:
         load_file(file)
     if options.host != "ultralytics":
-        from .training import classic
+        from . import classic
 
         return int(classic.train(options))
     if options.export:
-        from .export.onnx import FORMATS
+        from ..export.onnx import FORMATS
 
         if options.export not in FORMATS:
             raise UsageError(f"--export {options.export}: no such format, only {', '.join(FORMATS)}")
@@ -76,7 +76,7 @@ def _train(options: argparse.Namespace) -> int:
         )
     with contextlib.ExitStack() as stack:
         if options.attention and (options.chosen_cfg or not options.weights):
-            from .training.attention_file import made_for
+            from .attention_file import made_for
 
             options.made = made_for(options)
             options.cfg, options.chosen_cfg = str(options.made.write(stack.enter_context(scratch()))), True
@@ -116,8 +116,8 @@ def _start(options: argparse.Namespace) -> int:
 
 def _pretrained(options: argparse.Namespace, host: Any, weights: str, folder: Path) -> Any:
     """The detector to start from: the checkpoint's own, or with --cfg that model with the checkpoint's weights."""
-    from .model_yaml.schedule import plan
-    from .weights import start_from
+    from ..model_yaml.schedule import plan
+    from ..weights import start_from
 
     def planned(model: Any) -> Any:
         if options.freeze_base or options.lr_new is not None:
@@ -126,7 +126,7 @@ def _pretrained(options: argparse.Namespace, host: Any, weights: str, folder: Pa
 
     file = fetch(weights)
     if options.attention and not options.chosen_cfg:
-        from .training.attention_file import attached
+        from .attention_file import attached
 
         handle, options.made = attached(options, file)
         target = folder / f"{Path(options.made.name).stem}_from_{file.stem}.pt"
@@ -162,7 +162,7 @@ def _finish(options: argparse.Namespace, last: Path) -> int:
     """
     from ultralytics.utils.torch_utils import strip_optimizer
 
-    from .export.report import proved
+    from ..export.report import proved
 
     folder, best = last.parent.parent, last.with_name("best.pt")
     best = best if best.is_file() else last
@@ -204,11 +204,11 @@ def _go_on(options: argparse.Namespace, host: Any, last: Path) -> int:
 
 
 def _run(options: argparse.Namespace, model: Any, args: dict[str, Any]) -> int:
-    from .training.trainer import Trainer
+    from .trainer import Trainer
 
     _check_model(options, model, args)
     if options.made is not None:
-        from .training.attention_file import keep
+        from .attention_file import keep
 
         model.add_callback("on_pretrain_routine_start", functools.partial(keep, made=options.made))
     try:
@@ -240,11 +240,11 @@ def _after_training(
     """Picture, export and prove what was trained, and say what comes next."""
     lines = [f"weights     {best}", f"            {last}", f"log         {folder / 'results.csv'}"]
     if trained.get("plots", True):
-        from .training import pictures
+        from . import pictures
 
         lines.append(f"picture     {pictures.truth_beside_prediction(best, trained['data'], folder, trained['imgsz'])}")
     if export:
-        from .export.onnx import export as write
+        from ..export.onnx import export as write
 
         result = write(best, format=options.export or "onnx", imgsz=trained["imgsz"])
         lines.append(f"export      {result.path}")
@@ -271,9 +271,9 @@ def _offline(needs_network: bool) -> None:
 
 
 def _host(args: dict[str, Any]) -> Any:
-    from .errors import HostError
-    from .hook.install import failures, install, repair
-    from .patches import HOSTS
+    from ..errors import HostError
+    from ..hook.install import failures, install, repair
+    from ..patches import HOSTS
 
     try:
         import ultralytics
@@ -323,7 +323,7 @@ def _check_values(args: dict[str, Any]) -> None:
 
 
 def _check_model(options: argparse.Namespace, model: Any, args: dict[str, Any]) -> None:
-    from .weights.align import attention_in
+    from ..weights.align import attention_in
 
     rows = model.model.model
     if not hasattr(rows[-1], "nc"):
