@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from yolo_attn import cli, console
+from yolo_attn import cli
 from yolo_attn.errors import UsageError
+from yolo_attn.system import console
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import sys
 from collections.abc import Sequence
 
 from ._version import __version__
-from .console import OutputClosed, Parser, drop_output, given_back, standard_output
 from .errors import UsageError, YoloAttnError
 from .files import REFUSED
 from .log import printing
 from .shell import exit_code, ready
+from .system.console import OutputClosed, Parser, drop_output, given_back, standard_output
 
 __all__ = ["COMMANDS", "main"]
 

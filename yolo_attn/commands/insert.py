@@ -12,7 +12,6 @@ from typing import Any
 import yaml
 
 from .. import words
-from ..console import write_out
 from ..errors import ConfigError, FileError, UsageError, shown
 from ..files import read_text, write_text
 from ..log import announce
@@ -20,6 +19,7 @@ from ..model_yaml import config
 from ..model_yaml.placement import PLACES, insert, remove
 from ..model_yaml.reader import value_of
 from ..plugins import resolve
+from ..system.console import write_out
 
 _SCALES = re.compile(r"^scales:", re.MULTILINE)
 _SCALE = re.compile(r"^scale: \w+ # of the file that this was made from\r?\n", re.MULTILINE)

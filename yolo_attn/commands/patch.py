@@ -13,10 +13,10 @@ import difflib
 import re
 from pathlib import Path
 
-from ..console import write_out
 from ..errors import HostError
 from ..files import read_text
 from ..hook.splice import ON_DISK, SpliceError, splice
+from ..system.console import write_out
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..console import Parser
 from ..errors import ConfigError, UsageError
 from ..files import expand
 from ..model_yaml.places import PLACES
 from ..model_yaml.reader import read_mapping
 from ..model_yaml.schedule import frozen_epochs
+from ..system.console import Parser
 
 __all__ = ["host_arguments", "parse"]
 

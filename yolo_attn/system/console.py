@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn, TextIO
 
-from .errors import UsageError
+from ..errors import UsageError
 
 __all__ = ["OutputClosed", "Parser", "drop_output", "given_back", "standard_output", "write_out"]
 
