@@ -13,8 +13,8 @@ from ._version import __version__
 from .errors import UsageError, YoloAttnError
 from .files import REFUSED
 from .log import printing
-from .shell import exit_code, ready
 from .system.console import OutputClosed, Parser, drop_output, given_back, standard_output
+from .system.shell import exit_code, ready
 
 __all__ = ["COMMANDS", "main"]
 

@@ -23,7 +23,7 @@ from ..hook.checkout import find_host
 from ..log import announce
 from ..model_yaml import config
 from ..model_yaml.reader import read_mapping
-from ..shell import Terminated, exit_code
+from ..system.shell import Terminated, exit_code
 from . import dataset, host_imports, runs, shapes
 from .closing import found_nothing
 from .options import EMBEDDED

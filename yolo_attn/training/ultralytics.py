@@ -17,7 +17,7 @@ from ..errors import CheckpointError, ConfigError, DataError, UsageError, YoloAt
 from ..files import REFUSED, cache_folder, expand, scratch
 from ..log import announce
 from ..model_yaml import config
-from ..shell import exit_code
+from ..system.shell import exit_code
 from ..weights.published import fetch
 from . import dataset, runs
 from . import shapes as data

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import files
-from .log import announce
+from .. import files
+from ..log import announce
 
 __all__ = ["Terminated", "exit_code", "ready"]
 
