@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, run_python
 
-from yolo_attn import cli, files, locks
+from yolo_attn import cli, files
 from yolo_attn.errors import DataError, FileError
+from yolo_attn.system import locks
 from yolo_attn.training import dataset
 from yolo_attn.training import shapes as data
 
@@ -139,7 +140,8 @@ def test_the_next_command_removes_what_a_killed_process_left(tmp_path: Path, mon
     code = """
     import sys
     from pathlib import Path
-    from yolo_attn import files, locks
+    from yolo_attn import files
+    from yolo_attn.system import locks
     folder = Path(sys.argv[1])
     with files.scratch() as a, files.scratch(folder) as b, files.replacing(folder / "x.pt") as draft:
         locks.take(folder / files.LOCK)
@@ -179,7 +181,7 @@ def test_another_machines_draft_is_left_alone(tmp_path: Path) -> None:
 @posix
 def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
-    code = "import sys\nfrom pathlib import Path\nfrom yolo_attn import locks\nlocks.take(Path(sys.argv[1]))\nprint('held', flush=True)\nsys.stdin.read()"
+    code = "import sys\nfrom pathlib import Path\nfrom yolo_attn.system import locks\nlocks.take(Path(sys.argv[1]))\nprint('held', flush=True)\nsys.stdin.read()"
     holder = spawn(code, str(lock))
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
     with pytest.raises(locks.Busy, match=f"process {holder.pid} on "):

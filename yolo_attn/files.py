@@ -17,9 +17,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import locks
 from .errors import FileError, YoloAttnError
 from .processes import OWNED, alive, owner
+from .system import locks
 
 __all__ = [
     "LOCK",

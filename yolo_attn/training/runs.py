@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import files, locks
+from .. import files
 from ..errors import CheckpointError, FileError, YoloAttnError
 from ..log import announce
+from ..system import locks
 
 __all__ = [
     "State",

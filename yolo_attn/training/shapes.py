@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import locks
 from ..errors import DataError
 from ..files import LOCK, cache_folder, note, read_source, scratch, write_text
+from ..system import locks
 
 __all__ = ["NAMES", "Recipe", "make"]
 
