@@ -199,7 +199,7 @@ from yolo_attn.registry import safe
 from yolo_attn.registry.registry import registry
 from yolo_attn.hook import install
 from torch import nn
-from yolo_attn.fork import Lock
+from yolo_attn.system.fork import Lock
 
 class Gate(nn.Module):
     def __init__(self, channels):
@@ -236,7 +236,7 @@ stop = True
 assert codes == [7] * 8, (codes, len(children))
 
 # a lock that is never given free is a new one in the child
-import yolo_attn.fork as fork
+import yolo_attn.system.fork as fork
 fork.PATIENCE = 0.1
 lock, taken = Lock(), threading.Event()
 def hold():

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, Callable
 
 from ..errors import HostError
-from ..fork import Lock
 from ..log import LOGGER
+from ..system.fork import Lock
 from . import patching
 from .splice import ON_DISK, SpliceError, find_code, splice
 from .watch import Watch

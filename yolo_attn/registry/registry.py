@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable
 
 from ..errors import RegistryError, UnknownModuleError, did_you_mean
-from ..fork import Lock
+from ..system.fork import Lock
 from . import safe
 from .binding import Binding
 

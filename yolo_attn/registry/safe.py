@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from ..fork import Lock
+from ..system.fork import Lock
 
 __all__ = ["declare", "named", "safe_load", "withdraw"]
 
