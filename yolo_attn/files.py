@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import FileError, YoloAttnError
-from .processes import OWNED, alive, owner
 from .system import locks
+from .system.processes import OWNED, alive, owner
 
 __all__ = [
     "LOCK",

@@ -12,7 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-from ..processes import alive, owner
+from .processes import alive, owner
 
 __all__ = ["Busy", "clear", "release", "take"]
 
