@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from yolo_attn import cli, tables
+from yolo_attn import cli
+from yolo_attn.commands import _tables
 from yolo_attn.model_yaml import config
 from yolo_attn.registry.registry import registry
 
@@ -49,7 +50,7 @@ def test_the_hosts_command_line_says_what_may_stand_before_it(capfd: pytest.Capt
 def test_list(capfd: pytest.CaptureFixture[str]) -> None:
     """Every module, and one in full under each of its names."""
     out = told(capfd, "list")
-    shown = [r["name"] for r in tables.catalog()]
+    shown = [r["name"] for r in _tables.catalog()]
     assert len(shown) > 30
     assert [line.split()[0] for line in out.splitlines()[1 : len(shown) + 1]] == shown
     for name in ("SEAttention", *registry.get_entry("SEAttention").aliases):

@@ -18,8 +18,8 @@ from ultralytics.nn.tasks import DetectionModel
 from yolo_attn.export.onnx.onnx import export
 
 import yolo_attn
-from yolo_attn import tables
 from yolo_attn.cli import main
+from yolo_attn.commands import _tables
 from yolo_attn.model_yaml import config
 from yolo_attn.model_yaml.schedule import Schedule
 from yolo_attn.training.closing import next_steps, published
@@ -155,7 +155,7 @@ def test_train_weights_that_would_start_from_coco(cfg: str, coco: str) -> None:
 @pytest.mark.parametrize("kind", ["block", "fusion", "channel"])
 def test_list_row(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The row that is printed for a module is one that builds."""
-    for name in [r["name"] for r in tables.catalog() if r["kind"] == kind]:
+    for name in [r["name"] for r in _tables.catalog() if r["kind"] == kind]:
         assert main(["list", name]) == 0
         row = yaml.safe_load(next(x for x in capsys.readouterr().out.splitlines() if x.startswith("row"))[10:])
         d = {"nc": 2, "backbone": [[-1, 1, "Conv", [64, 3, 2]]] * 7 + [[6, 1, "Conv", [64, 1, 1]]], "head": []}

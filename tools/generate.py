@@ -86,22 +86,22 @@ def _options(entry: Any) -> list[str]:
 
 def tables(language: str) -> dict[str, str]:
     """Return the generated tables of a README, by the name of their markers."""
-    from yolo_attn import tables as text
+    from yolo_attn.commands import _tables
     from yolo_attn.model_yaml import config
 
     rows, yamls = json.loads(CATALOG.read_text(encoding="utf-8")), config.list_configs()
-    functions = text.patched_count()
+    functions = _tables.patched_count()
     said = {
         "en": ("All {} with paper, cost and proof", "All {} YAMLs", "All {} functions that are patched, and why"),
         "zh": ("全部 {} 个：论文、开销与对照验证（说明为英文）", "全部 {} 个 YAML（说明为英文）",
                "全部 {} 个被替换的函数及原因（说明为英文）"),
     }[language]  # fmt: skip
     return {
-        "kinds": text.kinds(rows, language),
-        "modules": folded(said[0].format(len(rows)), text.modules(rows, language)),
-        "configs": folded(said[1].format(len(yamls)), text.configs(language)),
-        "hosts": text.hosts(language),
-        "patched": folded(said[2].format(functions), text.patched(language)),
+        "kinds": _tables.kinds(rows, language),
+        "modules": folded(said[0].format(len(rows)), _tables.modules(rows, language)),
+        "configs": folded(said[1].format(len(yamls)), _tables.configs(language)),
+        "hosts": _tables.hosts(language),
+        "patched": folded(said[2].format(functions), _tables.patched(language)),
     }
 
 

@@ -7,8 +7,8 @@ import os
 import sys
 from typing import Any
 
-from .. import tables
 from ..errors import ConfigError, UnknownModuleError, did_you_mean
+from . import _tables
 
 # A row that builds, by what a module attends to; 256 is a block's width before scaling.
 _ROWS = {"block": "[-1, 1, {}, [256]]", "fusion": "[[-1, 6], 1, {}, []]"}
@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="one module in full, by name or alias, or FILE.py:Class; with --configs, the YAMLs that have it in their name",
     )
     parser.add_argument("--configs", action="store_true", help="list the model YAMLs instead")
-    parser.add_argument("--kind", choices=[*tables.KINDS["en"]], help="only modules of this kind")
+    parser.add_argument("--kind", choices=[*_tables.KINDS["en"]], help="only modules of this kind")
     parser.add_argument("--markdown", action="store_true", help="as the README's table")
 
 
@@ -37,21 +37,21 @@ def run(args: argparse.Namespace) -> int:
                 f"no model YAML of the kit has '{args.name}' in its name. --configs alone lists them all."
             )
         if args.markdown:
-            print(tables.configs(names=names))
+            print(_tables.configs(names=names))
             return 0
-        print(tables.grid(["config", "what"], [[n, tables.summary(config.configs_folder() / n)] for n in names]))
+        print(_tables.grid(["config", "what"], [[n, _tables.summary(config.configs_folder() / n)] for n in names]))
         return 0
-    rows = tables.catalog()
+    rows = _tables.catalog()
     if args.name:
         return _one(args.name, rows, args)
     rows = [r for r in rows if args.kind in (None, r["kind"])]
     if args.markdown:
-        print(tables.modules(rows))
+        print(_tables.modules(rows))
         return 0
     head = ["module", "kind", "arXiv", "weights", "MFLOPs", "paper"]
     body = [[r["name"], r["kind"], r["arxiv"], f"{r['params']:,}", f"{r['mflops']:g}", r["paper"]] for r in rows]
     body += _own(args)
-    print(tables.grid(head, body))
+    print(_tables.grid(head, body))
     print("\nweights and MFLOPs at 256 channels, 20 x 20. 'yolo-attn list NAME' shows options and aliases.")
     return 0
 

@@ -24,8 +24,8 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing here needs a network
     from ..hook.install import install
     from ..model_yaml import config, placement
-    from ..tables import grid
     from ..weights.attention import attention_used
+    from ._tables import grid
 
     for name in ("imgsz", "nc"):
         if getattr(args, name) is not None and getattr(args, name) < 1:

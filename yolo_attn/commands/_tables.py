@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .files import read_source
+from ..files import read_source
 
 __all__ = ["KINDS", "catalog", "configs", "grid", "hosts", "kinds", "modules", "patched"]
 
@@ -72,7 +72,7 @@ def kinds(rows: list[dict[str, Any]], language: str = "en") -> str:
 
 def configs(language: str = "en", names: list[str] | None = None) -> str:
     """Return the table of shipped YAMLs, all or these: name and its first comment."""
-    from .model_yaml import config
+    from ..model_yaml import config
 
     w = WORDS[language]
     names = config.list_configs() if names is None else names
@@ -93,7 +93,7 @@ def summary(path: Path) -> str:
 
 def hosts(language: str = "en") -> str:
     """Return the short table of hosts: which versions were tested."""
-    from .patches import HOSTS
+    from ..patches import HOSTS
 
     w = WORDS[language]
     return markdown([w["host"], w["tested"]], [[h.name, h.supported()] for h in HOSTS])
@@ -119,7 +119,7 @@ def patched_count() -> int:
 
 def _patches() -> list[tuple[str, str, list[Any], bool]]:
     """Names of hosts, with the first line of theirs only; the prefix that some have; patches; whether repairs."""
-    from .patches import HOSTS
+    from ..patches import HOSTS
 
     sharing: dict[Any, list[Any]] = {}
     for host in HOSTS:
