@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any, Callable
 
-from . import Kit
+from .interface import Kit
 
 __all__ = ["READERS", "declare"]
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, Callable
 
-from . import Kit
+from .interface import Kit
 
 __all__ = ["exporter", "first_exporter", "font_with_size", "mend_loss", "supply"]
 

@@ -41,7 +41,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable
 
-from . import Host, Kit, Patch
+from .interface import Host, Kit, Patch
 from .safe_classes import declare
 from .yolov5_dated import font_with_size, supply
 

@@ -13,10 +13,10 @@ from classic_host import Classic, classic
 
 import yolo_attn
 from yolo_attn import YoloAttnError
-from yolo_attn.registry.registry import registry
+from yolo_attn.registry import registry
 from yolo_attn.training import shapes as data
+from yolo_attn.weights import align as weights
 from yolo_attn.weights import untrained
-from yolo_attn.weights.align import align as weights
 
 __all__ = ["classic"]  # a fixture
 

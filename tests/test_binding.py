@@ -12,8 +12,8 @@ import yolo_attn
 from yolo_attn import log
 from yolo_attn.errors import RegistryError, RowError
 from yolo_attn.hook import seams
+from yolo_attn.registry import registry
 from yolo_attn.registry.binding import Binding, Mismatch
-from yolo_attn.registry.registry import registry
 
 
 def make(parameters: str) -> type:
@@ -105,8 +105,8 @@ def test_out_channels() -> None:
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The lines that rows are told of."""
     lines: list[str] = []
-    monkeypatch.setattr(rows, "_told", set())
-    monkeypatch.setattr(rows, "announce", lambda message, *args: lines.append(message % args))
+    monkeypatch.setattr(seams, "_told", set())
+    monkeypatch.setattr(seams, "announce", lambda message, *args: lines.append(message % args))
     return lines
 
 

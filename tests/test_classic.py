@@ -26,8 +26,8 @@ from yolo_attn.hook.checkout import find_host
 from yolo_attn.model_yaml import config, dialect
 from yolo_attn.training import host_imports
 from yolo_attn.training import shapes as data
+from yolo_attn.weights import align as weights
 from yolo_attn.weights import checkpoint
-from yolo_attn.weights.align import align as weights
 
 __all__ = ["classic"]
 

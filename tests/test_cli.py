@@ -10,7 +10,7 @@ import pytest
 from yolo_attn import cli
 from yolo_attn.commands import _tables
 from yolo_attn.model_yaml import config
-from yolo_attn.registry.registry import registry
+from yolo_attn.registry import registry
 
 
 def told(capfd: pytest.CaptureFixture[str], *argv: str) -> str:

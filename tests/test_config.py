@@ -243,7 +243,7 @@ def test_a_name_that_host_and_kit_share(tmp_path: Path) -> None:
     """An ambiguous name is an error that names both classes; the kit's prefix tells them apart."""
     from torch import nn
 
-    from yolo_attn.registry.registry import registry
+    from yolo_attn.registry import registry
 
     class SPPF(nn.Module):
         def __init__(self, channels: int) -> None:

@@ -18,7 +18,7 @@ from ultralytics.nn import tasks
 from yolo_attn.cli import main
 from yolo_attn.errors import ConfigError
 from yolo_attn.model_yaml import config
-from yolo_attn.registry.registry import registry
+from yolo_attn.registry import registry
 
 NAMES = config.list_configs()
 DEEP = re.compile(r"resnet1\d\d")  # they repeat ResNet-50's rows

@@ -32,7 +32,7 @@ from yolo_attn.export import classic, proof, tensorrt
 from yolo_attn.export.graph import _drop_round_trips, decode_nodes, pool_means
 from yolo_attn.export.one_module import export_module, make_module
 from yolo_attn.model_yaml import config
-from yolo_attn.registry.registry import registry
+from yolo_attn.registry import registry
 from yolo_attn.runtime.boxes import suppress
 from yolo_attn.runtime.opencv import UNSUPPORTED, obstacles
 from yolo_attn.runtime.session import Detector

@@ -458,7 +458,7 @@ def test_a_user_without_a_home(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The temporary folder stands in, is named, and is what children and hosts see while the command runs."""
-    from yolo_attn.plugins import _memory
+    from yolo_attn.registry import memory
 
     def no_home() -> Path:
         if "HOME" in os.environ:
@@ -472,7 +472,7 @@ def test_a_user_without_a_home(
     instead = files.home_folder()
     assert instead.parent == tmp_path
     assert files.cache_folder() == instead / ".cache" / "yolo_attn"
-    assert _memory.folder() == instead / ".config" / "yolo_attn" / "plugins"
+    assert memory.folder() == instead / ".config" / "yolo_attn" / "plugins"
     with caplog.at_level("INFO", "yolo_attn"):
         assert cli.main("data --train 1 --val 1 --size 32".split()) == 0
     assert Path(capfd.readouterr().out.strip()).is_relative_to(instead)

@@ -196,7 +196,7 @@ FORKED = """
 import os, sys, threading, time
 import torch, yolo_attn
 from yolo_attn.registry import safe
-from yolo_attn.registry.registry import registry
+from yolo_attn.registry import registry
 from yolo_attn.hook import install
 from torch import nn
 from yolo_attn.system.fork import Lock

@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT, Run, run_python
 
 from yolo_attn.model_yaml import config
-from yolo_attn.plugins import _memory
+from yolo_attn.registry import memory
 from yolo_attn.training import shapes as data
 
 GATE = '''
@@ -215,12 +215,12 @@ def test_a_file_swapped_between_check_and_use(small: Path, python: Callable[...,
     """What runs is what was hashed, or nothing."""
     swap = f"""
     import pathlib, yolo_attn
-    from yolo_attn.plugins import _memory
-    def recall(stem, checked=_memory.recall):
+    from yolo_attn.registry import memory
+    def recall(stem, checked=memory.recall):
         found = checked(stem)
         pathlib.Path({str(small)!r}).write_text("print('ran')")
         return found
-    _memory.recall = recall
+    memory.recall = recall
     """
     run = python(textwrap.dedent(swap) + FIND)
     assert "REFUSED" in run.ok() and "being changed" in run.out and "ran" not in run.out.splitlines()
@@ -245,18 +245,18 @@ def test_a_link_to_a_file_is_that_file(home: Path, small: Path, python: Callable
 def test_a_damaged_record_counts_for_nothing(small: Path, content: str) -> None:
     record = next((small.parent / "config" / "plugins").iterdir())
     record.write_bytes(content.encode("utf-8", "surrogateescape"))
-    assert _memory.recall("small") is None and _memory.story("small") == ""
-    _memory.remember("small", small, _memory.digest(small))  # and is put right by the next naming
-    assert _memory.recall("small") == _memory.Record(small, _memory.digest(small))
+    assert memory.recall("small") is None and memory.story("small") == ""
+    memory.remember("small", small, memory.digest(small))  # and is put right by the next naming
+    assert memory.recall("small") == memory.Record(small, memory.digest(small))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
 def test_a_record_that_others_could_write_counts_for_nothing(small: Path) -> None:
     record = next((small.parent / "config" / "plugins").iterdir())
     record.chmod(0o666)
-    assert _memory.recall("small") is None
-    _memory.remember("small", small, _memory.digest(small))
-    assert _memory.recall("small") is not None
+    assert memory.recall("small") is None
+    memory.remember("small", small, memory.digest(small))
+    assert memory.recall("small") is not None
 
 
 def test_a_home_that_cannot_be_written(home: Path, python: Callable[..., Run]) -> None:
@@ -272,9 +272,9 @@ def test_writers_at_once_lose_nothing(home: Path) -> None:
     for file in files:
         file.write_text("", encoding="utf-8")
     with ThreadPoolExecutor(6) as pool:
-        list(pool.map(lambda f: [_memory.remember(f.stem, f, _memory.digest(f)) for _ in range(10)], files * 2))
-    assert [_memory.recall(f.stem) for f in files] == [_memory.Record(f, _memory.digest(f)) for f in files]
-    assert {p.suffix for p in _memory.folder().iterdir()} == {".json"}
+        list(pool.map(lambda f: [memory.remember(f.stem, f, memory.digest(f)) for _ in range(10)], files * 2))
+    assert [memory.recall(f.stem) for f in files] == [memory.Record(f, memory.digest(f)) for f in files]
+    assert {p.suffix for p in memory.folder().iterdir()} == {".json"}
 
 
 def test_a_path_that_the_variable_cannot_hold(home: Path, python: Callable[..., Run]) -> None:
@@ -288,12 +288,12 @@ def test_a_path_that_the_variable_cannot_hold(home: Path, python: Callable[..., 
 
 
 def test_old_records_are_dropped(home: Path) -> None:
-    for n in range(_memory.MOST + 3):
+    for n in range(memory.MOST + 3):
         file = home / str(n) / "small.py"
         file.parent.mkdir()
         file.write_text(SMALL.format(n), encoding="utf-8")
-        _memory.remember("small", file, _memory.digest(file))
-    assert len(list(_memory.folder().iterdir())) == _memory.MOST
+        memory.remember("small", file, memory.digest(file))
+    assert len(list(memory.folder().iterdir())) == memory.MOST
 
 
 def test_a_package_is_all_its_files(home: Path, python: Callable[..., Run]) -> None:

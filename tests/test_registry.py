@@ -15,7 +15,7 @@ from torch import nn
 import yolo_attn
 from yolo_attn.errors import RegistryError, RowError, UnknownModuleError
 from yolo_attn.hook import seams
-from yolo_attn.registry.registry import registry
+from yolo_attn.registry import registry
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def test_reloading_keeps_what_is_registered(python: Callable[..., Run]) -> None:
     before = yolo_attn.list_modules()
     for name in sorted(n for n in sys.modules if n.partition(".")[0] == "yolo_attn"):
         importlib.reload(sys.modules[name])
-    from yolo_attn.registry.registry import registry
+    from yolo_attn.registry import registry
     assert registry.list_modules() == before == yolo_attn.list_modules() and "Mine" in before
     assert registry.get_module("SE") is sys.modules["yolo_attn.modules.se"].SEAttention
     assert registry.get_module("Mine") is Mine and registry.binding_of(Mine).takes == ("channels",)

@@ -15,11 +15,9 @@ from classic_host import Classic, classic
 from torch import nn
 
 import yolo_attn
-from yolo_attn import plugins
 from yolo_attn.errors import ConfigError, PluginError
 from yolo_attn.model_yaml import dialect
-from yolo_attn.registry import safe
-from yolo_attn.registry.registry import registry
+from yolo_attn.registry import plugins, registry, safe
 
 __all__ = ["classic"]
 

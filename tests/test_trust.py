@@ -12,9 +12,8 @@ from typing import Any, Callable
 import pytest
 from conftest import ROOT, Run
 
-from yolo_attn import errors, plugins
-from yolo_attn.plugins import _finder, _installed, _memory
-from yolo_attn.registry.registry import registry
+from yolo_attn import errors
+from yolo_attn.registry import finder, installed, memory, plugins, registry
 
 LOAD = "import sys, yolo_attn; print('VALUE', yolo_attn.load_plugin(sys.argv[1]).VALUE)"
 FIND = """
@@ -52,19 +51,19 @@ def change(path: Path, content: str) -> None:
 def test_all_below_a_package_is_what_was_named(home: Path, package: Path) -> None:
     """A new file, a changed one, one behind a link, bytecode without its source: another package."""
     init = package / "__init__.py"
-    was = _memory.digest(init)
+    was = memory.digest(init)
     (package / "notes.txt").write_text("no code", encoding="utf-8")
     (package / "__pycache__").mkdir()
     (package / "__pycache__" / "part.cpython-311.pyc").write_bytes(b"never read")
-    assert _memory.digest(init) == was != ""
+    assert memory.digest(init) == was != ""
     seen = {was}
     for path in (package / "new.py", package / "deep" / "more.py", home / "linked" / "away.py", package / "old.pyc",
-                 package / f"built{_memory.IMPORTABLE[-1]}"):  # fmt: skip
+                 package / f"built{memory.IMPORTABLE[-1]}"):  # fmt: skip
         path.write_bytes(b"# else\n")
-        seen.add(_memory.digest(init))
+        seen.add(memory.digest(init))
     assert len(seen) == 6 and "" not in seen
     (package / "round").symlink_to(package, target_is_directory=True)
-    assert _memory.digest(init) == ""
+    assert memory.digest(init) == ""
 
 
 def test_a_package_runs_its_sources_only(package: Path, python: Callable[..., Run]) -> None:
@@ -149,7 +148,7 @@ def test_a_named_file_that_is_missing_is_said(home: Path, python: Callable[..., 
 
 THREADS = """
 import sys, threading, time, yolo_attn
-from yolo_attn import plugins
+from yolo_attn.registry import plugins
 found = []
 start = threading.Barrier(4)
 def load():
@@ -181,7 +180,7 @@ def register(d: dict[str, Any], folder: Path) -> str:
     """Load what a dictionary registers in a process of its own; what came of it."""
     return f"""
 import pathlib, yolo_attn
-from yolo_attn import plugins
+from yolo_attn.registry import plugins
 try:
     plugins.load_register({{"register": {d!r}}}, pathlib.Path({str(folder)!r}), "their.yaml")
     print("LOADED")
@@ -359,9 +358,9 @@ def test_resolve_leaves_names_alone() -> None:
 def test_the_homes_of_packages_are_no_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "x-1.0.dist-info").mkdir()
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    assert os.path.realpath(tmp_path) in _installed._homes()
+    assert os.path.realpath(tmp_path) in installed._homes()
     monkeypatch.chdir(tmp_path)
-    assert os.path.realpath(tmp_path) not in _installed._homes()
+    assert os.path.realpath(tmp_path) not in installed._homes()
     with pytest.raises(errors.PluginError, match="no module of a package"):
-        _installed.import_installed("a..b")
-    assert _finder.named() == []
+        installed.import_installed("a..b")
+    assert finder.named() == []

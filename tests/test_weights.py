@@ -26,7 +26,7 @@ import yolo_attn
 from yolo_attn.cli import main
 from yolo_attn.errors import CheckpointError
 from yolo_attn.model_yaml import config
-from yolo_attn.registry.registry import registry
+from yolo_attn.registry import registry
 from yolo_attn.weights import checkpoint
 
 ATTENTION = [

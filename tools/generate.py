@@ -17,7 +17,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-CATALOG = ROOT / "yolo_attn" / "catalog.json"
+CATALOG = ROOT / "yolo_attn" / "commands" / "catalog.json"
 CHANNELS, SIDE = 256, 20
 
 
@@ -27,7 +27,7 @@ def catalog() -> list[dict[str, Any]]:
     from torch.utils.flop_counter import FlopCounterMode
 
     from yolo_attn.export.one_module import export_module, make_module
-    from yolo_attn.registry.registry import registry
+    from yolo_attn.registry import registry
 
     rows = []
     for name in registry.list_modules():

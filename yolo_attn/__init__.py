@@ -26,7 +26,7 @@ _EXPORTS = {
     "installed": "hook.install",
     "list_modules": "registry.registry",
     "load": "detectors.opening",
-    "load_plugin": "plugins:load_file",
+    "load_plugin": "registry.plugins:load_file",
     "plan": "model_yaml.schedule",
     "register": "registry.registry",
     "remove": "model_yaml.placement",
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from .hook.install import install, installed, uninstall
     from .model_yaml.placement import insert, remove, set_start
     from .model_yaml.schedule import plan
-    from .plugins import load_file as load_plugin
+    from .registry.plugins import load_file as load_plugin
     from .registry.registry import get_module, list_modules, register, unregister
     from .training.trainer import Trainer
     from .weights.align import transfer
@@ -99,7 +99,7 @@ def _own_modules() -> None:
 
 def _plugins() -> None:
     """Load the plug-ins of installed packages, then those that the environment names."""
-    importlib.import_module(f"{__name__}.plugins").load_named()
+    importlib.import_module(f"{__name__}.registry.plugins").load_named()
 
 
 # Plug-ins that are named by a relative path are those of the folder that the process was started in.
@@ -113,7 +113,7 @@ registry.add_source("the kit's modules", _own_modules)
 registry.add_source("plug-ins", _plugins)
 
 # What hosts' patches call stands above everything else here, the hook below: they meet in this place.
-_hook = importlib.import_module(f"{__name__}.parser")
+_hook = importlib.import_module(f"{__name__}.hook.install")
 _hook.hand_in(importlib.import_module(f"{__name__}.kit").KIT)
 if os.environ.get("YOLO_ATTN_HOOK", "1") != "0":
     _hook.install(strict=False)

@@ -100,7 +100,7 @@ def _run(name: str, rest: list[str]) -> int:
     except SystemExit as exc:  # --help has been printed
         return int(exc.code or 0)
     if args.plugin:
-        from .plugins import load_file
+        from .registry.plugins import load_file
 
         for file in args.plugin:
             load_file(file)

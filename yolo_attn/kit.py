@@ -158,7 +158,7 @@ class TheKit:
     # -- reading checkpoints
 
     def safe_load(self) -> bool:
-        from . import plugins
+        from .registry import plugins
 
         return plugins.safe_load()
 

@@ -19,7 +19,7 @@ import yolo_attn
 from yolo_attn.errors import RowError, UnknownModuleError
 from yolo_attn.modules._conv import Conv, attention_of, fuse
 from yolo_attn.modules.blocks import C3SE, C2fAttention, C3Attention, C3k2Attention, SEConv
-from yolo_attn.registry.registry import registry
+from yolo_attn.registry import registry
 
 ATTENTION = [n for k in ("channel", "spatial", "both") for n in registry.list_modules(kind=k)]
 IDENTITY = [n for n in ATTENTION if "start" in registry.get_entry(n).binding.signature.parameters]

@@ -11,7 +11,7 @@ from conftest import slow_but
 from torch import Tensor
 
 from yolo_attn.export.one_module import make_module
-from yolo_attn.registry.registry import registry
+from yolo_attn.registry import registry
 
 NAMES = [n for n in registry.list_modules() if registry.get_entry(n).lists]
 # One of each way of computing; the others with the slow tests.

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from yolo_attn.export.one_module import make_module
-from yolo_attn.registry.registry import registry
+from yolo_attn.registry import registry
 
 if not torch.cuda.is_available():
     pytest.skip("no GPU that PyTorch can use", allow_module_level=True)

@@ -18,7 +18,7 @@ from ..log import announce
 from ..model_yaml import config
 from ..model_yaml.placement import PLACES, insert, remove
 from ..model_yaml.reader import value_of
-from ..plugins import resolve
+from ..registry.plugins import resolve
 from ..system.console import write_out
 
 _SCALES = re.compile(r"^scales:", re.MULTILINE)

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 def _one(name: str, rows: list[dict[str, Any]], args: argparse.Namespace) -> int:
     found = next((r for r in rows if name in (r["name"], *r["aliases"])), None)
     if found is None and _may_be_own(args, name):
-        from .. import plugins
+        from ..registry import plugins
 
         return _own_one(plugins.resolve(name))
     if found is None:
@@ -99,7 +99,7 @@ def _own_one(name: str) -> int:
 
 def _may_be_own(args: argparse.Namespace, name: str = "") -> bool:
     """Whether plug-ins may bring something; only then is torch needed."""
-    from .. import plugins
+    from ..registry import plugins
 
     return bool(".py:" in name or args.plugin or os.environ.get(plugins.VARIABLE) or plugins.entry_points())
 

@@ -53,7 +53,7 @@ def run(argv: list[str]) -> int:
 
     repair()
     if plugins:
-        from ..plugins import load_file
+        from ..registry.plugins import load_file
 
         for file in plugins:
             load_file(file)

@@ -25,7 +25,7 @@ def run(argv: list[str]) -> int:
         print(f"{USAGE}\n\n{OPTIONS}\n\nultralytics' own help:", flush=True)
         argv = ["help"]
     if plugins:
-        from ..plugins import load_file
+        from ..registry.plugins import load_file
 
         for file in plugins:
             load_file(file)

@@ -18,11 +18,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import plugins
 from ..errors import CheckpointError, ConfigError, UsageError, YoloAttnError, first_line
 from ..files import scratch
 from ..hook import resolve
 from ..model_yaml import config, placement
+from ..registry import plugins
 from ..weights import align as weights
 from ..weights import checkpoint, start_from, untrained
 from . import opening, source

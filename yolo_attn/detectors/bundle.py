@@ -215,8 +215,7 @@ def _expanded(d: dict[str, Any]) -> dict[str, Any]:
 
 def _register_map(model: Any) -> dict[str, str]:
     """Return where the class of each attention name in the rows comes from, `module:Class`."""
-    from .. import plugins
-    from ..registry import registry
+    from ..registry import plugins, registry
 
     out = {}
     rows = (model.yaml.get("backbone") or []) + (model.yaml.get("head") or [])

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
+from .._name import PACKAGE
 from ..errors import HostError
 from ..log import LOGGER
 from ..system.fork import Lock
@@ -31,7 +32,6 @@ from .watch import Watch
 
 __all__ = ["Hook", "Seams", "failures", "hand_in", "hooks", "install", "installed", "repair", "repairing", "uninstall"]
 
-NAME = __name__.rpartition(".")[0]
 
 _lock = Lock()
 _failed: dict[tuple[str, str, str], HostError] = {}  # by host, module and function
@@ -261,7 +261,7 @@ def _patch(host: Any, patch: Any, module: types.ModuleType) -> None:
             return
         raise HostError(_refusal(host, module, f"it has no {patch.function}"))
     for patched in list(patching.patches_below(found)):
-        if patched.kit != NAME or hasattr(patched, "kits"):
+        if patched.kit != PACKAGE or hasattr(patched, "kits"):
             continue
         if any(h.patched is patched for h in _hooks):
             return
@@ -279,11 +279,11 @@ def _patch(host: Any, patch: Any, module: types.ModuleType) -> None:
         return
     replacement = functools.partial(patch.replacement, _kit)
     if function is not None:
-        patched = patching.swap(function, replacement, NAME)
+        patched = patching.swap(function, replacement, PACKAGE)
         owner, name = None, ""
     else:
         owner, name = patching.place(module, patch.function)
-        patched = patching.wrap(owner, name, replacement, NAME)
+        patched = patching.wrap(owner, name, replacement, PACKAGE)
     undo = functools.partial(patching.remove, owner, name, patched)
     _hooks.append(Hook(host.name, module, patch.function, patched, undo))
 
@@ -308,7 +308,7 @@ def _own(host: Any, patch: Any, module: types.ModuleType, found: Any) -> types.F
             host,
             module,
             f"{patch.function} is not the host's own Python function but {found!r}, and what it wraps cannot be found. "
-            f"Import {NAME} before it is wrapped, or note the original with functools.wraps",
+            f"Import {PACKAGE} before it is wrapped, or note the original with functools.wraps",
         )
     )
 
@@ -323,17 +323,17 @@ def _splice(host: Any, patch: Any, module: types.ModuleType, function: types.Fun
     forget: Callable[[], None] = _nothing
     if seams is None:
         code, forget = _spliced_code(host, patch, module, function)
-        seams = Seams(NAME, function.__code__)
-        seams.join(NAME, _kit)
+        seams = Seams(PACKAGE, function.__code__)
+        seams.join(PACKAGE, _kit)
         patching.put(function, seams, code)
-    elif seams.kits.get(NAME) is not _kit or not any(h.patched is seams for h in _hooks):
-        seams.join(NAME, _kit)
+    elif seams.kits.get(PACKAGE) is not _kit or not any(h.patched is seams for h in _hooks):
+        seams.join(PACKAGE, _kit)
     else:
         return
     kit = _kit
 
     def undo() -> None:
-        if seams.leave(NAME, kit):
+        if seams.leave(PACKAGE, kit):
             patching.remove(None, "", seams)
             forget()
 
@@ -363,7 +363,7 @@ def _spliced_code(
         text = splice(source, patch.function, repr(patching.CONSTANT))
     except SpliceError as exc:
         raise HostError(_refusal(host, module, f"{patch.function} has another shape: could not find {exc}")) from exc
-    name = f"{path} (extended by {NAME.partition('.')[0]})"
+    name = f"{path} (extended by {PACKAGE})"
     code = find_code(compile(text, name, "exec", dont_inherit=True), patch.function)
     # Tracebacks and inspect.getsource read this entry, and so show what runs; without a time it is never checked.
     linecache.cache[name] = (len(text), None, io.StringIO(text).readlines(), name)

@@ -14,6 +14,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+from .._name import PACKAGE
 from .splice import SpliceError, splice
 
 __all__ = ["run_parser"]
@@ -29,7 +30,7 @@ def run_parser(script: Path, kit: Any) -> bool:
         text = splice(source, "parse_model", NAME)
     except (SpliceError, SyntaxError):
         return False
-    name = f"{script} (extended by {__name__.partition('.')[0]})"
+    name = f"{script} (extended by {PACKAGE})"
     linecache.cache[name] = (len(text), None, io.StringIO(text).readlines(), name)
     code = compile(text, name, "exec", dont_inherit=True)
     main = types.ModuleType("__main__")

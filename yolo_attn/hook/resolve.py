@@ -11,9 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .. import plugins
 from ..errors import PluginError
-from ..registry import registry
+from ..registry import plugins, registry
 from ..registry.binding import Binding
 
 __all__ = ["Named", "named", "rival"]

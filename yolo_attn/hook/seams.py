@@ -9,10 +9,9 @@ from contextvars import ContextVar
 from types import ModuleType
 from typing import Any, Callable
 
-from .. import plugins
 from ..errors import RowError, UnknownModuleError, YoloAttnError, did_you_mean, first_line
 from ..log import announce
-from ..registry import allowed, registry
+from ..registry import allowed, plugins, registry
 from ..registry.binding import Call, Mismatch
 from ..registry.registry import PREFIX, RESERVED, plain_name
 from .resolve import rival

@@ -1,7 +1,7 @@
 """Rewrite two expressions of a host's `parse_model`, found by AST, quoted and never re-implemented.
 
-    m = LOOKUP   ->  m = KIT.find(m, args, i, d, lambda: LOOKUP)
-    c2 = ch[f]   ->  m, c2, n, args = KIT.place(m, ch, f, n, args, i, d, lambda c2: WIDTH if GUARD else c2)
+    m = LOOKUP   ->  m = PACKAGE.find(m, args, i, d, lambda: LOOKUP)
+    c2 = ch[f]   ->  m, c2, n, args = PACKAGE.place(m, ch, f, n, args, i, d, lambda c2: WIDTH if GUARD else c2)
 
 LOOKUP, WIDTH and GUARD are the host's own text, so that the rules stay the host's whatever its version. No line
 moves: tracebacks point where they always did.
@@ -14,12 +14,14 @@ from collections.abc import Iterator
 from types import CodeType
 from typing import Callable, TypeVar
 
+from .._name import PACKAGE
+
 __all__ = ["ON_DISK", "SpliceError", "find_code", "splice"]
 
 T = TypeVar("T")
 
 # The global that a file has which `yolo-attn patch` has put the seams into; there is nothing left to splice.
-ON_DISK = "_" + __name__.rpartition(".")[0].replace(".", "_") + "_rows"
+ON_DISK = "_" + PACKAGE.replace(".", "_") + "_rows"
 
 
 class SpliceError(Exception):

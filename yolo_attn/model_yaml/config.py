@@ -12,9 +12,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from .. import plugins
 from ..errors import ConfigError, did_you_mean
 from ..log import announce
+from ..registry import plugins
 from ..registry.plain import check_size
 from .misread import misread
 from .reader import read_mapping

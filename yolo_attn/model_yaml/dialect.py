@@ -25,11 +25,10 @@ from typing import Any
 
 import yaml
 
-from .. import plugins
 from ..errors import ConfigError
 from ..files import cache_folder, is_mine, read_source, write_text
 from ..log import announce
-from ..registry import allowed
+from ..registry import allowed, plugins
 from . import config
 from .graph import stride_factor
 

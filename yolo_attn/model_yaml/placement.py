@@ -26,12 +26,11 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, Union
 
-from .. import plugins
 from ..errors import ConfigError, PluginError, UsageError
 from ..files import read_text
 from ..hook.resolve import Named, named
 from ..log import announce
-from ..registry import registry
+from ..registry import plugins, registry
 from ..registry.registry import PREFIX, plain_name
 from ..words import option
 from . import config

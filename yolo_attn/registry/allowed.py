@@ -22,13 +22,12 @@ from collections.abc import Iterable, Iterator
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-from .. import plugins
+from .._name import PACKAGE
 from ..errors import ConfigError, RowError, did_you_mean, shown
-from . import plain, registry
+from . import plain, plugins, registry
 
 __all__ = ["TRUST", "check_class", "checked", "restricted"]
 
-KIT = __package__ or "yolo_attn"
 TRUST = "YOLO_ATTN_TRUST"  # names of modules that installed packages register, comma between them
 
 # Of torch.nn: the files whose classes compute and nothing else.
@@ -210,7 +209,7 @@ def _refusal(cls: Any, home: ModuleType | None) -> str:
         return ""
     module = cls.__module__
     entry = registry.entry_of(cls)
-    if entry and not entry.implied and module.startswith((f"{KIT}.modules.", f"{KIT}.plugins.")):
+    if entry and not entry.implied and module.startswith((f"{PACKAGE}.modules.", f"{PACKAGE}.plugins.")):
         return ""
     if plugins.named_by_user(cls):
         return ""
@@ -218,7 +217,7 @@ def _refusal(cls: Any, home: ModuleType | None) -> str:
         return "" if _named_by_user(cls) else (
             f"which an installed package registers and nobody named: set {TRUST} to its name"
         )  # fmt: skip
-    if not module.startswith(f"{KIT}.plugins.") and cls not in _host_layers(home):
+    if not module.startswith(f"{PACKAGE}.plugins.") and cls not in _host_layers(home):
         return "no layer of the host's, of torch.nn or of the registry"
     called = sorted(_code_names(cls) & _CALLS)
     return f"no layer: its code calls {called[0]}" if called else ""

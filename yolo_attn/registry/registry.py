@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
+from .._name import PACKAGE
 from ..errors import RegistryError, UnknownModuleError, did_you_mean
 from ..system.fork import Lock
 from . import safe
@@ -38,7 +39,6 @@ __all__ = [
     "unregister",
 ]
 
-KIT = __name__.rpartition(".registry")[0]  # the package's own import name, another one in a vendored copy
 PREFIX = "yolo_attn."  # before a name in a row: the kit's module and not the host's of that name
 
 # The hosts' parsers set these on every layer; an attribute of that name would be overwritten or refuse the value.
@@ -51,7 +51,7 @@ def plain_name(name: str) -> str:
     ``yolo_attn.SE`` is ``SE``; in a copy of the kit that is imported under another name, that name's prefix goes as
     well, in full or its last part: ``vendor.attn.SE`` and ``attn.SE``.
     """
-    for prefix in (f"{KIT}.", PREFIX, f"{KIT.rpartition('.')[2]}."):
+    for prefix in (f"{PACKAGE}.", PREFIX, f"{PACKAGE.rpartition('.')[2]}."):
         if name.startswith(prefix):
             return name[len(prefix) :]
     return name
@@ -213,7 +213,7 @@ _CONV_HOMES = ("ultralytics.nn.modules.conv", "ultralytics.nn.modules", "models.
 
 
 def _is_near(part: type, cls: type) -> bool:
-    return part is not cls and (part.__module__ == cls.__module__ or part.__module__.startswith(f"{KIT}."))
+    return part is not cls and (part.__module__ == cls.__module__ or part.__module__.startswith(f"{PACKAGE}."))
 
 
 def _is_code(cls: type, name: str) -> bool:

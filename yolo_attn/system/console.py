@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn, TextIO
 
+from .._name import PACKAGE
 from ..errors import UsageError
 
 __all__ = ["OutputClosed", "Parser", "drop_output", "given_back", "standard_output", "write_out"]
@@ -139,7 +140,7 @@ def given_back() -> Iterator[None]:
 
     Processes that it starts meanwhile inherit the changed environment.
     """
-    logger = logging.getLogger(__package__)
+    logger = logging.getLogger(PACKAGE)
     environment, argv, words = dict(os.environ), sys.argv, list(sys.argv)
     path, entries = sys.path, list(sys.path)
     handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate

@@ -14,13 +14,13 @@ from typing import Any
 
 import yaml
 
-from .. import plugins
 from ..detectors import attaching
 from ..errors import CheckpointError, ConfigError, UsageError, first_line
 from ..files import write_text
 from ..hook import resolve
 from ..log import announce
 from ..model_yaml import config, placement
+from ..registry import plugins
 from ..weights import checkpoint
 
 __all__ = ["Made", "attached", "keep", "made_for"]

@@ -288,7 +288,7 @@ def _kit(argv: list[str], processes: int = 1) -> int:
     front = ["-m", "yolo_attn"]
     if processes > 1:
         front = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), *front]
-    home = str(Path(__file__).resolve().parent.parent)  # a bare checkout of the kit is on nobody's path
+    home = str(Path(__file__).resolve().parents[2])  # a bare checkout of the kit is on nobody's path
     path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")]))
     child = subprocess.Popen([sys.executable, *front, *argv], env={**os.environ, "PYTHONPATH": path})
     try:

@@ -44,7 +44,7 @@ def main(options: argparse.Namespace) -> int:
     Raises:
         YoloAttnError: A mistake that the user can mend.
     """
-    from ..plugins import load_file
+    from ..registry.plugins import load_file
 
     for file in options.plugin:
         load_file(file)

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from typing import Any
 
+from .._name import PACKAGE
 from ..registry import registry
 from .pickles import Inert
 
@@ -17,7 +18,7 @@ def name_of(cls: type) -> str | None:
     if issubclass(cls, Inert):
         if cls.__module__.startswith(("torch.", "ultralytics.")):
             return None
-        if not cls.__module__.startswith(f"{registry.KIT}.plugins."):
+        if not cls.__module__.startswith(f"{PACKAGE}.plugins."):
             return _gate(registry.find(cls.__name__))
         live = getattr(sys.modules.get(cls.__module__), cls.__name__, None)
         binding = registry.binding_of(live)

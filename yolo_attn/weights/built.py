@@ -10,13 +10,14 @@ import weakref
 from collections.abc import Mapping
 from typing import Any
 
+from .._name import PACKAGE
 from ..errors import CheckpointError
 
 __all__ = ["note", "owner"]
 
 # By detector, whether it has attention.
 _noted: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
-OWNER = "_" + __name__.rpartition(".")[0].replace(".", "_") + "_owner"
+OWNER = "_" + PACKAGE.replace(".", "_") + "_owner"
 
 
 def note(detector: Any, state: Any) -> None:
@@ -53,7 +54,7 @@ def owner(state: Any, role: str) -> Any | None:
         raise CheckpointError(
             f"cannot tell which detector the {role} state dict is of, and copying by name would put most tensors into "
             f"other layers: keep the detector, and pass its state_dict() itself and no copy; or call "
-            f"{__name__.partition('.')[0]}.transfer(source, detector), which takes the detectors"
+            f"{PACKAGE}.transfer(source, detector), which takes the detectors"
         )
     return None
 

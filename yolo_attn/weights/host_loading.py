@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from typing import Any, Callable
 from weakref import WeakKeyDictionary
 
+from .._name import PACKAGE
 from ..errors import CheckpointError, YoloAttnError
 from ..log import LOGGER, announce
 from . import align as weights
@@ -154,7 +155,7 @@ def _align(source: Any, target: Any) -> weights.Report | None:
         raise CheckpointError(
             f"the layers of {there.file} cannot be matched with those of a detector with attention "
             f"({type(exc).__name__}: {exc}), and copying by name would put tensors into other layers. Build the "
-            f"detector of that file, load into it, and call {__name__.partition('.')[0]}.transfer"
+            f"detector of that file, load into it, and call {PACKAGE}.transfer"
         ) from exc
     same = all(t == s for t, s in report.mapping.items())
     return None if same and not report.new and not report.mismatch and not report.unused else report

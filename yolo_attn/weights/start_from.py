@@ -14,11 +14,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .. import plugins
 from ..errors import ConfigError, HostError
 from ..files import write_bytes
 from ..model_yaml import config
 from ..model_yaml.start import with_start
+from ..registry import plugins
 from . import align as weights
 from . import checkpoint, untrained
 

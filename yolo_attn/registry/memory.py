@@ -60,7 +60,7 @@ def importable(folder: Path) -> dict[str, str]:
     """Return every file below a package that Python could import from, with its SHA-256, by relative path.
 
     Sources, extension modules and bytecode without a source, links followed. Not the bytecode in ``__pycache__``:
-    it stands for its source, and the kit runs the source (:mod:`._finder`).
+    it stands for its source, and the kit runs the source (:mod:`.finder`).
 
     Raises:
         OSError: A file cannot be read.

@@ -18,13 +18,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from .._name import PACKAGE
 from ..errors import PluginError
-from . import _memory
+from . import memory
 
 __all__ = ["PLUGINS", "VARIABLE", "Loader", "advice", "asking", "install", "named"]
 
 VARIABLE = "YOLO_ATTN_PLUGINS"
-PLUGINS = __name__.rpartition(".")[0]
+PLUGINS = f"{PACKAGE}.plugins"
 
 _asked = threading.local()  # .files: what this thread is loading now, by stem
 
@@ -96,11 +97,11 @@ class Loader(importlib.machinery.SourceFileLoader):
         try:
             self.content = Path(path).read_bytes()
             if Path(path).name == "__init__.py" and root is None:
-                self.files = _memory.importable(self.folder)
+                self.files = memory.importable(self.folder)
         except (OSError, ValueError) as exc:
             raise PluginError(f"the plug-in {path} cannot be read: {getattr(exc, 'strerror', None) or exc}") from exc
-        own = _memory.digest_of(self.content)
-        self.sha256 = _memory.digest_of_files(self.files) if self.files else own
+        own = memory.digest_of(self.content)
+        self.sha256 = memory.digest_of_files(self.files) if self.files else own
         if own != (root or self)._hash_of(path, own):
             raise PluginError(f"{path} has been changed since its plug-in was loaded. Start a fresh process.")
 
@@ -138,7 +139,7 @@ class Loader(importlib.machinery.SourceFileLoader):
             for suffix in importlib.machinery.EXTENSION_SUFFIXES:
                 built = folder / (name + suffix)
                 if built.is_file():
-                    if _memory.digest(built) != self._hash_of(built):
+                    if memory.digest(built) != self._hash_of(built):
                         raise PluginError(
                             f"{built} has been changed since its plug-in was loaded. Start a fresh process."
                         )
@@ -184,11 +185,11 @@ class _Finder(importlib.abc.MetaPathFinder):
         record = None
         file = getattr(_asked, "files", {}).get(stem) or _from_environment(stem)
         if file is None:
-            record = _memory.recall(stem)
+            record = memory.recall(stem)
             file = record.path if record is not None else None
         if file is None:
             raise PluginError(
-                f"needs the plug-in {stem}.py, which is not here. {_memory.story(stem)}{advice(stem + '.py')}"
+                f"needs the plug-in {stem}.py, which is not here. {memory.story(stem)}{advice(stem + '.py')}"
             )
         loader = Loader(fullname, str(file))
         if record is not None and loader.sha256 != record.sha256:  # between two readings

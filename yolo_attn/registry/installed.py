@@ -18,6 +18,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+from .._name import PACKAGE
 from ..errors import PluginError
 from ..log import announce
 from ..registry import registry
@@ -93,7 +94,7 @@ def _check(spec: importlib.machinery.ModuleSpec, homes: list[str], *, top: bool)
     if spec.loader is None:  # a folder without code: what is in it is looked at in turn
         return
     origin = os.path.realpath(spec.origin or "")
-    if spec.name.startswith(f"{registry.KIT}.") or any(_within(origin, home) for home in homes):
+    if spec.name.startswith(f"{PACKAGE}.") or any(_within(origin, home) for home in homes):
         return
     if top and _by_editable_install(spec):
         homes.append(str(Path(origin).parent))
