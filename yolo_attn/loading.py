@@ -13,6 +13,7 @@ from typing import Any
 
 from . import pickles
 from .errors import CheckpointError, ConfigError, YoloAttnError, first_line, shown
+from .host_errors import told_by_row
 from .host_paths import keep_apostrophes
 from .log import announce
 from .source import Source, quiet_host, widen_classes
@@ -177,7 +178,7 @@ def _build(path: str | os.PathLike[str]) -> Any:
 
     config.require(path)
     try:
-        with quiet_host():
+        with quiet_host(), told_by_row(str(path)):
             return YOLO(str(path) if str(path).endswith((".yaml", ".yml")) else f"{path}.yaml")
     except NotImplementedError as exc:  # the host cannot tell the task from the last row
         raise ConfigError(f"{path}: is no model that the ultralytics host's YOLO class builds: {exc}") from exc
