@@ -301,7 +301,7 @@ def test_mistakes_are_named_and_nothing_is_called(classic: Classic, tmp_path: Pa
     assert spot in said[2] and "reductoin" in said[2] and "reduction" in said[2]
     assert "yolov5s_see.yaml" in said[3] and "Did you mean 'yolov5_se'" in said[3]
     assert "is not evaluated" in said[4]
-    assert "no layer" in said[5]
+    assert "'print'" in said[5]
     assert "\nrun\n" not in out and "\nhello\n" not in out
     # An empty instance, no constructor; nothing else; and nothing stays declared.
     assert [line for line in out.splitlines() if line.startswith(("LOADED", "REFUSED", "LEFT"))] == [

@@ -177,3 +177,28 @@ def test_a_short_run_of_the_fuzzer(capsys: pytest.CaptureFixture[str]) -> None:
     assert fuzz.main(["--cases", "60"]) == 0, capsys.readouterr().out
     out = capsys.readouterr().out.splitlines()
     assert len(out) == 5 and all("clear error" in line for line in out)
+
+
+BAD = """
+nc: 1
+activation: nn.ReLU()
+backbone:
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, Conv, [16, [3], {}]]
+head:
+  - [[1], 1, Detect, [nc]]
+"""
+
+
+def test_what_the_host_cannot_build_is_named_by_row(tmp_path: Path, cli: Any) -> None:
+    from ultralytics.nn.modules import Conv
+
+    from yolo_attn.loading import open_source
+
+    (tmp_path / "bad.yaml").write_text(BAD)
+    before = Conv.default_act
+    with pytest.raises(ConfigError, match=r"bad.yaml, row 1 .*Conv.* cannot be built by the host: RuntimeError") as told:
+        open_source(tmp_path / "bad.yaml")
+    assert "\n" not in str(told.value) and Conv.default_act is before
+    assert "row 1" in cli("show", "bad.yaml").mistake()
+    assert "Traceback" in cli("show", "bad.yaml", env={"YOLO_ATTN_DEBUG": "1"}).err

@@ -64,9 +64,11 @@ def _build(d: dict[str, Any], file: str, *, verbose: bool) -> Any:
     """Build with the model class that the host itself would take."""
     from copy import deepcopy
 
+    from ..hook.host_errors import told_by_row
     from ..weights.start_from import model_class
 
-    return model_class(d, file)[0](deepcopy(d), verbose=verbose)
+    with told_by_row(file):
+        return model_class(d, file)[0](deepcopy(d), verbose=verbose)
 
 
 def _figures(model: Any, imgsz: int) -> list[str]:

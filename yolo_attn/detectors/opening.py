@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, ConfigError, YoloAttnError, first_line, shown
+from ..hook.host_errors import told_by_row
 from ..log import announce
 from ..weights import pickles
 from .host_paths import keep_apostrophes
@@ -177,7 +178,7 @@ def _build(path: str | os.PathLike[str]) -> Any:
 
     config.require(path)
     try:
-        with quiet_host():
+        with quiet_host(), told_by_row(str(path)):
             return YOLO(str(path) if str(path).endswith((".yaml", ".yml")) else f"{path}.yaml")
     except NotImplementedError as exc:  # the host cannot tell the task from the last row
         raise ConfigError(f"{path}: is no model that the ultralytics host's YOLO class builds: {exc}") from exc

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import ConfigError, HostError
 from ..files import write_bytes
+from ..hook.host_errors import told_by_row
 from ..model_yaml import config
 from ..model_yaml.start import with_start
 from ..registry import plugins
@@ -99,7 +100,8 @@ def build(
     if start != "yaml":
         d, _ = with_start(d, start)  # what has none is in the sentence
     d["yaml_file"] = str(cfg)
-    model = _classic(d, nc, str(yolov5)) if yolov5 else _ultralytics(d, nc, str(cfg))
+    with told_by_row(str(cfg)):
+        model = _classic(d, nc, str(yolov5)) if yolov5 else _ultralytics(d, nc, str(cfg))
     report = weights.transfer(ckpt, model, minimum=minimum, force=force)
     report.until_trained = untrained.sentence(ckpt, model, report)
     return model, report

@@ -1,0 +1,66 @@
+"""What a host raises while it builds a model, as one line that names file and row."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from .errors import RowError, YoloAttnError, first_line, shown
+
+__all__ = ["DEBUG", "told_by_row"]
+
+DEBUG = "YOLO_ATTN_DEBUG"  # set, the host's own traceback is shown
+
+
+@contextlib.contextmanager
+def told_by_row(file: str) -> Iterator[None]:
+    """Turn what a host's parser raises meanwhile into one line; leave the host's default activation as it was.
+
+    Args:
+        file: Named in the message.
+
+    Raises:
+        RowError: A row cannot be built; the message names it and quotes the host.
+    """
+    before = _activations()
+    try:
+        yield
+    except (YoloAttnError, MemoryError):
+        _restore(before)
+        raise
+    except Exception as exc:  # a host's parser raises whatever a wrong row leads to
+        _restore(before)
+        row = _row(exc)
+        if row is None or os.environ.get(DEBUG):
+            raise
+        said = f"{type(exc).__name__}: {first_line(exc)[:300]}"
+        raise RowError(f"{file}, row {row[0]} {shown(row[1])} cannot be built by the host: {said}") from exc
+
+
+def _row(exc: BaseException) -> tuple[int, list[Any]] | None:
+    """The row at which a host's parser, or the forward pass that it tries, stood: its number, from, number and module."""
+    found, tb = None, exc.__traceback__
+    while tb is not None:
+        local, name = tb.tb_frame.f_locals, tb.tb_frame.f_code.co_name
+        if name == "parse_model" and isinstance(local.get("i"), int):
+            m = local.get("m")
+            found = local["i"], [local.get("f"), local.get("n"), getattr(m, "__name__", str(m))]
+        elif name in ("_predict_once", "_forward_once", "forward_once") and hasattr(local.get("m"), "i"):
+            m = local["m"]
+            found = int(m.i), [m.f, 1, str(m.type).rpartition(".")[2]]
+        tb = tb.tb_next
+    return found
+
+
+def _activations() -> list[tuple[Any, Any]]:
+    names = ("ultralytics.nn.modules.conv", "models.common", "yolov5.models.common")
+    classes: list[Any] = [getattr(sys.modules.get(n), "Conv", None) for n in names]
+    return [(c, c.default_act) for c in classes if hasattr(c, "default_act")]
+
+
+def _restore(before: list[tuple[Any, Any]]) -> None:
+    for cls, activation in before:
+        cls.default_act = activation
