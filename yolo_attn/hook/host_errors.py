@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from .errors import RowError, YoloAttnError, first_line, shown
+from ..errors import RowError, YoloAttnError, first_line, shown
 
 __all__ = ["DEBUG", "told_by_row"]
 
