@@ -26,10 +26,9 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from yolo_attn.registry.registry.registry import get_entry
-
 from yolo_attn import list_modules
 from yolo_attn.errors import UnknownModuleError
+from yolo_attn.registry.registry import get_entry
 
 MIB = 2**20
 

@@ -22,8 +22,8 @@ os.environ.setdefault("YOLO_OFFLINE", "1")
 
 import numpy as np
 import onnxruntime
-from yolo_attn.export.onnx.onnx import export
 
+from yolo_attn.export.onnx import export
 from yolo_attn.runtime.bench import measure
 from yolo_attn.runtime.session import Detector
 

@@ -21,7 +21,7 @@ from typing import Any
 os.environ.setdefault("YOLO_OFFLINE", "true")
 
 import yolo_attn
-from yolo_attn.training import shapes as data
+from yolo_attn.training.shapes import make as make_shapes
 
 RECIPE = {
     "imgsz": 96, "batch": 8, "nbs": 8, "optimizer": "AdamW", "lr0": 0.002, "warmup_epochs": 1, "mosaic": 0.0,
@@ -53,7 +53,7 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Train the base once, then both ways for each seed."""
     from ultralytics import YOLO
 
-    shapes = data.make()
+    shapes = make_shapes()
     settings = {**RECIPE, "data": str(shapes), "device": options.device, "project": str(folder)}
     base = YOLO(options.base)
     base.train(epochs=options.base_epochs, seed=0, name="base", **settings)

@@ -14,9 +14,8 @@ from classic_host import Classic, classic
 import yolo_attn
 from yolo_attn import YoloAttnError
 from yolo_attn.registry import registry
-from yolo_attn.training import shapes as data
-from yolo_attn.weights import align as weights
-from yolo_attn.weights import untrained
+from yolo_attn.training.shapes import make as make_shapes
+from yolo_attn.weights import align, untrained
 
 __all__ = ["classic"]  # a fixture
 
@@ -50,7 +49,7 @@ def outputs(network: Any, side: int = 64) -> list[torch.Tensor]:
 
 
 def attention(network: Any) -> list[str]:
-    return list(weights.attention_in(network).values())
+    return list(align.attention_in(network).values())
 
 
 def same_state(a: Any, b: Any) -> bool:
@@ -167,7 +166,7 @@ def test_training_starts_from_the_attached_weights(tmp_path: Path, own_trainer: 
     made.add_callback("on_train_start", look)
     assert not any(look in found for found in source.callbacks.values())
     made.train(
-        data=str(data.make()), imgsz=64, batch=16, epochs=1, fraction=0.25, workers=0, plots=False, val=False,
+        data=str(make_shapes()), imgsz=64, batch=16, epochs=1, fraction=0.25, workers=0, plots=False, val=False,
         project=str(tmp_path), name="run", device="cpu", verbose=False,
         **({"trainer": yolo_attn.Trainer} if own_trainer else {}),
     )  # fmt: skip
@@ -208,7 +207,7 @@ def test_the_file_behind_a_handle_goes_with_it() -> None:
 
 def test_names_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """A model's name has fresh weights and says so, unless its checkpoint is here; a bundle is opened likewise."""
-    from yolo_attn.export.onnx.onnx import export
+    from yolo_attn.export.onnx import export
 
     monkeypatch.chdir(tmp_path)
     with caplog.at_level("INFO", logger="yolo_attn"):

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from yolo_attn.export.onnx.onnx import export
 
 import yolo_attn
 from yolo_attn.detectors.bundle import MANIFEST, MODEL, WEIGHTS, _seal, read_manifest
 from yolo_attn.detectors.opening import open_source
 from yolo_attn.detectors.source import attention_used
 from yolo_attn.errors import CheckpointError, YoloAttnError
+from yolo_attn.export.onnx import export
 
 
 @pytest.fixture(scope="module")

@@ -25,9 +25,9 @@ from yolo_attn.errors import ConfigError, HostError
 from yolo_attn.hook.checkout import find_host
 from yolo_attn.model_yaml import config, dialect
 from yolo_attn.training import host_imports
-from yolo_attn.training import shapes as data
-from yolo_attn.weights import align as weights
-from yolo_attn.weights import checkpoint
+from yolo_attn.training.shapes import Recipe
+from yolo_attn.training.shapes import make as make_shapes
+from yolo_attn.weights import align, checkpoint
 
 __all__ = ["classic"]
 
@@ -454,7 +454,7 @@ def test_a_process_that_never_imports_the_kit_loads_a_checkpoint(classic: Classi
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dozen images."""
-    return data.make(tmp_path_factory.mktemp("shapes"), data.Recipe(train=12, val=4, size=96))
+    return make_shapes(tmp_path_factory.mktemp("shapes"), Recipe(train=12, val=4, size=96))
 
 
 TINY = ["--img", "64", "--device", "cpu"]
@@ -537,7 +537,7 @@ def test_train_detect_on_the_package(shapes: Path, tmp_path: Path) -> None:
         assert line in told
     source = checkpoint.read(tmp_path / "plain.pt")
     frozen, free = (checkpoint.read(tmp_path / "runs" / "exp" / "weights" / n) for n in ("epoch0.pt", "last.pt"))
-    pairs = {t: s for t, s in weights.align(source, frozen.model).mapping.items() if not t.startswith("model.28.")}
+    pairs = {t: s for t, s in align.align(source, frozen.model).mapping.items() if not t.startswith("model.28.")}
     assert len(pairs) == 342
     assert all(torch.equal(frozen.tensors[t], source.tensors[s].half()) for t, s in pairs.items())
     assert not all(torch.equal(free.tensors[t], source.tensors[s].half()) for t, s in pairs.items())

@@ -22,7 +22,6 @@ import pytest
 import torch
 from conftest import slow_but
 from torch import nn
-from yolo_attn.export.onnx.onnx import export
 
 import yolo_attn
 from yolo_attn.detectors.drawn import drawn_images
@@ -31,6 +30,7 @@ from yolo_attn.errors import CheckpointError, DataError, ExportError, FileError,
 from yolo_attn.export import classic, proof, tensorrt
 from yolo_attn.export.graph import _drop_round_trips, decode_nodes, pool_means
 from yolo_attn.export.one_module import export_module, make_module
+from yolo_attn.export.onnx import export
 from yolo_attn.model_yaml import config
 from yolo_attn.registry import registry
 from yolo_attn.runtime.boxes import suppress
@@ -192,7 +192,7 @@ def test_a_full_disk_is_one_message(checkpoint: Path, python: Any, tmp_path: Pat
         import resource, signal, sys
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         from yolo_attn.errors import YoloAttnError
-        from yolo_attn.export.onnx.onnx import export
+        from yolo_attn.export.onnx import export
         for limit, format in ((3_000_000, "onnx"), (3_000_000, "bundle"), (1_000, "onnx")):
             if limit == 1_000:  # the file itself goes through: only the report is held back
                 import yolo_attn.export.report as report
@@ -269,7 +269,7 @@ def test_the_checkpoint_is_left_as_it_was(checkpoint: Path, tmp_path: Path) -> N
     before = checkpoint.read_bytes()
     source = open_source(checkpoint)
     state = copy.deepcopy(source.model.state_dict())
-    from yolo_attn.export.onnx.onnx import _write_onnx
+    from yolo_attn.export.onnx import _write_onnx
 
     _write_onnx(source, tmp_path / "a.onnx", (64, 64), dynamic=False, half=False, opset=None, nms=False, simplify=True)
     assert all(torch.equal(v, state[k]) for k, v in source.model.state_dict().items())

@@ -19,7 +19,8 @@ from ultralytics.nn import tasks
 
 import yolo_attn
 from yolo_attn.hook.flops import at_full_size
-from yolo_attn.training import shapes as data
+from yolo_attn.training.shapes import Recipe
+from yolo_attn.training.shapes import make as make_shapes
 
 MODELS = {
     "yolov8n.yaml": "DetectionModel",
@@ -106,7 +107,7 @@ def test_a_worker_of_several_gpus(tmp_path: Path, who: str) -> None:
     text = (ROOT / "model_cfgs" / "yolov5_se.yaml").read_text(encoding="utf-8")
     text = "register:\n  Gate: gate.py:Gate\n" + text.replace("SEAttention, []", "Gate, []")
     (tmp_path / "yolov5n_mine.yaml").write_text(text, encoding="utf-8")
-    shapes = data.make(tmp_path / "shapes", data.Recipe(train=8, val=4, size=64))
+    shapes = make_shapes(tmp_path / "shapes", Recipe(train=8, val=4, size=64))
     env = {"YOLO_ATTN_CONFIG_DIR": str(tmp_path / "config")}
     parent = run_python("-c", PARENT, who, str(shapes), str(tmp_path / "runs"), cwd=tmp_path, env=env)
     script = parent.ok().rpartition("SCRIPT")[2].strip()
@@ -156,7 +157,7 @@ def paths(folder: Path, needs: tuple[str, ...]) -> dict[str, str]:
 @pytest.mark.slow
 def test_the_lowest_version_trains_and_exports(lowest_host: tuple[Path, tuple[str, ...]], tmp_path: Path) -> None:
     """With the torch of today, whose defaults that version does not know."""
-    shapes = data.make(tmp_path / "shapes", data.Recipe(train=8, val=4, size=64))
+    shapes = make_shapes(tmp_path / "shapes", Recipe(train=8, val=4, size=64))
     argv = ["--cfg", "yolov5n_se.yaml", "--data", str(shapes), "--epochs", "1", "--img", "64", "--batch", "4"]
     run = ["--device", "cpu", "--project", str(tmp_path), "--name", "a"]
     trained = run_python(str(ROOT / "train_detect.py"), *argv, *run, cwd=tmp_path, env=paths(*lowest_host))

@@ -20,7 +20,8 @@ from yolo_attn import cli, files
 from yolo_attn.errors import DataError, FileError
 from yolo_attn.system import locks
 from yolo_attn.training import dataset
-from yolo_attn.training import shapes as data
+from yolo_attn.training.shapes import Recipe
+from yolo_attn.training.shapes import make as make_shapes
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and limits of POSIX")
 
@@ -329,7 +330,7 @@ def test_text_in_another_coding_is_one_message(here: Path, capsys: pytest.Captur
     Path("host/utils").mkdir()
     for name in ("train.py", "models/yolo.py", "utils/general.py"):
         Path("host", name).write_text("parse_model = 1\n")
-    data.make("shapes", data.Recipe(train=1, val=1, size=32))
+    make_shapes("shapes", Recipe(train=1, val=1, size=32))
     for file, command in {
         "list.txt": "train --data listed.yaml",
         "data.yaml": "train --data data.yaml",
@@ -354,7 +355,7 @@ def test_text_in_another_coding_is_one_message(here: Path, capsys: pytest.Captur
 
 def test_a_byte_order_mark_is_no_part_of_the_text(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As Windows editors write it; a YAML that is written back keeps its own."""
-    made = data.make("shapes", data.Recipe(train=2, val=1, size=32))
+    made = make_shapes("shapes", Recipe(train=2, val=1, size=32))
     images = sorted((made.parent / "images" / "train").iterdir())
     mark = b"\xef\xbb\xbf"
     Path("list.txt").write_bytes(mark + "\r\n".join(map(str, images)).encode())
@@ -414,12 +415,12 @@ def test_first_runs_at_once_give_whole_data_sets(tmp_path: Path) -> None:
     import os, sys, time
     from pathlib import Path
     from yolo_attn.training import shapes as data
-    recipe = data.Recipe(train=24, val=4, size=48)
+    recipe = Recipe(train=24, val=4, size=48)
     import cv2
     for line in sys.stdin:
         os.environ["YOLO_ATTN_CACHE"] = line.strip()
         time.sleep(float(sys.argv[1]))
-        made = data.make(recipe=recipe).parent
+        made = make_shapes(recipe=recipe).parent
         stamp = made.stat().st_ino
         seen = [len(list((made / kind / "train").iterdir())) for kind in ("images", "labels")]
         time.sleep(0.05)
@@ -443,10 +444,10 @@ def test_first_runs_at_once_give_whole_data_sets(tmp_path: Path) -> None:
 
 def test_a_damaged_set_in_the_cache_is_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("YOLO_ATTN_CACHE", str(tmp_path))
-    recipe = data.Recipe(train=3, val=1, size=32)
-    made = data.make(recipe=recipe)
+    recipe = Recipe(train=3, val=1, size=32)
+    made = make_shapes(recipe=recipe)
     (made.parent / "images" / "train" / "0001.png").unlink()
-    assert data.make(recipe=recipe) == made
+    assert make_shapes(recipe=recipe) == made
     assert len(list((made.parent / "images" / "train").iterdir())) == 3
     assert names(tmp_path) == [made.parent.name]
 

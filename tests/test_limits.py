@@ -192,7 +192,8 @@ head:
 
 def test_what_the_host_cannot_build_is_named_by_row(tmp_path: Path, cli: Any) -> None:
     from ultralytics.nn.modules import Conv
-    from yolo_attn.loading import open_source
+
+    from yolo_attn.detectors.opening import open_source
 
     (tmp_path / "bad.yaml").write_text(BAD)
     before = Conv.default_act

@@ -17,7 +17,8 @@ from conftest import ROOT, Run, run_python
 
 from yolo_attn.model_yaml import config
 from yolo_attn.registry import memory
-from yolo_attn.training import shapes as data
+from yolo_attn.training.shapes import Recipe
+from yolo_attn.training.shapes import make as make_shapes
 
 GATE = '''
 """A gate of my own."""
@@ -327,7 +328,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     project.mkdir()
     (project / "my_attn.py").write_text(GATE, encoding="utf-8")
     model_yaml(project)
-    small = data.make(folder / "shapes", data.Recipe(train=8, val=4, size=64))
+    small = make_shapes(folder / "shapes", Recipe(train=8, val=4, size=64))
     env = {"YOLO_ATTN_CONFIG_DIR": str(folder / "config"), "YOLO_ATTN_PLUGINS": ""}
     script = f"""
 import sys, yolo_attn

@@ -21,14 +21,15 @@ from conftest import ROOT, run_python
 from yolo_attn import cli
 from yolo_attn.errors import CheckpointError
 from yolo_attn.training import runs
-from yolo_attn.training import shapes as data
+from yolo_attn.training.shapes import Recipe
+from yolo_attn.training.shapes import make as make_shapes
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return data.make(tmp_path_factory.mktemp("data") / "shapes", data.Recipe(train=8, val=4, size=64))
+    return make_shapes(tmp_path_factory.mktemp("data") / "shapes", Recipe(train=8, val=4, size=64))
 
 
 def options(shapes: Path, epochs: int) -> list[str]:

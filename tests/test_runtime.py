@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from yolo_attn.export.onnx.onnx import export
 
 from yolo_attn.detectors.drawn import drawn_images
 from yolo_attn.detectors.opening import CALM, open_source
 from yolo_attn.errors import DataError, FileError, UsageError
+from yolo_attn.export.onnx import export
 from yolo_attn.export.proof import compare_detections, largest_difference
 from yolo_attn.runtime.bench import measure
 from yolo_attn.runtime.boxes import layout_of, nms, suppress

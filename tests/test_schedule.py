@@ -21,8 +21,9 @@ import yolo_attn
 from yolo_attn.commands.run import leading_options
 from yolo_attn.errors import ConfigError, UsageError
 from yolo_attn.model_yaml import config, dialect
-from yolo_attn.training import shapes as data
 from yolo_attn.training.schedule import VARIABLE, Pace, Schedule, lengthen, plan
+from yolo_attn.training.shapes import Recipe
+from yolo_attn.training.shapes import make as make_shapes
 
 __all__ = ["classic"]
 
@@ -31,7 +32,7 @@ ROWS = (3, 6, 9, 12)  # SE rows of the model below; row 28 is its head
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return data.make(tmp_path_factory.mktemp("shapes"), data.Recipe(train=8, val=2, size=64))
+    return make_shapes(tmp_path_factory.mktemp("shapes"), Recipe(train=8, val=2, size=64))
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ import torch
 import yaml
 from classic_host import Classic, classic
 from torch import nn
-from yolo_attn.export.onnx.onnx import export
 
 import yolo_attn
 from yolo_attn.detectors.bundle import MANIFEST, MODEL, WEIGHTS, _seal, read_manifest
 from yolo_attn.errors import CheckpointError, YoloAttnError
+from yolo_attn.export.onnx import export
 from yolo_attn.model_yaml import config
 from yolo_attn.registry import allowed, plain, plugins, registry, safe
 

@@ -15,11 +15,11 @@ import torch
 import yaml
 from test_weights import build, plant, small
 from ultralytics.nn.tasks import DetectionModel
-from yolo_attn.export.onnx.onnx import export
 
 import yolo_attn
 from yolo_attn.cli import main
 from yolo_attn.commands import _tables
+from yolo_attn.export.onnx import export
 from yolo_attn.model_yaml import config
 from yolo_attn.model_yaml.schedule import Schedule
 from yolo_attn.training.closing import next_steps, published

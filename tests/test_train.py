@@ -19,12 +19,13 @@ from conftest import ROOT, Run, run_python
 from yolo_attn import cli
 from yolo_attn.errors import DataError, UsageError
 from yolo_attn.training import dataset, options
-from yolo_attn.training import shapes as data
+from yolo_attn.training.shapes import Recipe
+from yolo_attn.training.shapes import make as make_shapes
 
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return data.make(tmp_path_factory.mktemp("data") / "shapes", data.Recipe(train=8, val=4, size=64))
+    return make_shapes(tmp_path_factory.mktemp("data") / "shapes", Recipe(train=8, val=4, size=64))
 
 
 @pytest.fixture
@@ -124,7 +125,7 @@ def test_class_names_beyond_ascii_may_need_a_font(shapes: Path, tmp_path: Path) 
 
 
 def test_a_data_set_without_labels(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    made = data.make(here / "shapes", data.Recipe(train=2, val=2, size=64))
+    made = make_shapes(here / "shapes", Recipe(train=2, val=2, size=64))
     for label in (made.parent / "labels" / "train").glob("*.txt"):
         label.unlink()
     assert cli.main(["train", "--data", str(made)]) == 1
@@ -144,7 +145,7 @@ def test_a_data_set_without_labels(here: Path, capfd: pytest.CaptureFixture[str]
 )
 def test_labels_of_which_none_can_be_used(shapes: Path, tmp_path: Path, line: str, told: str) -> None:
     """File and line are named; one good file is enough, as for the hosts, which leave the bad ones out."""
-    made = data.make(tmp_path / "shapes", data.Recipe(train=2, val=1, size=64))
+    made = make_shapes(tmp_path / "shapes", Recipe(train=2, val=1, size=64))
     first, second = sorted((made.parent / "labels" / "train").glob("*.txt"))
     good = second.read_text()
     for file in (first, second):
@@ -156,7 +157,7 @@ def test_labels_of_which_none_can_be_used(shapes: Path, tmp_path: Path, line: st
 
 
 def test_one_class_takes_labels_of_any(tmp_path: Path) -> None:
-    made = data.make(tmp_path / "shapes", data.Recipe(train=1, val=1, size=64))
+    made = make_shapes(tmp_path / "shapes", Recipe(train=1, val=1, size=64))
     for file in (made.parent / "labels").rglob("*.txt"):
         file.write_text("7 0.5 0.5 0.2 0.2\n")
     assert dataset.check(str(made), single_cls=True) is False
@@ -209,31 +210,31 @@ def test_unknown_option_is_not_abbreviated() -> None:
 
 def test_embedded_data(tmp_path: Path) -> None:
     """Seeded, in YOLO layout, boxes inside the picture; made once; never over other files."""
-    recipe = data.Recipe(train=6, val=2, size=96, seed=5)
-    first, second = data.make(tmp_path / "a", recipe), data.make(tmp_path / "b", recipe)
+    recipe = Recipe(train=6, val=2, size=96, seed=5)
+    first, second = make_shapes(tmp_path / "a", recipe), make_shapes(tmp_path / "b", recipe)
     for kind in ("images", "labels"):
         for file in sorted((first.parent / kind).rglob("*.*")):
             assert file.read_bytes() == (second.parent / file.relative_to(first.parent)).read_bytes()
     assert len(list((first.parent / "images" / "train").iterdir())) == 6
     rows = [t.split() for f in (first.parent / "labels").rglob("*.txt") for t in f.read_text().splitlines()]
-    assert {int(r[0]) for r in rows} <= set(range(len(data.NAMES)))
+    assert {int(r[0]) for r in rows} <= set(range(len(shapes.NAMES)))
     for _, x, y, w, h in rows:
         x, y, w, h = map(float, (x, y, w, h))
         assert 0 <= x - w / 2 < x + w / 2 <= 1
         assert 0 <= y - h / 2 < y + h / 2 <= 1
     stamp = first.stat().st_mtime_ns
-    assert data.make(tmp_path / "a", recipe) == first
+    assert make_shapes(tmp_path / "a", recipe) == first
     assert first.stat().st_mtime_ns == stamp
-    other = data.make(tmp_path / "c", data.Recipe(train=6, val=2, size=96, seed=6))
+    other = make_shapes(tmp_path / "c", Recipe(train=6, val=2, size=96, seed=6))
     assert (other.parent / "images/train/0000.png").read_bytes() != (
         first.parent / "images/train/0000.png"
     ).read_bytes()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("ten years")
     with pytest.raises(DataError, match="holds other files"):
-        data.make(tmp_path / "mine", recipe)
+        make_shapes(tmp_path / "mine", recipe)
     with pytest.raises(DataError, match="holds a data set of other numbers"):
-        data.make(tmp_path / "a", data.Recipe(train=5, val=2, size=96, seed=5))
+        make_shapes(tmp_path / "a", Recipe(train=5, val=2, size=96, seed=5))
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,8 @@ ATTENTION = {"se": ("SE", "SEResNetLayer", "1709.01507"), "eca": ("ECA", "ECARes
 
 def files() -> dict[str, str]:
     """Return the text of each file, by name; those whose attention is not registered are left out."""
-    from yolo_attn.registry.registry.registry import find
-
     from yolo_attn.modules.resnet import LAYOUTS
+    from yolo_attn.registry.registry import find
 
     out = {}
     needs = {"yolov5_c3cbam": "CBAM", "yolov5_c3ca": "CoordAtt"}

@@ -33,7 +33,7 @@ PLACES = {"": ("backbone", BACKBONE), "_neck": ("neck", NECK)}
 
 def recipes() -> dict[str, tuple[str, str, str, str]]:
     """Return, by file name: base, module, place, place in words."""
-    from yolo_attn.registry.registry.registry import find
+    from yolo_attn.registry.registry import find
 
     out = {}
     for short, module in SHORT.items():
@@ -53,9 +53,8 @@ def recipes() -> dict[str, tuple[str, str, str, str]]:
 
 def render(base: str, module: str, where: str, words: str) -> str:
     """Return the text of one file."""
-    from yolo_attn.registry.registry.registry import get_entry
-
     import yolo_attn
+    from yolo_attn.registry.registry import get_entry
 
     entry = get_entry(module)
     source = FOLDER / f"{base}.yaml"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from yolo_attn.registry.registry.registry import get_entry
+
+from yolo_attn.registry.registry import get_entry
 
 TOL = {"rtol": 1e-10, "atol": 1e-10}
 

@@ -16,9 +16,9 @@ from test_oracles_mixers import TIMM
 from timm.layers.cbam import CbamModule
 from timm.layers.coord_attn import CoordAttn, EfficientLocalAttn
 from torch import nn
-from yolo_attn.registry.registry.registry import get_entry
 
 from yolo_attn import get_module, list_modules
+from yolo_attn.registry.registry import get_entry
 
 # ---------------------------------------------------------------- against timm and torchvision
 

@@ -17,10 +17,10 @@ import pytest
 import torch
 from conftest import slow_but
 from torch import nn
-from yolo_attn.registry.registry.registry import get_entry
 
 import yolo_attn.modules
 from yolo_attn import get_module, list_modules
+from yolo_attn.registry.registry import get_entry
 
 NAMES = [n for n in list_modules() if get_entry(n).kind in ("channel", "spatial", "both")]
 KIT = [n for n in NAMES if get_entry(n).cls.__module__.startswith("yolo_attn.modules.")]

@@ -67,14 +67,14 @@ def _devices() -> list[tuple[str, str]]:
 
 
 def _hosts(folder: str | None) -> list[tuple[str, str]]:
-    from ..hook import install as parser
+    from ..hook import install
     from ..patches import HOSTS
 
     if folder:
         if not Path(folder).is_dir():
             raise HostError(f"--host {folder}: no such folder (looked in {Path.cwd()})")
         sys.path.insert(0, str(Path(folder).resolve()))
-    parser.repair()  # v6.0 cannot even be imported without a network
+    install.repair()  # v6.0 cannot even be imported without a network
     rows = []
     for host in HOSTS:
         name = f"host {host.name}"
@@ -88,21 +88,21 @@ def _hosts(folder: str | None) -> list[tuple[str, str]]:
             continue
         if not host.recognise(module):
             rows.append((name, f"not found ({module.__name__} is something else)"))
-        elif host.name in parser.installed():
+        elif host.name in install.installed():
             rows.append((name, f"{host.version(module)}, hooked by {_patches(host)}, {module.__file__}"))
-            rows += [(name, line) for line in str(parser.failures().get(host.name, "")).splitlines()]
+            rows += [(name, line) for line in str(install.failures().get(host.name, "")).splitlines()]
         else:
-            rows.append((name, str(parser.failures().get(host.name, "not hooked"))))
+            rows.append((name, str(install.failures().get(host.name, "not hooked"))))
     return rows
 
 
 def _patches(host: Any) -> str:
     """How many patches a host has here, once all of its modules that have one are imported."""
-    from ..hook import install as parser
+    from ..hook import install
 
     for name in dict.fromkeys(p.module for p in host.patches):
         with contextlib.suppress(Exception):  # a module that some version lacks, or whose needs are not installed
             importlib.import_module(name)
-    found = {(h.module.__name__, h.function) for h in parser.hooks() if h.host == host.name}
+    found = {(h.module.__name__, h.function) for h in install.hooks() if h.host == host.name}
     here = [p for p in host.patches if (p.module, p.function) in found]
     return f"{len(host.grouped(here))} patches ({len(here)} functions)"

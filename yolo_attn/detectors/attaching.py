@@ -23,8 +23,7 @@ from ..files import scratch
 from ..hook import resolve
 from ..model_yaml import config, placement
 from ..registry import plugins
-from ..weights import align as weights
-from ..weights import checkpoint, start_from, untrained
+from ..weights import align, checkpoint, start_from, untrained
 from . import opening, source
 
 __all__ = ["attach", "detach", "file_name"]
@@ -124,7 +123,7 @@ def detach(detector: Any, module: str | None = None) -> Any:
             if same:
                 new.update(new.pop(BEFORE))
     if all(new[part] == d[part] for part in ("backbone", "head")):
-        found = ", ".join(sorted(set(weights.attention_in(network).values()))) or "none"
+        found = ", ".join(sorted(set(align.attention_in(network).values()))) or "none"
         raise UsageError(f"detach: the detector has no {module or 'attention'} to take out; its attention: {found}")
     return _result(handle, network, new, proved=False)
 
@@ -219,7 +218,7 @@ def _rebuilt(old: Any, d: dict[str, Any]) -> Any:
             raise
         except Exception as exc:  # a host's parser raises whatever a wrong row leads to
             raise ConfigError(f"{name} cannot be built: {type(exc).__name__}: {first_line(exc)[:300]}") from exc
-        report = weights.align(old, new)
+        report = align.align(old, new)
         theirs = old.state_dict()
         renamed = {t: theirs[s] for t, s in {**report.mapping, **report.misfits}.items()}
         new = source.widen_classes(new, renamed)
@@ -235,7 +234,7 @@ def _rebuilt(old: Any, d: dict[str, Any]) -> Any:
         new.pt_path = None  # of another file: an export is named by the model
     if hasattr(old, "yaml_file"):
         new.yaml_file = name
-    report = weights.transfer(old, new, force=True)
+    report = align.transfer(old, new, force=True)
     _check_whole(report, old, new, name)
     for layer in report.layers:
         if layer.source is not None:
@@ -274,13 +273,13 @@ def _carry(old: Any, new: Any) -> None:
                 twin.__dict__[key] = value
 
 
-def _check_whole(report: weights.Report, old: Any, new: Any, name: str) -> None:
+def _check_whole(report: align.Report, old: Any, new: Any, name: str) -> None:
     """Refuse what would not be the same detector.
 
     Raises:
         CheckpointError: It is one.
     """
-    there, here = weights.attention_in(old), weights.attention_in(new)
+    there, here = align.attention_in(old), align.attention_in(new)
     fewer = Counter(there.values()) - Counter(here.values())
     leaving = tuple(f"{path}." for path, kind in there.items() if fewer[kind])
     gone = [k for k in report.unused if k.startswith("model.") and not k.startswith(leaving)]

@@ -21,7 +21,7 @@ import yaml
 from .._version import __version__
 from ..errors import CheckpointError, UsageError, YoloAttnError, first_line, shown
 from ..files import replacing, scratch, write_text
-from ..hook import seams as rows
+from ..hook import seams
 from ..model_yaml.reader import mapping_of
 from .source import Source, attention_used, quiet_host, widen_classes
 
@@ -179,7 +179,7 @@ def load(path: str | os.PathLike[str]) -> Any:
             placeholder = folder / "placeholder.yaml"
             write_text(placeholder, yaml.safe_dump(_PLACEHOLDER), durable=False)
             handle: Any = YOLO(str(placeholder), task=task)
-            with rows.reading(str(path), layers_only=True), allowed.restricted(tasks):
+            with seams.reading(str(path), layers_only=True), allowed.restricted(tasks):
                 model = widen_classes(handle._smart_load("model")(d, verbose=False), state)
     except YoloAttnError:
         raise

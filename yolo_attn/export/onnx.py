@@ -22,8 +22,7 @@ from ..errors import ExportError, FileError, UsageError, YoloAttnError, first_li
 from ..files import expand, publish, scratch
 from ..runtime.image import round_up
 from ..runtime.opencv import obstacles
-from . import graph as onnx_graph
-from . import proof, report
+from . import graph, proof, report
 
 __all__ = ["FORMATS", "ExportResult", "export"]
 
@@ -234,11 +233,11 @@ def _write_onnx(
                 write_onnx(source, draft, size, dynamic, opset, nms, simplify)
             model = onnx.load(str(draft))
             if simplify:
-                onnx_graph.pool_means(model)
+                graph.pool_means(model)
             if nms:
-                onnx_graph.fix_batch(model)  # NMS was traced for one picture
+                graph.fix_batch(model)  # NMS was traced for one picture
             if half:
-                model = onnx_graph.to_half(model)
+                model = graph.to_half(model)
             entries = {
                 "names": str(source.names),
                 "stride": str(source.stride),
@@ -249,7 +248,7 @@ def _write_onnx(
                 "attention": json.dumps(attention_used(source.model)),
                 "precision": "fp16" if half else "fp32",
             }
-            onnx_graph.set_metadata(model, entries)
+            graph.set_metadata(model, entries)
             onnx.save(model, str(draft))
             report.path_of(target).unlink(missing_ok=True)  # it speaks of the file that goes now
             publish(draft, target)

@@ -19,8 +19,7 @@ from ..log import announce
 from ..model_yaml import config
 from ..system.shell import exit_code
 from ..weights.published import fetch
-from . import dataset, runs
-from . import shapes as data
+from . import dataset, runs, shapes
 from .closing import command, found_nothing, next_steps, published
 from .options import host_arguments
 
@@ -88,7 +87,7 @@ def _start(options: argparse.Namespace) -> int:
     d = config.read(path)
     config.validate({**d, "scale": config.split_scale(Path(options.cfg).stem)[1]}, str(options.cfg))
     args = host_arguments(options)
-    args["data"] = str(data.make()) if options.embedded else str(options.extra.get("data", options.data))
+    args["data"] = str(shapes.make()) if options.embedded else str(options.extra.get("data", options.data))
     may_fetch = dataset.check(args["data"], single_cls=bool(args.get("single_cls")))
     weights = _weights(options.weights)
     if weights is not None and "Adam" in str(args.get("optimizer")):

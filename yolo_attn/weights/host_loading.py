@@ -18,8 +18,7 @@ from weakref import WeakKeyDictionary
 from .._name import PACKAGE
 from ..errors import CheckpointError, YoloAttnError
 from ..log import LOGGER, announce
-from . import align as weights
-from . import built, checkpoint, untrained
+from . import align, built, checkpoint, untrained
 
 __all__ = ["check_filled", "intersect", "load", "trained"]
 
@@ -60,7 +59,7 @@ def load(original: Callable[..., Any], self: Any, given: Any, *rest: Any, **more
                     "new attention does not begin as the identity and changes the pretrained features; "
                     "{start: identity} in its rows, or 'yolo-attn transfer', lets the detector begin as it was"
                 )
-    weights.take_names(self, checkpoint.of(source).names, report)
+    align.take_names(self, checkpoint.of(source).names, report)
     return result
 
 
@@ -109,7 +108,7 @@ def trained(model: Any) -> None:
     _unfilled.pop(model, None)
 
 
-def _gaps(report: weights.Report, model: Any) -> list[str]:
+def _gaps(report: align.Report, model: Any) -> list[str]:
     """Tensors of attention that nothing came for, where it does not begin as the identity."""
     missing = [*report.new_attention, *(k for k, _, _ in report.mismatch if k in report.attention)]
     if not missing:
@@ -121,7 +120,7 @@ def _gaps(report: weights.Report, model: Any) -> list[str]:
 class Renamed:
     """A detector whose state dict has the target's names; everything else is the detector's own."""
 
-    def __init__(self, model: Any, report: weights.Report, target: Any) -> None:
+    def __init__(self, model: Any, report: align.Report, target: Any) -> None:
         self._model, self._report = model, report
         self._wanted = {k: tuple(v.shape) for k, v in target.state_dict().items()}
 
@@ -140,15 +139,15 @@ class Renamed:
         return getattr(self._model, name)
 
 
-def _align(source: Any, target: Any) -> weights.Report | None:
+def _align(source: Any, target: Any) -> align.Report | None:
     """Return how to rename, or None where the host's own way is right."""
     here, there = checkpoint.of(target), checkpoint.of(source)
     if here.model is None or not there.tensors:
         return None
-    if not weights.attention_in(here.model) and not (there.model is not None and weights.attention_in(there.model)):
+    if not align.attention_in(here.model) and not (there.model is not None and align.attention_in(there.model)):
         return None
     try:
-        report = weights.align(there, here)
+        report = align.align(there, here)
     except YoloAttnError:
         raise
     except Exception as exc:  # a detector of unknown build
@@ -161,9 +160,9 @@ def _align(source: Any, target: Any) -> weights.Report | None:
     return None if same and not report.new and not report.mismatch and not report.unused else report
 
 
-def _tell(report: weights.Report) -> None:
+def _tell(report: align.Report) -> None:
     announce("%s", report.summary())
-    if report.fraction < weights.THRESHOLD:
+    if report.fraction < align.THRESHOLD:
         LOGGER.warning(
             "the weights are of another architecture: %.0f%% of the detector's tensors received any",
             100 * report.fraction,

@@ -20,8 +20,7 @@ from ..hook.host_errors import told_by_row
 from ..model_yaml import config
 from ..model_yaml.start import with_start
 from ..registry import plugins
-from . import align as weights
-from . import checkpoint, untrained
+from . import align, checkpoint, untrained
 
 __all__ = ["build", "save"]
 
@@ -67,10 +66,10 @@ def build(
     *,
     start: str = "identity",
     nc: int | None = None,
-    minimum: float = weights.THRESHOLD,
+    minimum: float = align.THRESHOLD,
     force: bool = False,
     yolov5: str | os.PathLike[str] | None = None,
-) -> tuple[Any, weights.Report]:
+) -> tuple[Any, align.Report]:
     """Build a model YAML and give it pretrained weights.
 
     Args:
@@ -102,7 +101,7 @@ def build(
     d["yaml_file"] = str(cfg)
     with told_by_row(str(cfg)):
         model = _classic(d, nc, str(yolov5)) if yolov5 else _ultralytics(d, nc, str(cfg))
-    report = weights.transfer(ckpt, model, minimum=minimum, force=force)
+    report = align.transfer(ckpt, model, minimum=minimum, force=force)
     report.until_trained = untrained.sentence(ckpt, model, report)
     return model, report
 
