@@ -62,7 +62,7 @@ def find(name: Any, args: list[Any], i: int, d: dict[str, Any], host_lookup: Cal
     """
     if not isinstance(name, str):
         return host_lookup()
-    cls = _registered(name, d, i)
+    cls, entry = _registered(name, d, i)
     if cls is None:
         try:
             found = host_lookup()
@@ -84,7 +84,6 @@ def find(name: Any, args: list[Any], i: int, d: dict[str, Any], host_lookup: Cal
         except Exception:  # the usual case: the host does not know the name
             hosts = cls
         if rival(hosts, cls):
-            entry = registry.entry_of(cls)
             if entry is not None and entry.implied:  # a plug-in that happens to have a Conv of its own
                 if _layers_only.get():
                     allowed.check_class(hosts, name, where(d, i), _home(host_lookup))
@@ -95,6 +94,8 @@ def find(name: Any, args: list[Any], i: int, d: dict[str, Any], host_lookup: Cal
                 f"{where(d, i)}: '{name}' is two things, {hosts.__module__}.{hosts.__qualname__} of the host and "
                 f"{cls.__module__}.{cls.__qualname__}. {hand_edit(hosts)}Write '{PREFIX}{name}' for the latter."
             )
+    if entry is not None:
+        args[:] = entry.binding.with_sets(args)  # C3_GC: C3Attention with {module: GC}
     args[:] = [Text(a) if isinstance(a, str) and a not in RESOLVED else a for a in args]
     return cls
 
@@ -240,13 +241,14 @@ def _channels(ch: list[int], f: Any, i: int) -> Any:
     return [one(x) for x in f] if isinstance(f, (list, tuple)) else one(f)
 
 
-def _registered(name: str, d: dict[str, Any], i: int) -> type | None:
+def _registered(name: str, d: dict[str, Any], i: int) -> tuple[type | None, registry.Entry | None]:
+    """Return the class of a row's name, and its entry; a class that the YAML names itself may have none."""
     plain = plain_name(name)
     own = plugins.from_yaml(plain, d, where(d, i)) if d.get("register") else None
     if own is not None:
-        return own
+        return own, registry.entry_of(own)
     entry = registry.find(plain)
-    return entry.cls if entry is not None else None
+    return (entry.cls, entry) if entry is not None else (None, None)
 
 
 def _known(d: dict[str, Any]) -> list[str]:

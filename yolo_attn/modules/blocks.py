@@ -19,8 +19,18 @@ from torch import Tensor, nn
 from ..registry.registry import check_class, register
 from ._base import check_flag
 from ._conv import Conv, attention_of, check_widths, hidden_width
+from .conv_attention import ConvAttention
 
-__all__ = ["C3CA", "C3CBAM", "C3ECA", "C3SE", "C2fAttention", "C3Attention", "C3k2Attention", "SEConv"]
+__all__ = [
+    "C3CA",
+    "C3CBAM",
+    "C3ECA",
+    "C3SE",
+    "C2fAttention",
+    "C3Attention",
+    "C3k2Attention",
+    "SEConv",
+]
 
 PLACES = ("inside", "after")
 
@@ -32,10 +42,10 @@ PLACES = ("inside", "after")
     arxiv="1709.01507",
     kind="block",
     oracle="ultralytics Conv followed by SEAttention",
-    use="in place of a Conv row: convolution, batch normalization, activation, SE",
+    use="ConvAttention with SE",
 )
-class SEConv(Conv):
-    """Convolution, batch normalization, activation, squeeze-and-excitation: (B, c1, H, W) -> (B, c2, H/s, W/s).
+class SEConv(ConvAttention):
+    """Convolution with squeeze-and-excitation, (B, c1, H, W) -> (B, c2, H/s, W/s).
 
     Args:
         c1: Input channels.
@@ -49,8 +59,6 @@ class SEConv(Conv):
         options: Passed on to ``SEAttention``, e.g. ``reduction``.
     """
 
-    stands_for: ClassVar[str] = "Conv"  # the host's block that it is without attention
-
     def __init__(
         self,
         c1: int,
@@ -63,13 +71,7 @@ class SEConv(Conv):
         act: bool | nn.Module = True,
         **options: Any,
     ) -> None:
-        check_widths("SEConv", c1=c1, c2=c2, k=k, s=s, g=g, d=d)
-        super().__init__(c1, c2, k, s, p, g, d, act)
-        self.attn = attention_of("SEAttention", c2, "SEConv", options)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return attn(act(bn(conv(x))))."""
-        return self.attn(super().forward(x))
+        super().__init__(c1, c2, k, s, p, g, d, act, module="SEAttention", **options)
 
 
 class AttentionBottleneck(nn.Module):

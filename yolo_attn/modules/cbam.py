@@ -36,7 +36,7 @@ __all__ = ["CBAM"]
 
 @register(
     "CBAM",
-    aliases=("CBAMBlock", "CBAMAttention", "CbamModule"),
+    aliases=("CBAMBlock", "CBAMAttention", "CbamModule", "cbam_block"),
     paper="CBAM: Convolutional Block Attention Module",
     arxiv="1807.06521",
     kind="both",

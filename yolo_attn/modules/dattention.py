@@ -42,6 +42,7 @@ __all__ = ["DAttention"]
     arxiv="2201.00520",
     kind="spatial",
     oracle="formula",
+    positional=("- heads groups - - stride factor",),  # DAttention(channel, q_size, n_heads, n_groups, drop, drop, ...)
     use="self-attention whose keys move to where it matters; for small maps, or with stride",
 )
 class DAttention(nn.Module):

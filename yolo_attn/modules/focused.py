@@ -31,6 +31,7 @@ __all__ = ["FocusedLinearAttention"]
     arxiv="2308.00442",
     kind="spatial",
     oracle="formula",
+    positional=("- heads",),  # FocusedLinearAttention(dim, window_size or num_patches, num_heads)
     use="global self-attention at a cost that grows with H W alone; also for P3",
 )
 class FocusedLinearAttention(nn.Module):

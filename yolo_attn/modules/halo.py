@@ -29,6 +29,7 @@ __all__ = ["Halo"]
     arxiv="2103.12731",
     kind="spatial",
     oracle="timm HaloAttn",
+    positional=("window_size halo_size", "window_size halo_size - heads"),  # the third is the channels of a head
     use="local self-attention with relative positions on maps of any size; cost grows with H W alone",
 )
 class Halo(nn.Module):

@@ -22,7 +22,18 @@ __all__ = ["SEAttention"]
 
 @register(
     "SEAttention",
-    aliases=("SE", "SELayer", "SEBlock", "SE_Block", "SEModule", "SqueezeExcite", "SqueezeExcitation"),
+    aliases=(
+        "SE",
+        "SELayer",
+        "SEBlock",
+        "SE_Block",
+        "SEModule",
+        "SqueezeExcite",
+        "SqueezeExcitation",
+        "se_block",
+        "SENet",
+        "SeNet",
+    ),
     paper="Squeeze-and-Excitation Networks",
     arxiv="1709.01507",
     kind="channel",

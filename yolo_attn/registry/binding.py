@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable
 
 from ..errors import RegistryError
@@ -64,6 +64,7 @@ class Binding:
         positional: The same, each text split into words.
         by_name: The parameters that get what is taken, where they are not the first ones.
         guessed: Whether the parameter for channels has a name that says nothing.
+        sets: Options, with their values, that a spelling such as ``C3_GC`` stands for.
     """
 
     takes: tuple[str, ...]
@@ -72,6 +73,7 @@ class Binding:
     positional: tuple[tuple[str, ...], ...] = ()
     by_name: tuple[str, ...] = ()
     guessed: bool = False
+    sets: tuple[tuple[str, Any], ...] = ()
 
     @classmethod
     def of(
@@ -107,6 +109,20 @@ class Binding:
         """Whether the YAML row states the output channels."""
         return "c2" in self.takes
 
+    def preset(self, **options: Any) -> Binding:
+        """Return the same with other defaults for `options`."""
+        parameters = [
+            p.replace(default=options[p.name]) if p.name in options else p for p in self.signature.parameters.values()
+        ]
+        return replace(self, signature=self.signature.replace(parameters=parameters), sets=tuple(options.items()))
+
+    def with_sets(self, row_args: list[Any]) -> list[Any]:
+        """Return a row's arguments with what the spelling sets, where the row does not give it by name."""
+        if not self.sets:
+            return row_args
+        *numbers, last = row_args if row_args and isinstance(row_args[-1], dict) else [*row_args, {}]
+        return [*numbers, {**dict(self.sets), **last}]
+
     def lead(self, *values: Any) -> tuple[list[Any], dict[str, Any]]:
         """Return the arguments, positional and by name, that hand over what the graph gives.
 
@@ -129,7 +145,8 @@ class Binding:
             Mismatch: With what the row says and what the graph says.
         """
         args: list[Any] = [
-            int(a) if isinstance(a, float) and a.is_integer() and i < 2 else a for i, a in enumerate(row_args)
+            int(a) if isinstance(a, float) and a.is_integer() and i < 2 else a
+            for i, a in enumerate(self.with_sets(row_args))
         ]
         kwargs: dict[str, Any] = dict(args.pop()) if args and isinstance(args[-1], dict) else {}
         if any(not isinstance(k, str) for k in kwargs):

@@ -16,13 +16,13 @@ import contextlib
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable
 
 from .._name import PACKAGE
 from ..errors import RegistryError, UnknownModuleError, did_you_mean
 from ..system.fork import Lock
-from . import safe
+from . import safe, spellings
 from .binding import Binding
 
 __all__ = [
@@ -250,7 +250,22 @@ def find(name: str) -> Entry | None:
     load_all()
     with _state.lock:
         owner = _state.names.get(name)
-        return _state.entries[owner] if owner is not None else None
+        return _state.entries[owner] if owner is not None else _spelled(name)
+
+
+def _spelled(name: str) -> Entry | None:
+    """Return the entry of a block whose name the field joins with a module's, such as ``C3_GC``: one that sets it.
+
+    A host's class of that name goes first in a row.
+    """
+    for block, module, options in spellings.split(name):
+        owner = _state.names.get(block)
+        inner = next((_state.names[n] for n in _state.names if n.lower() == module.lower()), None)
+        inner = _state.names.get(module, inner)
+        if owner is not None and inner is not None and _state.entries[inner].kind in ("", "channel", "spatial", "both"):
+            entry = _state.entries[owner]
+            return replace(entry, binding=entry.binding.preset(module=inner, **options), implied=True)
+    return None
 
 
 def get_entry(name: str) -> Entry:
@@ -272,9 +287,13 @@ def get_module(name: str) -> type:
     """Return the class registered under a name or alias.
 
     Raises:
-        UnknownModuleError: With the nearest known names.
+        UnknownModuleError: With the nearest known names; or a block's spelling such as ``C3_GC``, which is no class.
     """
-    return get_entry(name).cls
+    entry = get_entry(name)
+    if entry.binding.sets:
+        given = ", ".join(f"{k}={v!r}" for k, v in entry.binding.sets)
+        raise UnknownModuleError(f"'{name}' is no class but {entry.cls.__name__} with {given}: give it that by name.")
+    return entry.cls
 
 
 def list_modules(*, kind: str | None = None) -> list[str]:

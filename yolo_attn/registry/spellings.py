@@ -1,0 +1,41 @@
+"""How the field spells blocks with attention inside: ``C3_GC``, ``C2f_iRMB``, ``ECAC3``, ``Conv_CBAM``, ``ResBlock_CBAM``.
+
+One rule for every attention module instead of a list: a block's name and a module's name side by side, in either
+order, with or without an underscore, are that block with ``module:`` set to that module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+__all__ = ["BLOCKS", "split"]
+
+# The block's name in the field: the kit's name of it, and further options that the field's block means.
+BLOCKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "C3k2": ("C3k2Attention", {}),
+    "C3": ("C3Attention", {}),
+    "C2f": ("C2fAttention", {}),
+    "Conv": ("ConvAttention", {}),
+    "Bottleneck": ("BottleneckAttention", {}),
+    "ResBlock": ("SEBottleneck", {"e": 1.0}),  # the forks' one does not narrow
+}
+# Names of a host's own blocks that the rule would split.
+HOSTS_OWN = ("A2C2f",)
+
+
+def split(name: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Give what a name may mean, each as the kit's block, the module's name as it is spelled, and options of the block.
+
+    Args:
+        name: Of a row, without the kit's prefix.
+    """
+    if name in HOSTS_OWN:
+        return
+    for spelling, (block, options) in BLOCKS.items():
+        for module in (
+            name[len(spelling) :].lstrip("_") if name.startswith(spelling) else "",
+            name[: -len(spelling)].rstrip("_") if name.endswith(spelling) else "",
+        ):
+            if module:
+                yield block, module, options
