@@ -157,6 +157,19 @@ def cot(m):
     return formula
 
 
+def cot_of_forks(m):
+    def formula(x):
+        b, c, h, w = x.shape
+        key, norm, _ = m.key_embed
+        static = bn(F.conv2d(x, key.weight, padding=key.padding, groups=key.groups), norm).relu()
+        joint = F.conv2d(torch.cat((static, x), 1), torch.cat((m.embed_k.weight, m.embed_x.weight), 1))
+        score = conv1(bn(joint, m.norm).relu(), m.attn).reshape(b, c, m.taps, h * w).mean(2)
+        value = bn(conv1(x, m.value_embed[0]), m.value_embed[1]).flatten(2)
+        return static + (score.softmax(2) * value).reshape(x.shape)
+
+    return formula
+
+
 def acmix(m):
     def formula(x):
         b, c, h, w = x.shape
@@ -357,6 +370,15 @@ def dlka(m):
     return lambda x: x * conv1(deform(deform(x, m.conv0), m.conv_spatial), m.conv1)
 
 
+def dlka_block(m):
+    def formula(x):
+        z = conv1(x, m.proj_1)
+        z = 0.5 * z * (1 + torch.erf(z / math.sqrt(2)))
+        return x + conv1(dlka(m.spatial)(z), m.proj_2)
+
+    return formula
+
+
 def branch(x, seq):
     first, norm1, _, last, norm2 = seq
     return bn(conv1(bn(conv1(x, first), norm1).relu(), last), norm2)
@@ -378,6 +400,8 @@ FORMULAS = [
     ("BiLevelRoutingAttention", biformer, 8, {}),  # 7 x 7 regions of 6 x 5 positions: some are empty
     ("CoT", cot, 16, {}),
     ("CoT", cot, 12, {"kernel_size": 5}),
+    ("CoTAttention", cot_of_forks, 16, {}),
+    ("CoTAttention", cot_of_forks, 12, {"kernel_size": 5}),
     ("ACmix", acmix, 8, {}),
     ("ACmix", acmix, 8, {"kernel_size": 3, "heads": 2}),
     ("iRMB", irmb, 16, {}),
@@ -392,6 +416,7 @@ FORMULAS = [
     ("DAttention", dattention, 16, {}),
     ("DAttention", dattention, 8, {"heads": 2, "groups": 2, "stride": 2, "factor": 3}),
     ("DeformableLKA", dlka, 4, {}),
+    ("DeformableLKAAttention", dlka_block, 4, {}),
 ]
 TIMM = [
     ("MHSA", mhsa, 16, {"height": 6, "width": 5}),
@@ -507,10 +532,11 @@ def rfcbam(m):
 BLOCKS = [
     ("BoT3", c3_with(mhsa_alone), (16, 16), {"n": 2}),
     ("BoT3", c3_with(mhsa), (16, 16), {"position": True, "bias": False, "w": 5, "h": 6}),
-    ("CoT3", c3_with(cot), (16, 16), {"n": 2}),
+    ("CoT3", c3_with(cot_of_forks), (16, 16), {"n": 2}),
+    ("CoT3", c3_with(cot), (16, 16), {"form": "paper"}),
     ("RFAConv", rfa, (8, 8), {}),
     ("RFAConv", rfa, (4, 4), {"k": 5}),
-    ("RFCBAMConv", rfcbam, (8, 8), {"reduction": 2}),
+    ("RFCBAMConv", rfcbam, (8, 8), {"width": 4}),
 ]
 
 

@@ -92,7 +92,7 @@ class MHSA(nn.Module):
 
 @register(
     "BoT3",
-    aliases=("BoT3Attention", "BOT3", "C3BoT", "C3_BoT"),
+    aliases=("BoT3Attention", "BOT3"),
     paper=PAPER,
     arxiv=ARXIV,
     kind="block",

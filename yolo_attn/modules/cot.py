@@ -1,14 +1,16 @@
 """Contextual Transformer Networks for Visual Recognition, Li, Yao, Pan, Mei, https://arxiv.org/abs/2107.12292
 
 Static context: a k x k grouped convolution of the keys, with batch norm and ReLU. It and the queries, which are the
-input, pass two 1 x 1 convolutions that give each position k x k weights; the values under the kernel, weighed by
-them, are the dynamic context. The two contexts are fused by attention over the channels, a softmax of two after a
-bottleneck on the mean of their sum. CoT3 is a C3 with it for the 3 x 3 convolution of each bottleneck.
+input, pass two 1 x 1 convolutions that give each position k x k weights; the values under the kernel, weighed by them,
+are the dynamic context. The two contexts are fused by attention over the channels, a softmax of two after a
+bottleneck on the mean of their sum.
 
-Equal to: the formula with the authors' layers: groups 4, a bottleneck of C / 2, weights shared by 8 channels with a
-group norm on them, batch norm and SiLU on the dynamic context. Groups and shares shrink to what divides the channels.
-What many forks call CoTAttention means the weights of a position over its k x k and takes a softmax over all
-positions; this is the paper's.
+Equal to: the formula with the authors' layers, ``CoT``: groups 4, a bottleneck of C / 2, weights shared by 8 channels
+with a group norm on them, batch norm and SiLU on the dynamic context. Groups and shares shrink to what divides the
+channels. ``CoTAttention`` is what forks of YOLO know by that name and what their CoT3 holds, a C3 with it for the
+3 x 3 convolution of each bottleneck: each channel's k x k weights of a position are averaged, a softmax over all
+positions makes them weights of the values, and the contexts are added. Averaging weights of a layer is averaging what
+it gives, and costs k x k times less.
 """
 
 from __future__ import annotations
@@ -19,10 +21,21 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ..registry.registry import register
-from ._base import BatchNorm, Blend, GroupNorm, check_channels, check_kernel, fit_groups, spatial_mean
+from ._base import (
+    BatchNorm,
+    Blend,
+    GroupNorm,
+    check_channels,
+    check_kernel,
+    fit_groups,
+    full_precision,
+    match,
+    spatial_mean,
+    wide,
+)
 from ._stage import C3With
 
-__all__ = ["CoT", "CoT3"]
+__all__ = ["CoT", "CoT3", "CoTAttention"]
 
 PAPER = "Contextual Transformer Networks for Visual Recognition"
 ARXIV = "2107.12292"
@@ -31,11 +44,11 @@ SHARE = 8  # channels that share the weights of the local products
 
 @register(
     "CoT",
-    aliases=("CoTAttention", "CotLayer", "CoTLayer", "CotAttention", "CoTBlock"),
+    aliases=("CotLayer", "CoTLayer", "CoTBlock"),
     paper=PAPER,
     arxiv=ARXIV,
     kind="both",
-    oracle="formula",
+    oracle="formula (authors' layers)",
     use="in the place of a 3 x 3 convolution: its kernel is computed anew at each position",
 )
 class CoT(nn.Module):
@@ -99,12 +112,67 @@ class CoT(nn.Module):
 
 
 @register(
+    "CoTAttention",
+    aliases=("CotAttention", "COTAttention"),
+    paper=PAPER,
+    arxiv=ARXIV,
+    kind="both",
+    oracle="formula (of the forks)",
+    use="what forks of YOLO call so: a 3 x 3 context plus values weighed over all positions",
+)
+class CoTAttention(nn.Module):
+    """The forks' contextual attention, (B, C, H, W) -> (B, C, H, W).
+
+    Args:
+        channels: C, the channels of the input, at least 2.
+        kernel_size: k, odd.
+        start: ``paper`` or ``identity``; the latter adds one learned number.
+
+    Raises:
+        TypeError: `channels` is a list or no integer.
+        ValueError: Fewer than 2 channels, an even kernel, or an unknown `start`.
+    """
+
+    identity: ClassVar[str] = "x + w (y - x), w = 0"
+
+    def __init__(self, channels: int, *, kernel_size: int = 3, start: str = "paper") -> None:
+        super().__init__()
+        c, k = check_channels(channels, "CoTAttention"), check_kernel(kernel_size)
+        if c < 2:
+            raise ValueError(f"CoTAttention halves its channels and needs at least 2, got {c}")
+        self.channels, self.taps = c, k * k
+        self.key_embed = nn.Sequential(
+            nn.Conv2d(c, c, k, padding=k // 2, groups=fit_groups(c, 4), bias=False), BatchNorm(c), nn.ReLU()
+        )
+        self.value_embed = nn.Sequential(nn.Conv2d(c, c, 1, bias=False), BatchNorm(c))
+        self.embed_k = nn.Conv2d(c, c // 2, 1, bias=False)  # of the concatenated static context and input:
+        self.embed_x = nn.Conv2d(c, c // 2, 1, bias=False)  # one layer in two parts
+        self.norm = BatchNorm(c // 2)
+        self.act = nn.ReLU()
+        self.attn = nn.Conv2d(c // 2, k * k * c, 1)
+        self.blend = Blend.when(start)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the sum of both contexts of `x`."""
+        static = self.key_embed(x)
+        z = self.act(self.norm(self.embed_k(static) + self.embed_x(x)))
+        weight = self.attn.weight.reshape(self.channels, self.taps, -1, 1, 1).mean(1)
+        bias = self.attn.bias.reshape(self.channels, self.taps).mean(1)  # type: ignore[union-attr]  # it has one
+        score = nn.functional.conv2d(z, weight, bias)
+        b, c, h, w = score.shape
+        with full_precision(x):
+            share = match(wide(score).reshape(b, c, h * w).softmax(2).reshape(b, c, h, w), x)
+        y = static + share * self.value_embed(x)
+        return y if self.blend is None else self.blend(x, y)
+
+
+@register(
     "CoT3",
-    aliases=("CoT3Attention", "COT3", "C3CoT", "C3_CoT"),
+    aliases=("CoT3Attention", "COT3"),
     paper=PAPER,
     arxiv=ARXIV,
     kind="block",
-    oracle="CoT in ultralytics C3",
+    oracle="formula (of the forks) in ultralytics C3",
     use="in place of a C3 row: contextual attention for the 3 x 3 convolutions",
 )
 class CoT3(C3With):
@@ -118,15 +186,28 @@ class CoT3(C3With):
         g: 1; forks write it and do not use it.
         e: Hidden channels as a fraction of c2.
         kernel_size: Of the attention, odd.
+        form: ``fork`` (``CoTAttention``) or ``paper`` (``CoT``).
 
     Raises:
         TypeError: A width that is a list or no integer.
-        ValueError: A number below 1, another `g`, or an `e` that leaves no channel.
+        ValueError: A number below 1, another `g` or `form`, or an `e` that leaves no channel.
     """
 
     def __init__(
-        self, c1: int, c2: int, n: int = 1, shortcut: bool = True, g: int = 1, e: float = 0.5, *, kernel_size: int = 3
+        self,
+        c1: int,
+        c2: int,
+        n: int = 1,
+        shortcut: bool = True,
+        g: int = 1,
+        e: float = 0.5,
+        *,
+        kernel_size: int = 3,
+        form: str = "fork",
     ) -> None:
         if g != 1:
             raise ValueError(f"CoT3: g must be 1, got {g!r}; its groups are the attention's own")
-        super().__init__(c1, c2, n, shortcut, e, lambda c: CoT(c, kernel_size=kernel_size))
+        if form not in ("fork", "paper"):
+            raise ValueError(f"CoT3: form must be 'fork' or 'paper', got {form!r}")
+        attention = CoT if form == "paper" else CoTAttention
+        super().__init__(c1, c2, n, shortcut, e, lambda c: attention(c, kernel_size=kernel_size))

@@ -8,8 +8,8 @@ tells for each position where each of the k x k values under the kernel is read,
 Equal to: the formula with the authors' layers, whose deformable convolutions have no bias;
 ``torchvision.ops.deform_conv2d``. Reading is ``grid_sample``, opset 16 in ONNX; on a GPU under deterministic
 algorithms, which refuse its backward, it goes by indices. The 1 x 1 convolutions, the GELU and the residual around it
-belong to the paper's block. Offsets start small, by the layer's own default. Cubic in the input: the product ends at
-the largest number of fp16.
+are in ``DeformableLKAAttention``. Offsets start small, by the layer's own default. Cubic in the input: the product
+ends at the largest number of fp16.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from ..registry.registry import register
 from ._base import check_channels, full_precision, identity_start, match, product, wide, zero_
 from ._local import sample
 
-__all__ = ["DeformableLKA"]
+__all__ = ["DeformableLKA", "DeformableLKAAttention"]
 
 
 @register(
     "DeformableLKA",
-    aliases=("deformable_LKA", "DLKA", "D_LKA", "deformable_LKA_Attention", "DeformableLKAAttention"),
+    aliases=("deformable_LKA", "DLKA", "D_LKA"),
     paper="Beyond Self-Attention: Deformable Large Kernel Attention for Medical Image Segmentation",
     arxiv="2309.00121",
     kind="both",
@@ -64,6 +64,48 @@ class DeformableLKA(nn.Module):
         return product(x, self.conv1(self.conv_spatial(self.conv0(x))))
 
 
+@register(
+    "DeformableLKAAttention",
+    aliases=("deformable_LKA_Attention", "DLKA_Attention", "DLKAAttention"),
+    paper="Beyond Self-Attention: Deformable Large Kernel Attention for Medical Image Segmentation",
+    arxiv="2309.00121",
+    kind="both",
+    oracle="torchvision deform_conv2d",
+    use="the whole block: DeformableLKA between two 1 x 1 layers, with a residual",
+)
+class DeformableLKAAttention(nn.Module):
+    """Deformable large kernel attention with its projections, ``x + proj_2(dlka(gelu(proj_1(x))))``.
+
+    (B, C, H, W) -> (B, C, H, W).
+
+    Args:
+        channels: C, the channels of the input.
+        start: ``paper`` or ``identity``.
+
+    Raises:
+        TypeError: `channels` is a list or no integer.
+        ValueError: An unknown `start`.
+    """
+
+    identity: ClassVar[str] = "last layer 0: the residual alone"
+
+    def __init__(self, channels: int, *, start: str = "paper") -> None:
+        super().__init__()
+        c = check_channels(channels, "DeformableLKAAttention")
+        self.proj_1 = nn.Conv2d(c, c, 1)
+        self.act = nn.GELU()
+        self.spatial = DeformableLKA(c)
+        self.proj_2 = nn.Conv2d(c, c, 1)
+        if identity_start(start):
+            zero_(self.proj_2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add to `x` its values weighed by their surroundings."""
+        with full_precision(x):  # whose gradient is a sum of cubes
+            z = match(self.act(convolve(self.proj_1, wide(x))), x)
+        return x + self.proj_2(self.spatial(z))
+
+
 class DeformableDepthwise(nn.Module):
     """Depthwise convolution whose k x k values are read at learned places, (B, C, H, W) -> (B, C, H, W).
 
@@ -89,13 +131,7 @@ class DeformableDepthwise(nn.Module):
         b, c, h, w = x.shape
         layer, taps = self.offset, self.offset.out_channels // 2
         with full_precision(x):  # places in fp32: at 160 positions fp16 tells eighths
-            offset = nn.functional.conv2d(
-                wide(x),
-                wide(layer.weight),
-                wide(layer.bias),  # type: ignore[arg-type]  # it has one
-                padding=layer.padding,
-                dilation=layer.dilation,
-            )
+            offset = convolve(layer, wide(x))
             moved = offset + wide(self.steps)  # row and column of each tap in turn
             rows = moved[:, 0::2] + torch.arange(h, device=x.device).unsqueeze(1)
             columns = moved[:, 1::2] + torch.arange(w, device=x.device)
@@ -104,3 +140,9 @@ class DeformableDepthwise(nn.Module):
             values = wide(sample(x, rows, columns)).reshape(b, c, taps, h * w)
             y = (values * wide(self.conv.weight).reshape(1, c, taps, 1)).sum(2).reshape(b, c, h, w)
         return match(y, x)
+
+
+def convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """Return ``layer(x)`` with the weights in the type of `x`, where that is wider than theirs."""
+    weight, bias = wide(layer.weight), None if layer.bias is None else wide(layer.bias)
+    return nn.functional.conv2d(x, weight, bias, padding=layer.padding, dilation=layer.dilation)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..registry.registry import register
-from ._base import BatchNorm, check_kernel, full_precision, hidden_channels, match, mean, spatial_mean, wide
+from ._base import BatchNorm, check_integer, check_kernel, full_precision, match, mean, spatial_mean, wide
 from ._conv import Conv, check_act, check_widths
 
 __all__ = ["RFAConv", "RFCBAMConv"]
@@ -95,7 +95,7 @@ class RFCBAMConv(nn.Module):
         k: Kernel size, odd.
         s: Stride.
         act: True for the default activation, False for none.
-        reduction: The hidden layer of the SE gate has c1 // reduction channels.
+        width: Hidden channels of the SE gate; the authors' 16, however many c1 is.
 
     Raises:
         TypeError: A width that is a list or no integer.
@@ -103,13 +103,13 @@ class RFCBAMConv(nn.Module):
     """
 
     def __init__(
-        self, c1: int, c2: int, k: int = 3, s: int = 1, act: bool | nn.Module = True, *, reduction: int = 16
+        self, c1: int, c2: int, k: int = 3, s: int = 1, act: bool | nn.Module = True, *, width: int = 16
     ) -> None:
         super().__init__()
         check_widths("RFCBAMConv", c1=c1, c2=c2, k=k, s=s)
         check_act("RFCBAMConv", act)
         self.k = check_kernel(k, "RFCBAMConv: k")
-        hidden = hidden_channels(c1, reduction)
+        hidden = check_integer(width, "RFCBAMConv: width")
         self.generate = _fields(c1, k, s)
         self.fc1 = nn.Conv2d(c1, hidden, 1, bias=False)
         self.act = nn.ReLU()
