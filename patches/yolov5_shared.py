@@ -49,7 +49,7 @@ __all__ = ["SUPPORTED", "fuse", "hand_edit", "intersect_dicts", "is_model", "is_
 
 SUPPORTED = "YOLOv5 v6.0, v6.1, v6.2, v7.0 and the newest commit (2026-08), the yolov5 package 7.0.14"
 
-REPAIRED = ("utils.metrics", "utils.datasets", "utils.dataloaders", "utils.loss", "models.common")
+REPAIRED = ("utils.general", "utils.metrics", "utils.datasets", "utils.dataloaders", "utils.loss", "models.common")
 
 # What tells YOLOv5's modules from anybody else's of that name.
 PARSER_HAS = ("Model", "Detect", "Concat", "Conv", "make_divisible", "check_anchor_order")

@@ -130,7 +130,7 @@ for order in ("ab", "ba"):
     kits = {n: importlib.import_module(f"{n}.yolo_attn") for n in "ab"}
     for n in "ab":
         kits[n].install()
-        assert kits[n].installed() == ["ultralytics"] and not kits[n].parser.failures(), kits[n].parser.failures()
+        assert kits[n].installed() == ["ultralytics"] and not kits[n].hook.install.failures(), n
     assert type(build()[1]).__module__.partition(".")[0] in "ab"
     kits[order[0]].uninstall()
     left = kits[order[1]]
@@ -205,12 +205,13 @@ class Gate(nn.Module):
     def __init__(self, channels):
         super().__init__()
 
-stop = False
+stop, rounds = False, []
 def busy():
     while not stop:
         yolo_attn.install(); yolo_attn.uninstall()
-        with registry._lock, registry._load_lock, install._lock, safe._lock:
+        with registry._state.lock, registry._state.load_lock, install._lock, safe._lock:
             time.sleep(0.001)
+        rounds.append(1)
 threads = [threading.Thread(target=busy, daemon=True) for _ in range(2)]
 [t.start() for t in threads]
 children = []
@@ -234,6 +235,7 @@ for pid in children:
     os.kill(pid, 9)
 stop = True
 assert codes == [7] * 8, (codes, len(children))
+assert len(rounds) > 8, "the threads that hold the locks must be at work"
 
 # a lock that is never given free is a new one in the child
 import yolo_attn.system.fork as fork
