@@ -1,7 +1,7 @@
-"""yolo_attn: attention for YOLO detectors, plugged into the model parser, no host file edited.
+"""yolo_attn: attention for YOLO detectors, plugged into the model parser without editing a host file.
 
-Importing this package hooks the hosts (:mod:`yolo_attn.hook.install`), unless ``YOLO_ATTN_HOOK=0`` is in the environment;
-nothing heavy is imported until it is used.
+Importing this package installs the parse hook (:mod:`yolo_attn.hook.install`), unless ``YOLO_ATTN_HOOK=0`` is set in
+the environment. Nothing heavy is imported until it is used.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def __dir__() -> list[str]:
 
 
 def _own_modules() -> None:
-    """Import every file of ``modules``, which registers what is in it."""
+    """Import every file of ``modules``; each registers its classes."""
     import pkgutil
 
     package = importlib.import_module(f"{__name__}.modules")
@@ -102,17 +102,17 @@ def _plugins() -> None:
     importlib.import_module(f"{__name__}.registry.plugins").load_named()
 
 
-# Plug-ins that are named by a relative path are those of the folder that the process was started in.
+# Relative paths of plug-ins are relative to the folder in which the process was launched, wherever it moves later.
 _named = [item for item in os.environ.get("YOLO_ATTN_PLUGINS", "").split(os.pathsep) if item]
 if not all(map(os.path.isabs, _named)):
     os.environ["YOLO_ATTN_PLUGINS"] = os.pathsep.join(os.path.abspath(os.path.expanduser(item)) for item in _named)
 
-# The registry imports nobody: what fills it is given from here, the kit's own modules first, and runs on first use.
+# The registry imports no other room: its sources are added here, the kit's own modules first, and load on first use.
 beside.install(__name__, __path__)
 registry.add_source("the kit's modules", _own_modules)
 registry.add_source("plug-ins", _plugins)
 
-# What hosts' patches call stands above everything else here, the hook below: they meet in this place.
+# The hosts' patches call `kit`, which stands above every room; the hook stands below it. They are joined here.
 _hook = importlib.import_module(f"{__name__}.hook.install")
 _hook.hand_in(importlib.import_module(f"{__name__}.kit").KIT)
 if os.environ.get("YOLO_ATTN_HOOK", "1") != "0":

@@ -1,4 +1,4 @@
-"""The name that this package was imported under: `yolo_attn`, or that of a vendored copy."""
+"""The name under which this package was imported: `yolo_attn`, or that of a vendored copy."""
 
 __all__ = ["PACKAGE"]
 

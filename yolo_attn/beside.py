@@ -1,7 +1,7 @@
-"""Where the package's two data folders are: inside it once installed, beside it in a bare checkout.
+"""Find the package's two data folders: inside it once installed, beside it in a checkout.
 
-``patches/`` and ``model_cfgs/`` lie at the root of the repository, for those who read and edit them, and are a part
-of the package all the same: ``yolo_attn.patches``. These two names are found here, and nothing else of the root.
+``patches/`` and ``model_cfgs/`` lie at the root of the repository, where they are easy to find and edit, and are
+imported as parts of the package (``yolo_attn.patches``). Nothing else of the root can be imported this way.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FOLDERS = ("patches", "model_cfgs")
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds `PACKAGE.patches` and `PACKAGE.model_cfgs` beside the package, where no other finder found them inside."""
+    """Finds `PACKAGE.patches` and `PACKAGE.model_cfgs` beside the package if no other finder found them inside it."""
 
     def __init__(self, package: str, root: Path) -> None:
         self.package, self.root = package, root
@@ -28,7 +28,7 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Return the specification of one of the two folders."""
+        """Return the module spec of one of the two folders, or None for any other name."""
         package, _, name = fullname.rpartition(".")
         folder = self.root / name
         if package != self.package or name not in FOLDERS or not (folder / "__init__.py").is_file():
@@ -39,7 +39,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 def install(package: str, path: Iterable[str]) -> None:
-    """Have the two folders found for a package, whatever name it is imported under. Twice is once.
+    """Add a finder of the two folders for a package, under whatever name it is imported; idempotent.
 
     Args:
         package: Full name of the package.
@@ -53,5 +53,5 @@ def install(package: str, path: Iterable[str]) -> None:
 
 
 def _is_ours(finder: object) -> bool:
-    """Whether this is the class above, of this import of the file or of one before it was reloaded."""
+    """Whether this is an instance of the class above, also one from before this file was reloaded."""
     return (type(finder).__module__, type(finder).__qualname__) == (__name__, "_Finder")

@@ -19,28 +19,34 @@ from .system.shell import exit_code, ready
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
-    "list": "attention modules and model YAMLs of the kit",
-    "show": "build a model YAML: table, parameters and GFLOPs beside the model without attention",
-    "env": "versions, devices, hosts found and hooked; for bug reports",
-    "insert": "put attention into a model YAML, or take it out again",
-    "transfer": "pretrained weights into a model with attention, by logical layer",
-    "train": "train a detector; the same as train_detect.py",
-    "export": "export a checkpoint to ONNX and prove it equal to PyTorch",
-    "detect": "detect with an ONNX file, without torch and ultralytics",
-    "bench": "latency and size of detectors side by side",
-    "yolo": "the ultralytics command line, hooked: yolo-attn yolo detect train model=yolov5s_se.yaml ...",
-    "run": "run any Python script, hooked first: yolo-attn run train.py --cfg yolov5s_se.yaml ...",
-    "patch": "print the hook as a diff of a models/yolo.py, for those who may not hook at run time",
-    "data": "draw the embedded data set",
+    "list": "list the attention modules or the model YAMLs of the kit",
+    "show": "build a model YAML and compare parameters and GFLOPs with the model without attention",
+    "env": "print versions, devices and patched hosts, for bug reports",
+    "insert": "insert attention into a model YAML, or remove it",
+    "transfer": "transfer pretrained weights into a model with attention, layer by layer",
+    "train": "train a detector; same as train_detect.py",
+    "export": "export a checkpoint to ONNX and verify it against PyTorch",
+    "detect": "run an ONNX detector, without torch or ultralytics",
+    "bench": "compare latency and size of detectors",
+    "yolo": "run the ultralytics CLI with attention: yolo-attn yolo detect train model=yolov5s_se.yaml ...",
+    "run": "run any Python script with attention: yolo-attn run train.py --cfg yolov5s_se.yaml ...",
+    "patch": "print the parse hook as a diff of a models/yolo.py, for use without the run-time hook",
+    "data": "generate the embedded data set",
 }
-# These pass all that follows to another command line, untouched.
+# These pass the rest of the command line on unchanged.
 PASS_THROUGH = ("yolo", "run", "train")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 1 for a user's mistake, 2 for wrong options, 130 for Ctrl-C.
+    """Run one command.
 
-    The process is as before afterwards: environment, `sys.argv`, `sys.path` and log handlers are given back.
+    Environment, `sys.argv`, `sys.path` and log handlers are restored afterwards.
+
+    Args:
+        argv: The command and its options; those of the process when absent.
+
+    Returns:
+        The exit code: 0; 1 for an error that the user can fix; 2 for wrong options; 130 after Ctrl-C, 143 after SIGTERM.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -64,7 +70,7 @@ def _main(argv: list[str]) -> int:
         hint = f" Did you mean '{near[0]}'?" if near else ""
         print(f"yolo-attn: no command is called '{name}'.{hint} 'yolo-attn --help' lists them.", file=sys.stderr)
         return 2
-    # A detector whose plug-in is missing must not make the host install a package of that name.
+    # A checkpoint whose plug-in is missing must not make the host install a package of that name.
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     try:
         with ready(script=name in ("yolo", "run")):
@@ -76,7 +82,7 @@ def _main(argv: list[str]) -> int:
         print(f"\nyolo-attn {name}: stopped", file=sys.stderr)
         return exit_code(exc)
     except OSError as exc:
-        if exc.errno not in REFUSED or name in ("yolo", "run"):  # what a script raises is the script's
+        if exc.errno not in REFUSED or name in ("yolo", "run"):  # a script's own errors pass through
             raise
         print(f"yolo-attn {name}: {exc.filename or 'the disk'}: {exc.strerror}", file=sys.stderr)
         return 1
@@ -93,7 +99,7 @@ def _run(name: str, rest: list[str]) -> int:
         action="append",
         default=[],
         metavar="FILE",
-        help="a Python file with attention of your own; may be repeated",
+        help="Python file with your own attention modules; repeatable",
     )
     try:
         args = parser.parse_args(rest)

@@ -1,4 +1,4 @@
-"""Errors of the kit: each message says what was asked, what was found, where, and what to do."""
+"""Errors of the kit: each message says what was asked for, what was found, where, and how to fix it."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ __all__ = [
 
 
 class YoloAttnError(Exception):
-    """Base of every error that the kit raises for a mistake that a user can mend."""
+    """Base class of every error that the user can fix."""
 
-    def __str__(self) -> str:  # KeyError, a base of UnknownModuleError, would print repr(message)
+    def __str__(self) -> str:  # KeyError, a base class of UnknownModuleError, would print repr(message)
         return str(self.args[0]) if self.args else ""
 
 
@@ -37,30 +37,30 @@ class RegistryError(YoloAttnError):
 
 
 class ConfigError(YoloAttnError):
-    """A model YAML cannot be found or read, or its content is not a model."""
+    """A model YAML cannot be found or read, or does not describe a model."""
 
 
 class RowError(ConfigError):
-    """One row of a model YAML is wrong; the message names file and row."""
+    """A row of a model YAML is wrong; the message names file and row."""
 
 
 class UnknownModuleError(RowError, KeyError, NameError):
-    """A row names a module that neither the host nor the registry knows.
+    """A row names a module that neither the host nor the registry has.
 
-    A `KeyError` and a `NameError` too, because those are what the hosts' own parsers raise here.
+    Also a `KeyError` and a `NameError`, which the hosts' own parsers raise in this case.
     """
 
 
 class PluginError(YoloAttnError, ImportError):
-    """A plug-in file is missing, fails on import, or lacks the class that was asked for.
+    """A plug-in file is missing, fails on import, or lacks the requested class.
 
-    An `ImportError` but never a `ModuleNotFoundError`: on the latter the ultralytics host tries to install a
-    package by the missing module's name.
+    An `ImportError`, but never a `ModuleNotFoundError`: on the latter, ultralytics tries to install a package of the
+    missing module's name.
     """
 
 
 class HostError(YoloAttnError):
-    """A host is missing, is not the one it should be, or cannot be hooked."""
+    """A host is missing, is not the expected one, or cannot be patched."""
 
 
 class CheckpointError(YoloAttnError):
@@ -72,19 +72,19 @@ class DataError(YoloAttnError):
 
 
 class ExportError(YoloAttnError):
-    """An export failed or is not equal to the model that it came from."""
+    """An export failed, or the exported file does not match its model."""
 
 
 class FileError(YoloAttnError):
-    """A file cannot be read or written, or is not what it is named as."""
+    """A file cannot be read or written, or is not of the kind that its name says."""
 
 
 class UsageError(YoloAttnError):
-    """An option or argument of a command is wrong; the command line ends with 2 and not with 1."""
+    """An option or argument is wrong; the command line exits with 2 instead of 1."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ` Did you mean 'A' or 'B'?` for the nearest of `known`, or an empty string."""
+    """Return ` Did you mean 'A' or 'B'?` for the closest matches among `known`, or an empty string."""
     known = list(known)
     folded: dict[str, str] = {}
     for k in known:
@@ -94,12 +94,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def first_line(exc: BaseException) -> str:
-    """Return the first line of what an error says, or an empty string; others' errors may say pages."""
+    """Return the first line of an error's message, or an empty string: hosts' messages may be pages long."""
     return (str(exc).strip().splitlines() or [""])[0]
 
 
 def shown(value: object, limit: int = 120) -> str:
-    """Return `repr(value)`, cut where it is long: what a stranger's file holds may be endless."""
+    """Return `repr(value)`, shortened: a value from an untrusted file may be huge."""
     text = _Short().repr(value)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
@@ -111,5 +111,5 @@ class _Short(reprlib.Repr):
         self.maxlist = self.maxtuple = self.maxdict = self.maxset = 8
 
     def repr_int(self, x: int, level: int) -> str:
-        """A number of thousands of digits cannot be printed, and nobody would read it."""
+        """Describe numbers of thousands of digits, which Python refuses to print, by their size."""
         return repr(x) if x.bit_length() < 200 else f"a number of {x.bit_length()} bits"

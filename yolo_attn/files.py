@@ -1,7 +1,7 @@
-"""Every file that the kit reads or writes: whole or not at all, UTF-8, and nothing left by a killed process.
+"""Reading and writing files: atomically, as UTF-8, and without leftovers of killed processes.
 
-A file is written as a draft beside its target, which it replaces in one step. Drafts and scratch folders carry the
-process that made them in their name, so that the next command removes what a killed one left, and only that.
+A file is written to a draft beside its target, then replaces it in one step. The names of drafts and scratch folders
+identify the process that created them, so that the next command can remove those of killed processes, and only those.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ __all__ = [
     "write_text",
 ]
 
-LOCK = ".yolo_attn.lock"  # of a folder that one process at a time may write into; of one thing in it: .yolo_attn-NAME.lock
+LOCK = ".yolo_attn.lock"  # of a folder that one process at a time writes into; of one file in it: .yolo_attn-NAME.lock
 
-# What a disk says to a user, and no mistake of the code.
+# Errors of the disk or its permissions, which the user can fix, as opposed to bugs.
 REFUSED = frozenset(
     getattr(errno, name)
     for name in "ENOSPC EDQUOT EFBIG EIO EACCES EPERM EROFS EISDIR ENOTDIR ENAMETOOLONG".split()
@@ -56,19 +56,19 @@ def replacing(
     durable: bool = True,
     private: bool = False,
 ) -> Iterator[Path]:
-    """Give an empty draft beside `target`, which takes its place once it is written, and is gone if it is not.
+    """Yield an empty draft beside `target` that replaces it on success and is removed on an error.
 
-    Links are followed, the permissions of an existing file are kept, and a device or pipe is written as it is.
+    Links are followed, the permissions of an existing file are kept, and a device or pipe is written directly.
 
     Args:
         target: The file to write.
-        error: What to raise where the disk refuses; None lets the `OSError` pass.
-        durable: Wait until the draft is on the disk before it replaces anything. Without it a power cut may cost the
-            file: for what can be made again, in numbers.
-        private: Nobody but this user may read or write it.
+        error: What to raise when the file cannot be written; None lets the `OSError` pass.
+        durable: Sync the draft to disk before it replaces the target. Without it a power failure may lose the file;
+            meant for many small files that can be created again.
+        private: Only this user may read or write the file.
 
     Raises:
-        FileError: Or `error`: the disk refuses; what stood at `target` still stands there.
+        FileError: Or `error`: the file cannot be written; `target` is unchanged.
     """
     path = Path(os.path.realpath(target))
     try:
@@ -96,7 +96,7 @@ def write_bytes(
     durable: bool = True,
     private: bool = False,
 ) -> None:
-    """Write a file whole or not at all; arguments and errors as for :func:`replacing`."""
+    """Write a file atomically; arguments and errors as for :func:`replacing`."""
     with replacing(target, error=error, durable=durable, private=private) as draft, draft.open("wb") as stream:
         stream.write(data)
 
@@ -109,18 +109,24 @@ def write_text(
     durable: bool = True,
     private: bool = False,
 ) -> None:
-    """Write text as UTF-8 with the line ends that it has; arguments and errors as for :func:`replacing`."""
+    """Write text as UTF-8 with its line ends unchanged; arguments and errors as for :func:`replacing`."""
     write_bytes(target, text.encode("utf-8", "surrogateescape"), error=error, durable=durable, private=private)
 
 
 def publish(draft: Path, target: Path, *, durable: bool = True, keep: bool = True) -> None:
-    """Move a finished file to its place in one step, if wanted with the permissions of the file that it replaces.
+    """Move a finished file to its place in one step.
+
+    Args:
+        draft: The file, on the same file system as `target`.
+        target: The file that it replaces.
+        durable: As for :func:`replacing`.
+        keep: Keep the permissions of an existing `target`.
 
     Raises:
-        OSError: The disk refuses, or `target` may not be written; it is as it was.
+        OSError: `target` cannot be written; it is unchanged.
     """
     if target.exists():
-        if not os.access(target, os.W_OK):  # a folder's permission alone would do for a replacement
+        if not os.access(target, os.W_OK):  # os.replace asks for the folder's permission alone
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
         if keep:
             draft.chmod(stat.S_IMODE(target.stat().st_mode))
@@ -129,18 +135,18 @@ def publish(draft: Path, target: Path, *, durable: bool = True, keep: bool = Tru
             try:
                 os.fsync(stream.fileno())
             except OSError as exc:
-                if exc.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems have nothing to wait for
+                if exc.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot sync
                     raise
     os.replace(draft, target)
 
 
 def _draft(target: Path, mode: int) -> Path:
-    """Create an empty file beside the target, with a name that no other writer has."""
+    """Create an empty file of a unique name beside the target."""
     note(target.parent)
     while True:
         draft = target.parent / f".yolo_attn-{owner()}-{secrets.token_hex(4)}{target.suffix}"
         try:
-            os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))  # less what the user's umask takes
+            os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))  # the umask applies
         except FileExistsError:
             continue
         return draft
@@ -148,14 +154,14 @@ def _draft(target: Path, mode: int) -> Path:
 
 @contextlib.contextmanager
 def scratch(folder: Path | None = None) -> Iterator[Path]:
-    """Give a folder that is gone afterwards, private to this user.
+    """Yield a temporary folder, private to this user and removed on exit.
 
     Args:
-        folder: Where to make it, on whose disk files can be moved at once; the system's place for temporary files when
-            absent.
+        folder: Where to create it, so that files can be moved on the same file system; the system's temporary folder
+            when absent.
 
     Raises:
-        OSError: The disk refuses.
+        OSError: It cannot be created.
     """
     if folder is not None:
         note(folder)
@@ -173,13 +179,13 @@ def scratch(folder: Path | None = None) -> Iterator[Path]:
         shutil.rmtree(made, ignore_errors=True)
 
 
-# The folders where this process made drafts, kept in a file of its own while it runs: if it is killed, the next
-# command finds there where to look.
+# The folders where this process created drafts. They are also listed in a file while it runs: if it is killed, the
+# next command reads there where to clean up.
 _noted: dict[int, tuple[Path | None, set[str]]] = {}
 
 
 def note(folder: Path) -> None:
-    """Remember that this process writes into a folder, after removing what killed ones left there."""
+    """Record that this process writes into a folder, after removing what killed processes left there."""
     known = os.path.abspath(folder)
     file, folders = _noted.get(os.getpid(), (None, set()))
     if known in folders:
@@ -187,7 +193,7 @@ def note(folder: Path) -> None:
     with contextlib.suppress(OSError):
         sweep(Path(known))
     if file is None:
-        _noted.clear()  # a forked child's own list starts empty
+        _noted.clear()  # a forked child has a list of its own
         with contextlib.suppress(OSError):
             file = Path(tempfile.gettempdir()) / f"yolo_attn-{owner()}-{secrets.token_hex(4)}.folders"
             os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
@@ -207,12 +213,16 @@ def _forget(pid: int) -> None:
 
 
 def sweep(*folders: Path) -> list[Path]:
-    """Remove what killed processes left, here and where they had written; return what was removed.
+    """Remove what killed processes left in these folders and in those that they had listed.
 
-    Only files and folders of this user that carry the kit's prefix and a process of this machine that is no more.
+    Only files and folders of this user are removed whose names have the kit's prefix and identify a process of this
+    machine that no longer runs.
 
     Args:
-        folders: Where to look; the system's place for temporary files when there are none.
+        folders: Where to look; the system's temporary folder when none is given.
+
+    Returns:
+        What was removed.
     """
     removed: list[Path] = []
     try:
@@ -242,7 +252,7 @@ def sweep(*folders: Path) -> list[Path]:
 
 
 def _orphans(folder: Path) -> list[os.DirEntry[str]]:
-    """Entries of a folder that a process of this user and machine made which is no more."""
+    """Entries of a folder that a process of this user and machine created that no longer runs."""
     found = []
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
@@ -256,16 +266,16 @@ def _orphans(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def read_text(path: str | os.PathLike[str], error: type[YoloAttnError], *, name: str = "", mark: bool = False) -> str:
-    """Read a UTF-8 text file, line ends as they are.
+    """Read a UTF-8 text file with its line ends unchanged.
 
     Args:
         path: The file.
-        error: What to raise.
-        name: What messages call it; its path when empty.
+        error: The class of error to raise.
+        name: Its name in messages; the path when empty.
         mark: Keep a byte-order mark, which Windows editors write; for text that is written back.
 
     Raises:
-        YoloAttnError: As `error`: not there, not readable, not UTF-8.
+        YoloAttnError: Of class `error`: the file is missing, unreadable or not UTF-8.
     """
     name = name or str(path)
     try:
@@ -282,7 +292,7 @@ def read_text(path: str | os.PathLike[str], error: type[YoloAttnError], *, name:
 
 
 def read_source(path: str | os.PathLike[str]) -> str:
-    """Read what others wrote for a program, such as a host's code or a label file; bytes that are no text count as such.
+    """Read a text file of others, such as a host's code or a label file; bytes that are not UTF-8 are replaced.
 
     Raises:
         OSError: It cannot be read.
@@ -291,7 +301,7 @@ def read_source(path: str | os.PathLike[str]) -> str:
 
 
 def home_folder() -> Path:
-    """Return the user's home; where there is none, as in some containers, a folder among the temporary files."""
+    """Return the user's home folder; where there is none, as in some containers, one in the temporary folder."""
     try:
         return Path.home()
     except RuntimeError:
@@ -299,7 +309,7 @@ def home_folder() -> Path:
 
 
 def cache_folder() -> Path:
-    """Where the kit keeps what it can make again; ``YOLO_ATTN_CACHE`` moves it."""
+    """Return the folder for what can be created again; ``YOLO_ATTN_CACHE`` moves it."""
     own = os.environ.get("YOLO_ATTN_CACHE")
     if own:
         return Path(own)
@@ -308,10 +318,10 @@ def cache_folder() -> Path:
 
 
 def expand(path: str | os.PathLike[str]) -> Path:
-    """Return a path with a leading `~` replaced by the home; as it is where there is none."""
+    """Return a path with a leading `~` replaced by the home folder; unchanged where there is none."""
     return Path(os.path.expanduser(path))
 
 
 def is_mine(about: os.stat_result) -> bool:
-    """Whether nobody but this user can have written there. Windows keeps its users' folders apart by itself."""
+    """Whether only this user can have written there. Windows protects users' folders itself."""
     return os.name == "nt" or (about.st_uid == os.getuid() and not about.st_mode & 0o022)

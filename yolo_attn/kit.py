@@ -1,6 +1,6 @@
-"""What the hosts' patches call, in one place: the hook hands it to them, so that no room below knows a room above.
+"""The object that the hook hands to the hosts' patches: everything that they call, so that no room imports one above.
 
-It stands above every room and imports them where they are used: hooking a host costs none of these imports.
+It stands above every room and imports them where they are used, so patching a host costs none of these imports.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ __all__ = ["KIT", "TheKit"]
 
 
 class TheKit:
-    """Implements :class:`yolo_attn.patches.Kit`, where each method is described."""
+    """Implements :class:`yolo_attn.patches.Kit`, which documents each method."""
 
     name = __name__.rpartition(".")[0]
 
     def __reduce__(self) -> str:
-        """There is one, also behind a pickle: hosts send trainers' callbacks to the workers of a run."""
+        """Pickle by name, so that there is one object in each process: hosts send callbacks to the workers of a run."""
         return "KIT"
 
     # -- rows
 
     def knows(self, name: Any, d: dict[str, Any], i: int) -> bool:
-        """Whether a row's name is one of the kit's or of the YAML's `register:`."""
+        """Whether a row's name is registered, or stands under the YAML's `register:`."""
         from .hook import seams
 
         return isinstance(name, str) and seams._registered(name, d, i) is not None
@@ -42,7 +42,7 @@ class TheKit:
         return seams.find(name, args, i, d, lookup)
 
     def binds(self, m: Any) -> bool:
-        """Whether a class is one that this kit gives its arguments."""
+        """Whether the kit supplies the arguments of a class."""
         from .registry import registry
 
         return registry.binding_of(m) is not None

@@ -1,8 +1,8 @@
 """The kit's logger: a library logs, the command line prints.
 
-Used as a library the kit adds no handler and sets no level: whoever configures :mod:`logging` decides what is seen.
-Where nobody did, :func:`announce` writes its line to standard error itself, as :data:`logging.lastResort` does for
-warnings. A command line prints through a handler of its own while it runs (:func:`printing`).
+Used as a library, the kit adds no handler and sets no level: the application that configures :mod:`logging` decides
+what is shown. Where logging is not configured, :func:`announce` writes to standard error itself, as
+:data:`logging.lastResort` does for warnings. A command prints through its own handler while it runs (:func:`printing`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LOGGER = logging.getLogger("yolo_attn")
 
 
 class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]  # generic in the stubs, not before Python 3.11
-    """Writes to what ``sys.stderr`` is at that moment: notebooks and tests exchange it."""
+    """Writes to the current ``sys.stderr``, which notebooks and tests replace."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self, logging.INFO)
@@ -32,13 +32,13 @@ class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]  # generic in th
 
 
 def announce(message: str, *args: object) -> None:
-    """Tell the user one line: through logging as it is configured, to standard error where it is not.
+    """Print one line for the user: through logging where that is configured, otherwise to standard error.
 
-    Workers of a distributed run other than the first say nothing.
+    In a distributed run, only the worker of rank 0 prints.
 
     Args:
-        message: The line, with %-fields.
-        args: Their values.
+        message: The line, a %-style format string.
+        args: Its arguments.
     """
     rank = os.environ.get("RANK", "").strip()
     if rank.isdigit() and int(rank) > 0:
@@ -46,15 +46,15 @@ def announce(message: str, *args: object) -> None:
     if LOGGER.hasHandlers():
         LOGGER.info(message, *args)
     elif LOGGER.getEffectiveLevel() <= logging.WARNING and LOGGER.manager.disable < logging.INFO:
-        # WARNING is the level of a root logger that nobody has touched
+        # WARNING is the level of a root logger that was never configured
         _Stderr().handle(LOGGER.makeRecord(LOGGER.name, logging.INFO, __file__, 0, message, args, None))
 
 
 @contextlib.contextmanager
 def printing() -> Iterator[None]:
-    """Print every line of the kit on standard error, once, whatever a host does to :mod:`logging` meanwhile.
+    """Print each of the kit's log lines once to standard error, whatever a host does to :mod:`logging` meanwhile.
 
-    For the command line; within itself it changes nothing. What it sets is given back at its end.
+    For the command line. Nested use has no effect; handler and level are restored on exit.
     """
     if any(isinstance(h, _Stderr) for h in LOGGER.handlers):
         yield

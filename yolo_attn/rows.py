@@ -1,4 +1,4 @@
-"""What a parser that `yolo-attn patch` extended on disk calls: `from yolo_attn import rows`. Such files outlive layouts."""
+"""Imported by files that `yolo-attn patch` has extended (`from yolo_attn import rows`); they outlive the kit's layout."""
 
 from .hook.seams import find, place
 

@@ -1,4 +1,4 @@
-"""The name under which checkpoints and launch scripts of earlier releases hold the trainer: ``yolo_attn.trainer.Trainer``."""
+"""Checkpoints and launch scripts of earlier releases import the trainer from here: ``yolo_attn.trainer.Trainer``."""
 
 from .training.trainer import Trainer
 

@@ -1,4 +1,4 @@
-"""Messages in the words of whoever asks: ``where='neck'`` from Python, ``--where neck`` from the command line."""
+"""Options spelled as the user typed them: ``where='neck'`` in Python, ``--where neck`` on the command line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _typed: ContextVar[bool] = ContextVar("typed", default=False)
 
 @contextlib.contextmanager
 def command_line() -> Iterator[None]:
-    """Speak the command line's words meanwhile."""
+    """Spell options as command-line flags within this context."""
     token = _typed.set(True)
     try:
         yield
@@ -23,11 +23,11 @@ def command_line() -> Iterator[None]:
 
 
 def option(name: str, value: Any = None) -> str:
-    """Return how an option is written: the flag or the keyword argument, with its value where one is given.
+    """Return an option as a flag or as a keyword argument, with its value if one is given.
 
     Args:
         name: The keyword argument, such as ``where``.
-        value: Its value; a list stands for several, a mapping for options by name, True for a switch.
+        value: Its value; a list for several values, a mapping for options by name, True for a switch.
     """
     if _typed.get():
         flag = "--" + name.replace("_", "-")

@@ -1,6 +1,6 @@
-"""What users' files become: `my_attn.py` is imported as ``yolo_attn.plugins.my_attn``, and its classes pickle by that name.
+"""The package of users' plug-ins: `my_attn.py` is imported, and pickled, as ``yolo_attn.plugins.my_attn``.
 
-Nothing lies here. Importing this package puts :mod:`yolo_attn.registry.finder` in its place, which finds the files.
+The folder itself stays empty. Importing it installs :mod:`yolo_attn.registry.finder`, which finds the files.
 """
 
 from ..registry import finder
