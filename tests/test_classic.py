@@ -364,7 +364,7 @@ def test_run_passes_through(tmp_path: Path) -> None:
     failed = run_python("-m", "yolo_attn", "run", "folder/it.py", "fail", cwd=tmp_path)
     assert failed.code == 1 and "KeyError: 'own'" in failed.err and "Traceback" in failed.err
     missing = run_python("-m", "yolo_attn", "run", "nowhere.py", cwd=tmp_path).mistake()
-    assert missing.startswith("yolo-attn run: no such script: nowhere.py")
+    assert missing.startswith("yolo-attn run: ") and "nowhere.py" in missing
 
 
 LIFE = Cases("""

@@ -181,7 +181,7 @@ def test_it_imports_neither_torch_nor_a_host(python: Any, files: dict[str, Path]
         """,
         str(files["static"]), str(files["pictures"]),
     ).ok()  # fmt: skip
-    assert "heavy 0 []" in out and "thing" in out and "Median ms a picture" in out
+    assert "heavy 0 []" in out and "thing" in out and "Median ms" in out
     entries = json.loads((tmp_path / "found/detections.json").read_text())
     assert [Path(e["image"]).name for e in entries] == ["0.png", "1.png", "2.png"]
     (want,) = predict(Detector(files["static"]), [pictures(files)[1]])
@@ -217,10 +217,10 @@ def test_sources(files: dict[str, Path], tmp_path: Path) -> None:
     assert [f.path.name for f in Source(str(tmp_path / "list.txt"))] == ["2.png", "0.png"]
     assert [f.path.name for f in Source(str(folder / "[01].png"))] == ["0.png", "1.png"]
     (tmp_path / "empty").mkdir()
-    for source, words in (("nowhere", "not found"), (str(tmp_path / "empty"), "no pictures"), ("x*.jpg", "matches")):
+    for source, words in (("nowhere", "not found"), (str(tmp_path / "empty"), "no images"), ("x*.jpg", "matches")):
         with pytest.raises(DataError, match=words):
             Source(source)
-    with pytest.raises(DataError, match="neither a picture nor a video"):
+    with pytest.raises(DataError, match=r"test_runtime\.py: is neither"):
         Source(__file__)
     both = Source(str(folder / "2.png"), str(folder / "[01].png"))
     assert [f.path.name for f in both] == ["2.png", "0.png", "1.png"]
@@ -266,7 +266,7 @@ def test_nothing_is_ever_overwritten(files: dict[str, Path], cli: Any, tmp_path:
         (tmp_path / "in" / folder / "x.png").write_bytes((files["pictures"] / "0.png").read_bytes())
     (tmp_path / "in/a/X.jpg").write_bytes(cv2.imencode(".jpg", drawn_images(1)[0])[1].tobytes())
     base = ("detect", str(files["static"]), "--save-txt", "--source")
-    assert "holds files already" in cli(*base, "in/a", "--out", "in/a").mistake()
+    assert "not empty" in cli(*base, "in/a", "--out", "in/a").mistake()
     cli(*base, "in/**/*.*", "--out", "o").ok()
     assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["X.jpg", "labels", "x-2.png", "x-3.png"]
     assert sorted(p.name for p in (tmp_path / "o/labels").iterdir()) == ["X.txt", "x-2.txt", "x-3.txt"]
@@ -332,8 +332,8 @@ def test_files_that_are_no_detector(files: dict[str, Path], tmp_path: Path) -> N
             Detector(path, runtime=runtime)
         return str(error.value)
 
-    for channels, dims, words in ((3, 2, "no detector: its output"), (3, 3, "no detector"), (3, 4, "no detector"),
-                                  (1, 3, "no detector: its input")):  # fmt: skip
+    for channels, dims, words in ((3, 2, "not a detector: its output"), (3, 3, "no detector"), (3, 4, "no detector"),
+                                  (1, 3, "not a detector: its input")):  # fmt: skip
         path = tmp_path / f"{channels}{dims}.onnx"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -358,25 +358,25 @@ def test_quiet_leaves_the_line_of_each_picture_out(files: dict[str, Path], capsy
     assert len(told) == count + 1 and str(files["pictures"] / "0.png") in told[0]
     assert main([*argv, "--quiet"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
-    assert f"boxes in {count} pictures" in line
+    assert f"boxes in {count} images" in line
 
 
 def test_nms_inside(files: dict[str, Path], tmp_path: Path, cli: Any) -> None:
     path = tmp_path / "nms.onnx"
     export(files["static"].with_name("best.pt"), imgsz=64, nms=True, output=path, log=lambda line: None)
     assert Detector(path).layout == "final" and len(predict(Detector(path), pictures(files))[0]) > 5
-    with pytest.raises(FileError, match="NMS inside"):
+    with pytest.raises(FileError, match=r"nms\.onnx: .*NMS.*--nms"):
         Detector(path, runtime="opencv")
     base = ("detect", str(path), "--source", str(files["pictures"]), "--no-save")
     for words, told in (((), 0), (("--iou", "0.5"), 1), (("--conf", "0.1"), 1), (("--conf", "0.5"), 0)):
         run = cli(*base, *words, "--out", str(tmp_path / "_".join(("out", *words))))
         run.ok()
-        assert run.err.count("NMS is inside: --iou has no effect") == told
+        assert run.err.count("--iou has no effect") == told
 
 
 def test_options_of_the_command(files: dict[str, Path], cli: Any) -> None:
     base = ("detect", str(files["static"]), "--source", str(files["pictures"]))
-    assert "takes 96x128 only" in cli(*base, "--imgsz", "64").mistake()
+    assert "96x128 only" in cli(*base, "--imgsz", "64").mistake()
     assert "no class 'dog'" in cli(*base, "--classes", "dog").mistake()
     assert "between 0 and 1" in cli(*base, "--conf", "25").mistake()
     assert "no provider" in cli(*base, "--provider", "quantum").mistake()
@@ -398,4 +398,4 @@ def test_bench_takes_turns_and_compares(files: dict[str, Path], cli: Any, tmp_pa
     assert rows[0]["nodes"] > rows[1]["nodes"] > 100 and describe(files["static"])[1] == [1, 3, 96, 128]
     out = cli("bench", str(files["dynamic"]), "--imgsz", "50", "--rounds", "1").ok()
     assert "rounded up to 64x64" in out and "1x3x64x64" in out
-    assert "takes a batch of 1" in cli("bench", str(files["static"]), "--batch", "4").mistake()
+    assert "batch of 1 only" in cli("bench", str(files["static"]), "--batch", "4").mistake()

@@ -106,7 +106,7 @@ def test_show_without_attention(own: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(["show", "mixedn.yaml", "--imgsz", "64"]) == 0
     told = capsys.readouterr().out
     assert "without its rows" in told and "without attention" not in told
-    assert "stays in both: SEAttention" in told
+    assert "in both: SEAttention" in told
     assert main(["show", str(own), "--imgsz", "64"]) == 0
     assert "without attention" in capsys.readouterr().out
 

@@ -1,1 +1,1 @@
-"""The subcommands of `yolo-attn`, one a file: `configure(parser)` adds options, `run(args)` returns the exit code."""
+"""The commands of `yolo-attn`, one per file: `configure(parser)` adds options, `run(args)` returns the exit code."""

@@ -1,4 +1,4 @@
-"""The tables that are printed and that stand in the READMEs, from the catalogue, the hosts and the folder of YAMLs."""
+"""The tables that commands print and that the READMEs contain, from the catalogue, the hosts and the shipped YAMLs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WORDS = {
 }  # fmt: skip
 
 
-# What a module attends to, in the order of the lists.
+# What a module attends to, in the order of the tables.
 KINDS = {
     "en": {"channel": "channel", "spatial": "spatial", "both": "both", "block": "block", "fusion": "fusion"},
     "zh": {"channel": "通道", "spatial": "空间", "both": "通道与空间", "block": "块（block）", "fusion": "特征融合"},
@@ -32,7 +32,7 @@ KINDS = {
 
 
 def catalog() -> list[dict[str, Any]]:
-    """Return the generated catalogue of the kit's modules; needs no torch."""
+    """Return the generated catalogue of the kit's modules; does not import torch."""
     rows: list[dict[str, Any]] = json.loads(read_source(Path(__file__).with_name("catalog.json")))
     return rows
 
@@ -44,7 +44,7 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
 
 
 def modules(rows: list[dict[str, Any]], language: str = "en") -> str:
-    """Return the table of modules; weights and FLOPs at 256 channels, 20 x 20."""
+    """Return the table of modules; weights and FLOPs at 256 channels, 20 x 20 pixels."""
     w = WORDS[language]
     head = [
         w[k]
@@ -64,14 +64,14 @@ def modules(rows: list[dict[str, Any]], language: str = "en") -> str:
 
 
 def kinds(rows: list[dict[str, Any]], language: str = "en") -> str:
-    """Return the short table: the names of the modules by what they attend to."""
+    """Return the short table: names of modules, grouped by what they attend to."""
     w = WORDS[language]
     body = [[word, ", ".join(f"`{r['name']}`" for r in rows if r["kind"] == k)] for k, word in KINDS[language].items()]
     return markdown([w["attends"], w["module"]], body)
 
 
 def configs(language: str = "en", names: list[str] | None = None) -> str:
-    """Return the table of shipped YAMLs, all or these: name and its first comment."""
+    """Return the table of shipped YAMLs, all or the named ones: name and first comment."""
     from ..model_yaml import config
 
     w = WORDS[language]
@@ -80,7 +80,7 @@ def configs(language: str = "en", names: list[str] | None = None) -> str:
 
 
 def summary(path: Path) -> str:
-    """Return what a YAML's first comment says of it, up to how it was made."""
+    """Return the description in a YAML's first comment, up to the command that made it."""
     words: list[str] = []
     for line in read_source(path).splitlines():
         text = line.lstrip("# ").strip()
@@ -92,7 +92,7 @@ def summary(path: Path) -> str:
 
 
 def hosts(language: str = "en") -> str:
-    """Return the short table of hosts: which versions were tested."""
+    """Return the table of hosts and their tested versions."""
     from ..patches import HOSTS
 
     w = WORDS[language]
@@ -100,9 +100,9 @@ def hosts(language: str = "en") -> str:
 
 
 def patched(language: str = "en") -> str:
-    """Return the table of what is patched in each host, in memory, and why; each function once.
+    """Return the table of the functions that are patched in each host, and why; each function once.
 
-    Hosts whose modules differ by a prefix alone share their lines.
+    Hosts whose modules differ only by a prefix share their lines.
     """
     w, lines = WORDS[language], []
     for names, prefix, group, repairs in _patches():
@@ -113,12 +113,12 @@ def patched(language: str = "en") -> str:
 
 
 def patched_count() -> int:
-    """Return how many functions that table names."""
+    """Return the number of functions in that table."""
     return sum(len(group) for _, _, group, _ in _patches())
 
 
 def _patches() -> list[tuple[str, str, list[Any], bool]]:
-    """Names of hosts, with the first line of theirs only; the prefix that some have; patches; whether repairs."""
+    """Yield lines of that table: hosts' names (on their first line only), optional prefix, patches, whether repairs."""
     from ..patches import HOSTS
 
     sharing: dict[Any, list[Any]] = {}
@@ -137,7 +137,7 @@ def _patches() -> list[tuple[str, str, list[Any], bool]]:
 
 
 def grid(head: list[str], rows: list[list[str]]) -> str:
-    """Return a table for a terminal: columns padded, numbers to the right."""
+    """Return a table for a terminal: columns padded, numbers aligned right."""
     table = [head, *rows]
     widths = [max(len(str(line[k])) for line in table) for k in range(len(head))]
     right = [all(str(r[k]).replace(",", "").replace(".", "").isdigit() for r in rows) for k in range(len(head))]

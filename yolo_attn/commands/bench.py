@@ -1,4 +1,4 @@
-"""`yolo-attn bench a.onnx b.onnx ...`: latency and size side by side in one run."""
+"""`yolo-attn bench a.onnx b.onnx ...`: compare latency and size of detectors in one run."""
 
 from __future__ import annotations
 
@@ -15,24 +15,30 @@ from ..files import scratch, write_text
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("models", nargs="+", help="ONNX files; checkpoints and YAMLs are exported on the fly")
-    parser.add_argument("--imgsz", nargs="+", type=int, metavar="N", help="side, or height and width (default: 640)")
-    parser.add_argument("--batch", type=int, default=1, metavar="N", help="pictures a run (1)")
+    parser.add_argument("models", nargs="+", help="ONNX files; checkpoints and model YAMLs are exported first")
     parser.add_argument(
-        "--threads", type=int, default=0, metavar="N", help="threads of the runtime (default: its choice)"
+        "--imgsz",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="image size in pixels: side, or height and width (default 640)",
     )
-    parser.add_argument("--rounds", type=int, default=50, metavar="N", help="runs of each (50)")
-    parser.add_argument("--warmup", type=int, default=5, metavar="N", help="runs before that are not counted (5)")
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="images per run (default 1)")
+    parser.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="threads of the runtime (default: the runtime's choice)"
+    )
+    parser.add_argument("--rounds", type=int, default=50, metavar="N", help="timed runs of each model (default 50)")
+    parser.add_argument("--warmup", type=int, default=5, metavar="N", help="runs before timing begins (default 5)")
     parser.add_argument("--runtime", default="onnxruntime", metavar="NAME", help="onnxruntime (default) or opencv")
     parser.add_argument(
-        "--provider", default="auto", metavar="NAME", help="of onnxruntime: auto (default), cpu, cuda ..."
+        "--provider", default="auto", metavar="NAME", help="onnxruntime provider: auto (default), cpu, cuda, ..."
     )
-    parser.add_argument("--host", metavar="DIR", help="the YOLOv5 checkout of classic checkpoints")
-    parser.add_argument("--save-json", metavar="FILE", help="write the numbers")
+    parser.add_argument("--host", metavar="DIR", help="YOLOv5 checkout that classic checkpoints need")
+    parser.add_argument("--save-json", metavar="FILE", help="also write the results as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure and print one table; ratios are to the first model."""
+    """Measure all models and print one table; ratios are relative to the first model."""
     import numpy as np
 
     from ..runtime.bench import measure
@@ -41,9 +47,9 @@ def run(args: argparse.Namespace) -> int:
 
     for name, least in (("batch", 1), ("rounds", 1), ("warmup", 0), ("threads", 0)):
         if getattr(args, name) < least:
-            raise UsageError(f"--{name} is at least {least}, got {getattr(args, name)}")
+            raise UsageError(f"--{name} must be at least {least}, got {getattr(args, name)}")
     if args.imgsz and (len(args.imgsz) > 2 or min(args.imgsz) < 1):
-        raise UsageError(f"--imgsz is one side or height and width, in pixels, got {args.imgsz}")
+        raise UsageError(f"--imgsz takes one side, or height and width, in pixels, got {args.imgsz}")
     if args.host and args.host != "ultralytics":
         from ..detectors.classic import use_host
 
@@ -56,11 +62,11 @@ def run(args: argparse.Namespace) -> int:
             d = Detector(file, runtime=args.runtime, threads=args.threads, provider=args.provider, spin=False)
             wanted = round_up((args.imgsz[0], args.imgsz[-1]), d.stride) if args.imgsz else None
             if wanted and d.size and d.size != wanted:
-                raise UsageError(f"{file}: takes {d.size[0]}x{d.size[1]} only, --imgsz asks for {args.imgsz}")
+                raise UsageError(f"{file}: accepts {d.size[0]}x{d.size[1]} only, but --imgsz is {args.imgsz}")
             size = d.size or wanted or d.default_size
             if d.batch and d.batch != args.batch:
                 raise UsageError(
-                    f"{file}: takes a batch of {d.batch} only, --batch asks for {args.batch}. Use --dynamic."
+                    f"{file}: accepts a batch of {d.batch} only, but --batch is {args.batch}. Export it with --dynamic."
                 )
             detectors.append(d)
             inputs.append(np.random.default_rng(0).random((args.batch, 3, *size), dtype=np.float32))
@@ -79,10 +85,10 @@ def run(args: argparse.Namespace) -> int:
                 "provider": d.provider,
             })  # fmt: skip
     _print(rows)
-    threads = args.threads or "the runtime's choice of"
+    threads = args.threads or "default"
     print(
-        f"{args.runtime}, {detectors[0].provider}, {threads} threads, {os.cpu_count()} cores, {args.rounds} rounds taking "
-        f"turns; ms: median and half the distance between the quartiles; ratio: median over rounds, to the first."
+        f"{args.runtime}, {detectors[0].provider}, {threads} threads, {os.cpu_count()} cores, {args.rounds} interleaved "
+        f"rounds; ms: median and half the interquartile range; ratio: median over rounds, relative to the first model."
     )
     if args.save_json:
         report = {"rows": rows, "threads": args.threads, "rounds": args.rounds, "runtime": args.runtime}
@@ -91,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _onnx(model: str, index: int, args: argparse.Namespace, folder: Path) -> Path:
-    """Return the ONNX file of what the user named, exporting checkpoints and YAMLs."""
+    """Return the ONNX file of a model that the user named; checkpoints and YAMLs are exported into `folder`."""
     if model.lower().endswith(".onnx"):
         return Path(model)
     os.environ.setdefault("YOLO_OFFLINE", "1")

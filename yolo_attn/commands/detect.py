@@ -1,4 +1,4 @@
-"""`yolo-attn detect model.onnx --source ...`: detections without torch or ultralytics."""
+"""`yolo-attn detect model.onnx --source ...`: run a detector without torch or ultralytics."""
 
 from __future__ import annotations
 
@@ -18,36 +18,40 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("model", help="an ONNX file")
+    parser.add_argument("model", help="ONNX file")
     parser.add_argument(
         "--source",
         required=True,
         nargs="+",
         metavar="PATH",
-        help="pictures, folders, patterns, videos, .txt lists, a camera's number or a stream's address",
+        help="image, folder, glob, video, .txt list, camera number or stream URL",
     )
     parser.add_argument("--runtime", default="onnxruntime", metavar="NAME", help="onnxruntime (default) or opencv")
     parser.add_argument(
-        "--provider", default="auto", metavar="NAME", help="of onnxruntime: auto (default), cpu, cuda ..."
+        "--provider", default="auto", metavar="NAME", help="onnxruntime provider: auto (default), cpu, cuda, ..."
     )
     parser.add_argument(
-        "--threads", type=int, default=0, metavar="N", help="threads of the runtime (default: its choice)"
+        "--threads", type=int, default=0, metavar="N", help="threads of the runtime (default: the runtime's choice)"
     )
-    parser.add_argument("--imgsz", nargs="+", type=int, metavar="N", help="for files with dynamic shapes")
-    parser.add_argument("--conf", type=float, default=CONF, metavar="X", help=f"least confidence ({CONF})")
-    parser.add_argument("--iou", type=float, default=IOU, metavar="X", help=f"overlap that NMS allows ({IOU})")
-    parser.add_argument("--max-det", type=int, default=MAX_DET, metavar="N", help=f"most boxes a picture ({MAX_DET})")
-    parser.add_argument("--classes", nargs="+", metavar="CLASS", help="only these classes, by number or name")
-    parser.add_argument("--agnostic", action="store_true", help="let classes suppress each other")
-    parser.add_argument("--out", metavar="DIR", help="a new or empty folder for results (default: runs/detect/MODEL)")
-    parser.add_argument("--no-save", action="store_true", help="write no annotated pictures")
-    parser.add_argument("--save-txt", action="store_true", help="write labels/NAME.txt")
-    parser.add_argument("--quiet", action="store_true", help="no line for each picture, only what was found in all")
-    parser.add_argument("--save-json", action="store_true", help="write detections.json")
+    parser.add_argument(
+        "--imgsz", nargs="+", type=int, metavar="N", help="image size in pixels, for files with dynamic shapes"
+    )
+    parser.add_argument("--conf", type=float, default=CONF, metavar="X", help=f"confidence threshold (default {CONF})")
+    parser.add_argument("--iou", type=float, default=IOU, metavar="X", help=f"NMS IoU threshold (default {IOU})")
+    parser.add_argument(
+        "--max-det", type=int, default=MAX_DET, metavar="N", help=f"maximum detections per image (default {MAX_DET})"
+    )
+    parser.add_argument("--classes", nargs="+", metavar="CLASS", help="keep only these classes, by number or name")
+    parser.add_argument("--agnostic", action="store_true", help="class-agnostic NMS")
+    parser.add_argument("--out", metavar="DIR", help="new or empty folder for results (default runs/detect/MODEL)")
+    parser.add_argument("--no-save", action="store_true", help="do not save annotated images")
+    parser.add_argument("--save-txt", action="store_true", help="save results to labels/NAME.txt")
+    parser.add_argument("--quiet", action="store_true", help="print only the totals, not a line per image")
+    parser.add_argument("--save-json", action="store_true", help="save results to detections.json")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Detect, print a line for each picture, write what was asked for."""
+    """Detect, print one line per image and save the requested results."""
     from ..runtime.output import Writer, free_folder
     from ..runtime.predict import Clock, predict
     from ..runtime.session import Detector
@@ -55,13 +59,13 @@ def run(args: argparse.Namespace) -> int:
 
     for name, value in (("conf", args.conf), ("iou", args.iou)):
         if not 0 <= value <= 1:
-            raise UsageError(f"--{name} is between 0 and 1, got {value}")
+            raise UsageError(f"--{name} must be between 0 and 1, got {value}")
     if args.max_det < 1:
-        raise UsageError(f"--max-det is at least 1, got {args.max_det}")
+        raise UsageError(f"--max-det must be at least 1, got {args.max_det}")
     detector = Detector(args.model, runtime=args.runtime, threads=args.threads, provider=args.provider)
     if detector.nms_inside and (args.iou != IOU or args.conf < CONF):
         print(
-            f"{args.model}: NMS is inside: --iou has no effect, and --conf only above what it was exported with",
+            f"{args.model}: contains NMS: --iou has no effect, and --conf only above the threshold it was exported with",
             file=sys.stderr,
         )
     size = _size(args.imgsz, detector)
@@ -102,18 +106,16 @@ def run(args: argparse.Namespace) -> int:
     for path in source.skipped[told:]:
         print(f"{path}: cannot be read, skipped", file=sys.stderr)
     if not pictures:
-        raise DataError(
-            f"{' '.join(args.source)}: none of its {len(source.files)} files can be read as a picture or video"
-        )
+        raise DataError(f"{' '.join(args.source)}: none of {len(source.files)} files can be read as an image or video")
     stages = ", ".join(f"{s} {ms:.1f}" for s, ms in clock.medians().items())
-    print(f"{boxes} boxes in {pictures} pictures. Median ms a picture, {args.runtime}: {stages}")
+    print(f"{boxes} boxes in {pictures} images. Median ms per image, {args.runtime}: {stages}")
     if not args.no_save or args.save_txt or args.save_json:
         print(f"results: {folder}")
     return 0
 
 
 def _described(frame: Frame) -> str:
-    """Path, frame number and size of a picture."""
+    """Path, frame number and size of an image."""
     frames = f"/{frame.frames}" if frame.frames else ""
     number = "" if frame.index is None else f" frame {frame.index + 1}{frames}"
     h, w = frame.image.shape[:2]
@@ -132,11 +134,11 @@ def _size(wanted: list[int] | None, detector: object) -> tuple[int, int] | None:
         return None
     stride, fixed = getattr(detector, "stride", 32), getattr(detector, "size", None)
     if len(wanted) > 2 or min(wanted) < 1:
-        raise UsageError(f"--imgsz is one side or height and width, in pixels, got {wanted}")
+        raise UsageError(f"--imgsz takes one side, or height and width, in pixels, got {wanted}")
     pair = (wanted[0], wanted[-1])
     if fixed is not None and pair != fixed:
         raise UsageError(
-            f"the file takes {fixed[0]}x{fixed[1]} only, --imgsz asks for {pair[0]}x{pair[1]}. Export it with --dynamic."
+            f"the file accepts {fixed[0]}x{fixed[1]} only, but --imgsz is {pair[0]}x{pair[1]}. Export it with --dynamic."
         )
     from ..runtime.image import round_up
 

@@ -1,4 +1,4 @@
-"""`yolo-attn env`: what a bug report needs, to copy and paste."""
+"""`yolo-attn env`: what a bug report needs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PACKAGES = [
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("--host", metavar="DIR", help="also look at the YOLOv5 checkout in this folder")
+    parser.add_argument("--host", metavar="DIR", help="also report on the YOLOv5 checkout in this folder")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -83,7 +83,7 @@ def _hosts(folder: str | None) -> list[tuple[str, str]]:
         except ImportError:
             rows.append((name, "not found"))
             continue
-        except Exception as exc:  # a broken host is what a report is for
+        except Exception as exc:  # reported, whatever a broken host raises
             rows.append((name, f"cannot be imported: {type(exc).__name__}: {exc}"))
             continue
         if not host.recognise(module):
@@ -97,11 +97,11 @@ def _hosts(folder: str | None) -> list[tuple[str, str]]:
 
 
 def _patches(host: Any) -> str:
-    """How many patches a host has here, once all of its modules that have one are imported."""
+    """Count a host's active patches, after importing every module that has one."""
     from ..hook import install
 
     for name in dict.fromkeys(p.module for p in host.patches):
-        with contextlib.suppress(Exception):  # a module that some version lacks, or whose needs are not installed
+        with contextlib.suppress(Exception):  # some versions lack the module, or a package that it imports is missing
             importlib.import_module(name)
     found = {(h.module.__name__, h.function) for h in install.hooks() if h.host == host.name}
     here = [p for p in host.patches if (p.module, p.function) in found]

@@ -1,4 +1,4 @@
-"""`yolo-attn insert`: write a model YAML with attention in it, or take it out again."""
+"""`yolo-attn insert`: insert attention into a model YAML, or remove it."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _SCALE = re.compile(r"^scale: \w+ # of the file that this was made from\r?\n", r
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add = parser.add_argument
-    add("cfg", metavar="YAML", help="a model's name (yolov5s.yaml, yolov8n, ...) or file")
-    add("--module", metavar="NAME", help="the attention; 'yolo-attn list' shows them; or FILE.py:Class")
+    add("cfg", metavar="YAML", help="model YAML, by name or path, e.g. yolov5s.yaml")
+    add("--module", metavar="NAME", help="attention module: a name from 'yolo-attn list', or FILE.py:Class")
     add(
         "--after",
         nargs="+",
         action="extend",
         default=[],
         metavar="TYPE|ROW",
-        help="behind rows of these types (C3) or these row numbers",
+        help="insert after rows of these types (C3) or these row numbers",
     )
     add(
         "--where",
@@ -44,19 +44,34 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="PLACE",
-        help=f"one or more of {', '.join(PLACES)}\n(other levels likewise; inside-neck, inside-P4, ...)",
+        help=f"one or more of {', '.join(PLACES)}\n(also other levels; inside-neck, inside-P4, ...)",
     )
-    add("--start", choices=("identity", "paper"), help="identity: every gate begins at 1, the model as without it")
-    add("--args", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="options, e.g. reduction=8")
-    add("--remove", action="store_true", help="take out what insert marked (with --module: all rows of this one)")
-    add("--all", action="store_true", help="with --remove: all attention, also what was written by hand")
-    add("-o", "--output", metavar="FILE", help="write here; without it, the YAML goes to standard output")
+    add(
+        "--start",
+        choices=("identity", "paper"),
+        help="initial weights: identity (the outputs stay as without attention) or paper",
+    )
+    add(
+        "--args",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="options of the module, e.g. reduction=8",
+    )
+    add(
+        "--remove",
+        action="store_true",
+        help="remove the rows that insert marked; with --module, all rows of that module",
+    )
+    add("--all", action="store_true", help="with --remove: also attention that was written by hand")
+    add("-o", "--output", metavar="FILE", help="output file (default: standard output)")
     add("--force", action="store_true", help="overwrite FILE")
-    add("--dry-run", action="store_true", help="show the difference and write nothing")
+    add("--dry-run", action="store_true", help="print a diff and write nothing")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Insert or remove, then write, print or show the difference."""
+    """Insert or remove, then write the YAML, print it or print the diff."""
     with words.command_line():
         return _run(args)
 
@@ -68,18 +83,21 @@ def _run(args: argparse.Namespace) -> int:
         args.module, given = resolve(args.module), args.module
         if given != args.module:
             file = given.rpartition(":")[0]
-            announce("the rows name %s of %s: give --plugin %s with them, or write it under 'register:'", args.module, file, file)
+            announce(
+                "the rows use %s from %s: pass --plugin %s with the YAML, or add it under 'register:'",
+                args.module,
+                file,
+                file,
+            )
     if args.remove:
         if where or after or args.start or args.args:
-            raise UsageError(
-                "--remove takes attention out wherever it is; of the other options only --module and --all fit"
-            )
+            raise UsageError("--remove takes no placement or options: combine it with --module or --all only")
         text = remove(args.cfg, args.module, all=args.all)
     else:
         if args.all:
-            raise UsageError("--all goes with --remove; --where names the places that attention goes to")
+            raise UsageError("--all is an option of --remove; to insert, choose the placement with --where")
         if not args.module:
-            raise UsageError("say which attention: --module NAME ('yolo-attn list' shows them)")
+            raise UsageError("--module NAME is missing ('yolo-attn list' shows the names)")
         text = insert(
             args.cfg,
             args.module,
@@ -120,7 +138,7 @@ def _pair(text: str) -> tuple[str, Any]:
 
 
 def _keep_scale(text: str, args: argparse.Namespace) -> str:
-    """Let `yolov5s.yaml` stay the s model under a file name without scale letter; `--remove` undoes it."""
+    """Keep the scale of `yolov5s.yaml` under an output name without scale letter; `--remove` undoes it."""
     text = _SCALE.sub("", text)
     letter = config.split_scale(Path(args.cfg).stem)[1]
     found = _SCALES.search(text)
@@ -139,7 +157,7 @@ def _summary(before: str, after: str) -> str:
         return [*d["backbone"], *d["head"]]
 
     old, new = rows(before), rows(after)
-    # Attention inside leaves a row where it was, under another name: what is there as often, no more, no less.
+    # Attention inside a block keeps the row and changes its module: count the changed names beyond the added rows.
     blocks = sum((Counter(r[2] for r in new) - Counter(r[2] for r in old)).values()) - max(len(new) - len(old), 0)
     words = []
     if len(new) != len(old):

@@ -1,4 +1,4 @@
-"""`yolo-attn list`: the modules and YAMLs of the kit. Reads the generated catalogue and so needs no torch."""
+"""`yolo-attn list`: the modules and YAMLs of the kit, from the generated catalogue, without importing torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import ConfigError, UnknownModuleError, did_you_mean
 from . import _tables
 
-# A row that builds, by what a module attends to; 256 is a block's width before scaling.
+# A row that builds, by kind; 256 is a block's width before scaling.
 _ROWS = {"block": "[-1, 1, {}, [256]]", "fusion": "[[-1, 6], 1, {}, []]"}
 
 
@@ -19,11 +19,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name",
         nargs="?",
-        help="one module in full, by name or alias, or FILE.py:Class; with --configs, the YAMLs that have it in their name",
+        help="show one module, by name, alias or FILE.py:Class; with --configs, filter the YAMLs by name",
     )
-    parser.add_argument("--configs", action="store_true", help="list the model YAMLs instead")
-    parser.add_argument("--kind", choices=[*_tables.KINDS["en"]], help="only modules of this kind")
-    parser.add_argument("--markdown", action="store_true", help="as the README's table")
+    parser.add_argument("--configs", action="store_true", help="list the model YAMLs")
+    parser.add_argument("--kind", choices=[*_tables.KINDS["en"]], help="list only modules of this kind")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown, as in the README")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         names = [n for n in config.list_configs() if (args.name or "").lower() in n]
         if not names:
             raise ConfigError(
-                f"no model YAML of the kit has '{args.name}' in its name. --configs alone lists them all."
+                f"no model YAML of the kit has '{args.name}' in its name. --configs without a name lists them all."
             )
         if args.markdown:
             print(_tables.configs(names=names))
@@ -80,7 +80,7 @@ def _one(name: str, rows: list[dict[str, Any]], args: argparse.Namespace) -> int
 
 
 def _own_one(name: str) -> int:
-    """A module that is not the kit's: what its registration and its constructor say."""
+    """Print a plug-in's module, from its registration and constructor."""
     from ..registry import registry
 
     entry = registry.get_entry(name)
@@ -98,14 +98,14 @@ def _own_one(name: str) -> int:
 
 
 def _may_be_own(args: argparse.Namespace, name: str = "") -> bool:
-    """Whether plug-ins may bring something; only then is torch needed."""
+    """Whether there may be plug-ins; only then is torch imported."""
     from ..registry import plugins
 
     return bool(".py:" in name or args.plugin or os.environ.get(plugins.VARIABLE) or plugins.entry_points())
 
 
 def _own(args: argparse.Namespace) -> list[list[str]]:
-    """Modules of plug-ins: given on the command line or by the environment, and installed ones."""
+    """Return lines for plug-ins' modules: from the command line, the environment and installed packages."""
     if not _may_be_own(args):
         return []
     from ..registry import registry

@@ -1,8 +1,7 @@
-"""`yolo-attn patch --diff models/yolo.py`: the hook as a diff of that very file, for those who may not hook at run time.
+"""`yolo-attn patch --diff models/yolo.py`: the parse hook as a diff of that file, for use without the run-time hook.
 
-A file that carries the two seams builds rows that name registered modules. What the run-time hook adds beside it (the
-kit's YAMLs by name, the other dialect, `register:`) stays on when the kit is imported; ``YOLO_ATTN_HOOK=0`` in the
-environment turns it off.
+A patched file builds rows that name registered modules. The other features of the parse hook (the kit's YAMLs by name,
+the other dialect, `register:`) stay active when the kit is imported, unless ``YOLO_ATTN_HOOK=0`` is set.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from ..system.console import write_out
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument(
-        "--diff", metavar="FILE", required=True, help="a models/yolo.py or tasks.py, official, forked or vendored"
+        "--diff", metavar="FILE", required=True, help="models/yolo.py or tasks.py, official, forked or vendored"
     )
 
 
@@ -33,36 +32,36 @@ def run(args: argparse.Namespace) -> int:
 
 
 def diff(path: Path) -> str:
-    """Return the smallest unified diff that puts the two seams into `path`, for `git apply` at the repository's root.
+    """Return a minimal unified diff that adds the parse hook to `path`, for `git apply` at the repository's root.
 
     Raises:
-        HostError: Not there, no parser that can be extended, or extended already.
+        HostError: The file is missing, has no parser that can be patched, or is patched already.
     """
     source = read_text(path, HostError, mark=True)
     if ON_DISK in source:
-        raise HostError(f"{path}: carries the seams already.")
+        raise HostError(f"{path}: is patched already.")
     try:
         new = splice(source, "parse_model", ON_DISK)
-        spot = _after_imports(source)
+        line = _after_imports(source)
     except SyntaxError as exc:
-        raise HostError(f"{path}: is no Python that this version reads: line {exc.lineno}: {exc.msg}") from exc
+        raise HostError(f"{path}: line {exc.lineno} is not valid in this Python version: {exc.msg}") from exc
     except SpliceError as exc:
-        raise HostError(f"{path}: no parser that can be extended: could not find {exc}.") from exc
+        raise HostError(f"{path}: no parser that can be patched: could not find {exc}.") from exc
     end = "\r\n" if "\r\n" in source else "\n"
-    lines = _lines(new)  # no seam moves a line
-    lines.insert(spot, f"from {__name__.rpartition('.commands')[0]} import rows as {ON_DISK}{end}")
+    lines = _lines(new)  # the patch moves no line
+    lines.insert(line, f"from {__name__.rpartition('.commands')[0]} import rows as {ON_DISK}{end}")
     name = _in_repository(path)
     changes = difflib.unified_diff(_lines(source), lines, f"a/{name}", f"b/{name}")
     return "".join(c if c.endswith("\n") else f"{c}\n\\ No newline at end of file\n" for c in changes)
 
 
 def _lines(text: str) -> list[str]:
-    """The lines as git counts them; `str.splitlines` ends one at a form feed too."""
+    """Split into lines as git does; `str.splitlines` also splits at form feeds."""
     return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
 def _after_imports(source: str) -> int:
-    """The line behind the last plain import at the top of the file."""
+    """The number of the last line of the imports at the top of the file."""
     found = 0
     for node in ast.parse(source).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):

@@ -1,11 +1,11 @@
-"""`yolo-attn run script.py ...`: any Python script, with the hosts hooked first.
+"""`yolo-attn run script.py ...`: run any Python script with the parse hook installed.
 
-What `python script.py ...` would see is what the script sees: ``sys.argv``, ``sys.path[0]``, ``__main__``. It also
-works under a launcher: ``torchrun --nproc_per_node 2 -m yolo_attn run train.py ...``.
+The script sees the ``sys.argv``, ``sys.path[0]`` and ``__main__`` of `python script.py ...`. This also works under a
+launcher: ``torchrun --nproc_per_node 2 -m yolo_attn run train.py ...``.
 
-In front of the script, for the training that it starts: ``--start identity`` lets attention begin as no attention,
-``--freeze base:K`` trains attention and head alone for K epochs, ``--lr-new F`` gives attention F times the learning
-rate of the rest.
+Options before the script apply to the training in it: ``--start identity`` starts attention as the identity,
+``--freeze base:K`` trains only attention and head for K epochs, ``--lr-new F`` multiplies the learning rate of
+attention by F.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ USAGE = (
     "usage: yolo-attn run [--plugin FILE ...] [--start identity] [--freeze base[:K]] [--lr-new F] "
     "SCRIPT [arguments of the script ...]"
 )
-OPTIONS = """in front, for what is started:
-  --plugin FILE      a Python file with attention of your own; may be repeated
-  --start identity   attention begins as no attention; paper: as its authors say
-  --freeze base[:K]  all but attention and head keep still for K epochs
-  --lr-new F         learning rate of attention relative to the rest"""
+OPTIONS = """options before it:
+  --plugin FILE      Python file with your own attention modules; repeatable
+  --start identity   initial weights of attention: identity (outputs as without it) or paper
+  --freeze base[:K]  freeze all but attention and head, for the first K epochs
+  --lr-new F         learning rate of attention, relative to the rest"""
 
 
 def run(argv: list[str]) -> int:
-    """Run the script; its own exceptions and exit codes pass through.
+    """Run the script; its exceptions and exit codes pass through.
 
     Raises:
-        UsageError: No script, or none that exists.
+        UsageError: An unknown option.
+        FileError: The script does not exist.
         PluginError: A plug-in cannot be loaded.
     """
     plugins, argv = leading_options(argv, USAGE)
@@ -44,10 +45,10 @@ def run(argv: list[str]) -> int:
         print(f"{USAGE}\n\n{OPTIONS}" if argv else USAGE)
         return 0 if argv else 2
     if argv[0].startswith("-"):
-        raise UsageError(f"'{argv[0]}' is no option. {USAGE}")
+        raise UsageError(f"'{argv[0]}' is not an option. {USAGE}")
     script = Path(argv[0])
     if not script.is_file():
-        raise FileError(f"no such script: {script} (looked in {Path.cwd()}). {USAGE}")
+        raise FileError(f"script not found: {script} (looked in {Path.cwd()}). {USAGE}")
 
     from ..hook.install import installed, repair
 
@@ -57,7 +58,7 @@ def run(argv: list[str]) -> int:
 
         for file in plugins:
             load_file(file)
-    # The checkouts' own switch; the kit's command line never lets a host install packages.
+    # The checkouts' own switch: the command line never lets a host install packages.
     os.environ.setdefault("YOLOv5_AUTOINSTALL", "false")
     sys.argv = [str(script), *argv[1:]]
     folder = str(script.resolve().parent)
@@ -81,7 +82,7 @@ def run(argv: list[str]) -> int:
 
 
 def _whole_checkpoints(script: Path) -> contextlib.AbstractContextManager[None]:
-    """Let YOLOv5's training, which overwrites its checkpoints in place, write each whole or not at all."""
+    """Make YOLOv5's training, which overwrites its checkpoints in place, write them atomically."""
     if script.name != "train.py" or not (script.resolve().parent / "models" / "yolo.py").is_file():
         return contextlib.nullcontext()
     import torch
@@ -92,15 +93,19 @@ def _whole_checkpoints(script: Path) -> contextlib.AbstractContextManager[None]:
 
 
 def leading_options(argv: list[str], usage: str) -> tuple[list[str], list[str]]:
-    """Take the kit's own options off the front of a command line that is handed on.
+    """Parse the kit's own options at the front of a command line for another program.
 
-    What they ask of a training goes into the environment, where the host's own workers find it too.
+    Options of training are stored in the environment, from which the host's worker processes read them too.
+
+    Args:
+        argv: The command line.
+        usage: Appended to error messages.
 
     Returns:
-        The plug-in files, which the caller loads once the hosts are hooked, and the rest of the command line.
+        The plug-in files, which the caller loads once the parse hook is installed, and the rest of the command line.
 
     Raises:
-        UsageError: An option without its value, or with one that makes no sense.
+        UsageError: An option lacks its value, or the value is not valid.
     """
     plugins: list[str] = []
     asked: dict[str, Any] = {}
@@ -117,7 +122,7 @@ def leading_options(argv: list[str], usage: str) -> tuple[list[str], list[str]]:
         elif option == "--freeze":
             asked["freeze_base"] = schedule.frozen_epochs(value)
             if asked["freeze_base"] is None:
-                raise UsageError(f"--freeze in front takes base or base:K, K epochs, got {value!r}. {usage}")
+                raise UsageError(f"--freeze takes base or base:K (K epochs) here, got {value!r}. {usage}")
         else:
             asked["lr_new"] = _number(value, usage)
     if asked:
@@ -129,4 +134,4 @@ def _number(text: str, usage: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise UsageError(f"--lr-new takes a factor, got {text!r}. {usage}") from None
+        raise UsageError(f"--lr-new takes a number, got {text!r}. {usage}") from None

@@ -1,4 +1,4 @@
-"""`yolo-attn show`: the built table of a model YAML, beside the same model without attention."""
+"""`yolo-attn show`: build a model YAML and compare it with the same model without attention."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("cfg", metavar="YAML", help="model YAML, by name or path, e.g. yolov5s_se.yaml")
     parser.add_argument(
-        "--imgsz", "--img", type=int, default=640, metavar="N", help="side in pixels for the GFLOPs (default 640)"
+        "--imgsz", "--img", type=int, default=640, metavar="N", help="image size in pixels for the GFLOPs (default 640)"
     )
     parser.add_argument("--nc", type=int, metavar="N", help="number of classes (default: the YAML's)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Build both, print table and figures."""
+    """Build both models and print the host's table of layers and a comparison."""
     os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing here needs a network
     from ..hook.install import install
     from ..model_yaml import config, placement
@@ -31,11 +31,11 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UsageError(f"--{name} must be at least 1, got {getattr(args, name)}")
     path = config.require(args.cfg)
-    print(f"{args.cfg}: {path}", flush=True)  # building takes seconds; this much is known now
+    print(f"{args.cfg}: {path}", flush=True)  # building takes seconds
     d = config.load_ultralytics(args.cfg, path)
     if args.nc:
         d["nc"] = args.nc
-    import ultralytics.nn.tasks  # noqa: F401 # what install looks for
+    import ultralytics.nn.tasks  # noqa: F401 # the module that install patches
 
     install(strict=True)
     model = _build(d, str(args.cfg), verbose=True)
@@ -55,13 +55,13 @@ def run(args: argparse.Namespace) -> int:
         )
     print(grid(["model", "rows", "parameters", f"GFLOPs at {side}"], rows))
     if stays:
-        print(f"attention in blocks that have no form without it stays in both: {', '.join(stays)}")
-    print("GFLOPs of convolutions and matrix products, two operations a multiply-add")
+        print(f"blocks that have no variant without attention stay in both: {', '.join(stays)}")
+    print("GFLOPs: convolutions and matrix products only; a multiply-add counts as two operations")
     return 0
 
 
 def _build(d: dict[str, Any], file: str, *, verbose: bool) -> Any:
-    """Build with the model class that the host itself would take."""
+    """Build with the model class that the host would choose."""
     from copy import deepcopy
 
     from ..hook.host_errors import told_by_row
@@ -72,9 +72,10 @@ def _build(d: dict[str, Any], file: str, *, verbose: bool) -> Any:
 
 
 def _figures(model: Any, imgsz: int) -> list[str]:
-    """Rows, parameters and GFLOPs, the last counted in one forward pass at the full size.
+    """Count rows, parameters and, in one forward pass at full size, GFLOPs.
 
-    Convolutions and matrix products alone; the hosts' counters add normalization and more, and say a little more.
+    Only convolutions and matrix products are counted; the hosts' counters add normalization and other layers, and so
+    give slightly higher numbers.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode

@@ -1,4 +1,4 @@
-"""`yolo-attn transfer`: pretrained weights into a model with attention, saved as a checkpoint to start from."""
+"""`yolo-attn transfer`: load pretrained weights into a model with attention and save it as a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..errors import FileError, UsageError
 from ..files import write_text
 from ..weights import align, published, start_from
 
-PUBLISHED = re.compile(r"yolo[\w-]+\.pt")  # as yolov5su.pt: the ultralytics host knows where it is
+PUBLISHED = re.compile(r"yolo[\w-]+\.pt")  # such as yolov5su.pt, which ultralytics can download
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -19,26 +19,31 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add(
         "source",
         metavar="WEIGHTS",
-        help="a .pt of ultralytics or YOLOv5, a state dict, or .safetensors; or a published name",
+        help="checkpoint (.pt) of ultralytics or YOLOv5, state dict, .safetensors, or a published name (yolov5su.pt)",
     )
-    add("cfg", metavar="YAML", help="the model that shall have them: a name (yolov5s_se.yaml) or file")
-    add("-o", "--output", metavar="FILE", help="the checkpoint to write (.pt); without it, only the report")
-    add("--nc", type=int, metavar="N", help="classes of the new model (default: the YAML's)")
+    add("cfg", metavar="YAML", help="target model YAML, by name or path, e.g. yolov5s_se.yaml")
+    add("-o", "--output", metavar="FILE", help="checkpoint (.pt) to write; without it, only the report is printed")
+    add("--nc", type=int, metavar="N", help="number of classes (default: the YAML's)")
     add(
         "--start",
         choices=start_from.STARTS,
         default="identity",
-        help="how new attention begins: identity, the model detects as before (default);\n"
-        "paper, as its authors say; yaml, as the rows say",
+        help="initial weights of new attention: identity (default), paper, or yaml (as the rows say)",
     )
-    add("--minimum", type=float, default=align.THRESHOLD, metavar="F", help="least share that must match (0.5)")
-    add("--force", action="store_true", help="below it too, and overwrite FILE")
-    add("--json", metavar="FILE", help="write the report here")
-    add("--yolov5", metavar="DIR", help="write a checkpoint for the classic YOLOv5 checkout in this folder")
+    add(
+        "--minimum",
+        type=float,
+        default=align.THRESHOLD,
+        metavar="F",
+        help="smallest fraction of tensors that must match (default 0.5)",
+    )
+    add("--force", action="store_true", help="accept fewer matches, and overwrite FILE")
+    add("--json", metavar="FILE", help="also write the report as JSON")
+    add("--yolov5", metavar="DIR", help="write a checkpoint for this checkout of classic YOLOv5")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Build, transfer, report, save."""
+    """Build the model, transfer, print the report and save."""
     output = Path(args.output) if args.output else None
     if output is not None:
         if output.suffix != ".pt":

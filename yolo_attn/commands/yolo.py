@@ -1,4 +1,4 @@
-"""`yolo-attn yolo ...`: the ultralytics command line in this process, hooked."""
+"""`yolo-attn yolo ...`: run the ultralytics command line in this process, with the parse hook installed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ USAGE = (
 
 
 def run(argv: list[str]) -> int:
-    """Hand the arguments over to the host's own entry point."""
+    """Pass the arguments to the host's entry point."""
     from ..hook.install import install, repair
 
     plugins, argv = leading_options(argv, USAGE)
@@ -30,7 +30,7 @@ def run(argv: list[str]) -> int:
         for file in plugins:
             load_file(file)
     repair()
-    sys.argv[:] = ["yolo", *argv]  # in place and first: the host keeps the list that it finds at import
+    sys.argv[:] = ["yolo", *argv]  # in place, before the import: the host keeps a reference to this list
     try:
         from ultralytics import cfg, utils
     except ImportError as exc:
@@ -43,7 +43,7 @@ def run(argv: list[str]) -> int:
 
 @contextlib.contextmanager
 def _given(argv: list[str], *modules: Any) -> Iterator[None]:
-    """Put the words into each list that a module of the host keeps since it was imported, as in a notebook."""
+    """Also set the lists that the host's modules have kept from an earlier import, as in a notebook."""
     kept = [module.ARGV for module in modules if getattr(module, "ARGV", argv) is not argv]
     before = [list(words) for words in kept]
     for words in kept:

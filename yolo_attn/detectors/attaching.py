@@ -300,7 +300,7 @@ def _check_whole(report: align.Report, old: Any, new: Any, name: str) -> None:
 
 
 def _prove(old: Any, new: Any, name: str) -> None:
-    """Run both networks on one picture.
+    """Run both networks on one image.
 
     Raises:
         CheckpointError: Their outputs differ.

@@ -194,7 +194,7 @@ def _yaml(path: str | os.PathLike[str]) -> Source:
 
 
 def _settle(model: Any) -> None:
-    """Fit the batch-norm statistics of a fresh network to pictures.
+    """Fit the batch-norm statistics of a fresh network to images.
 
     With the usual start, mean 0 and variance 1, activations fade layer by layer and the output is a constant:
     equal to anything, whatever the layers do.

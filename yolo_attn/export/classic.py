@@ -73,7 +73,7 @@ def _first_output(model: Any, nms: bool) -> Any:
             return self.inner(x)[0]
 
     class Suppressed(First):
-        """One picture's detections, (1, MAX_DET, 6) x1 y1 x2 y2 confidence class, best first, filled up with zeros."""
+        """One image's detections, (1, MAX_DET, 6) x1 y1 x2 y2 confidence class, best first, filled up with zeros."""
 
         def forward(self, x: Any) -> Any:
             p = super().forward(x)[0]

@@ -1,4 +1,4 @@
-"""Int8 by onnxruntime's static quantization, calibrated on pictures; compared with the fp32 file, not called equal."""
+"""Int8 by onnxruntime's static quantization, calibrated on images; compared with the fp32 file, not called equal."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def quantize(
     Args:
         source: The fp32 file.
         target: The int8 file.
-        images: BGR pictures for the calibration, some tens or more, of the kind that will be met.
+        images: BGR images for the calibration, some tens or more, of the kind that will be met.
         size: Height and width of the network's input.
-        checked: How many of the pictures are compared afterwards.
+        checked: How many of the images are compared afterwards.
 
     Returns:
         ``found`` by fp32, how many of them int8 finds too (IoU >= 0.9 and >= 0.5, same class), ``extra``, and bytes.

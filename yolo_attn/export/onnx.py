@@ -66,7 +66,7 @@ def export(
     """Export a checkpoint and prove the file equal to it.
 
     The proof: ``onnx.checker``; onnxruntime against PyTorch, element by element relative to the output's scale, on
-    pictures; the detections after NMS, same classes and IoU of at least 0.99. With `dynamic` at several shapes.
+    images; the detections after NMS, same classes and IoU of at least 0.99. With `dynamic` at several shapes.
     Needs no network and installs nothing.
 
     Args:
@@ -76,12 +76,12 @@ def export(
         dynamic: Let batch, height and width vary.
         half: Store and compute in fp16; compared with a tolerance of its own.
         opset: ONNX operator set; the host's choice when absent.
-        nms: Put NMS into the file, which then takes one picture a run. OpenCV cannot run it.
+        nms: Put NMS into the file, which then takes one image a run. OpenCV cannot run it.
         simplify: Slim the graph with onnxslim.
         output: The file to write; beside the checkpoint when absent.
-        images: For the proof: a picture, a folder, or a list of either or of BGR arrays; drawn ones when absent.
+        images: For the proof: an image, a folder, or a list of either or of BGR arrays; drawn ones when absent.
         tolerance: Largest relative difference; 1e-4 when absent, 5e-2 for `half`.
-        int8: Pictures, as for `images`, to calibrate an int8 twin on, `best_int8.onnx`; how near it comes is printed
+        int8: Images, as for `images`, to calibrate an int8 twin on, `best_int8.onnx`; how near it comes is printed
             and stands in the report.
         cfg: A model YAML to put the checkpoint's weights into.
         log: Is given each line of progress.
@@ -93,7 +93,7 @@ def export(
         ExportError: The export failed, or the file is not equal to the model. Nothing is deleted.
         CheckpointError: `weights` is no checkpoint of a detector.
         UsageError: A contradiction among the options, or a target that cannot be written.
-        DataError: There are no such pictures.
+        DataError: There are no such images.
     """
     _check(format, half, opset, nms, int8)
     pictures = None if images is None else proof.read_images(images)
@@ -235,7 +235,7 @@ def _write_onnx(
             if simplify:
                 graph.pool_means(model)
             if nms:
-                graph.fix_batch(model)  # NMS was traced for one picture
+                graph.fix_batch(model)  # NMS was traced for one image
             if half:
                 model = graph.to_half(model)
             entries = {
@@ -267,7 +267,7 @@ def _int8(path: Path, found: dict[str, Any], pictures: list[Any], log: Callable[
     found["int8"] = {"path": str(target), **near}
     report.write(path, found)
     log(
-        f"int8: {target} ({near['bytes'] / 1e6:.1f} MB, calibrated on {near['calibrated_on']} pictures). Of "
+        f"int8: {target} ({near['bytes'] / 1e6:.1f} MB, calibrated on {near['calibrated_on']} images). Of "
         f"{near['found']} detections of the fp32 file it finds {near['same_iou_0.9']} with IoU 0.9 and up, "
         f"{near['same_iou_0.5']} with 0.5 and up, and {near['extra']} others. Measure its mAP before you use it."
     )

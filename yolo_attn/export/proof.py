@@ -29,10 +29,10 @@ AT_THE_LIMIT = 1e-3  # of IoU: an overlap this near to NMS's limit may fall on e
 
 
 def read_images(source: str | Path | Sequence[Any], limit: int = 8) -> list[np.ndarray]:
-    """Read the pictures for the proof: a file, a folder, a list of either, or arrays.
+    """Read the images for the proof: a file, a folder, a list of either, or arrays.
 
     Raises:
-        DataError: Nothing there, or a file that is no picture.
+        DataError: Nothing there, or a file that is no image.
     """
     import cv2
 
@@ -45,13 +45,13 @@ def read_images(source: str | Path | Sequence[Any], limit: int = 8) -> list[np.n
         path = Path(item)
         files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES) if path.is_dir() else [path]
         if not files:
-            raise DataError(f"{path}: holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
+            raise DataError(f"{path}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
         for file in files[: limit - len(out)]:
             if not file.is_file():
-                raise DataError(f"picture not found: {file} (looked in {Path.cwd()})")
+                raise DataError(f"image not found: {file} (looked in {Path.cwd()})")
             im = cv2.imdecode(np.fromfile(file, dtype=np.uint8), cv2.IMREAD_COLOR)
             if im is None:
-                raise DataError(f"{file}: is no picture that OpenCV can read")
+                raise DataError(f"{file}: is no image that OpenCV can read")
             out.append(im)
     return out[:limit]
 
@@ -126,7 +126,7 @@ def compare_detections(
     better one whose overlap with it is the limit `iou` itself, within rounding.
 
     Args:
-        reference: One picture's output of the network.
+        reference: One image's output of the network.
         output: The other's, in the same layout.
         layout: A key of :data:`.runtime.boxes.LAYOUTS`.
         tolerance: Largest difference of a score, relative to the best one, that counts as equal.
@@ -209,7 +209,7 @@ def compare(
     Args:
         torch_model: Maps a float32 tensor (B, 3, H, W) to the network's output tensors, the main one first.
         file: Maps a float32 array (B, 3, H, W) to the file's outputs.
-        images: BGR pictures; they are letterboxed into each shape.
+        images: BGR images; they are letterboxed into each shape.
         shapes: (batch, height, width).
         tolerance: Largest difference relative to the scale that counts as equal.
         layout: What the network's output means, a key of :data:`.runtime.boxes.LAYOUTS`; None for other tasks than

@@ -97,13 +97,13 @@ def prove(
         path: The ONNX file.
         report: What :func:`describe` returned, with ``imgsz``, ``dynamic``, ``nms`` and ``precision``; is given ``proof``.
         source: The network.
-        images: A picture, a folder, or a list of either or of BGR arrays; drawn ones when absent.
+        images: An image, a folder, or a list of either or of BGR arrays; drawn ones when absent.
         tolerance: Largest difference, relative to the output's scale.
         log: Is given what was found.
 
     Raises:
         ExportError: They differ, or the file is not valid ONNX; the file stays where it is.
-        DataError: No such pictures.
+        DataError: No such images.
     """
     began = time.perf_counter()
     pictures = drawn_images(2) if images is None else proof.read_images(images)
@@ -177,7 +177,7 @@ def _opened(path: Path, source: Source, nms: bool) -> tuple[Callable[[Any], list
 
 
 def _reference(source: Source, end2end: bool) -> Callable[[Any], list[Any]]:
-    """Return the untouched network as a function from pictures to its output tensors, the main one first."""
+    """Return the untouched network as a function from images to its output tensors, the main one first."""
     from copy import deepcopy
 
     model = deepcopy(source.model).float().eval()

@@ -1,5 +1,4 @@
-"""Detection from an ONNX file with numpy, OpenCV and onnxruntime alone: no torch, no ultralytics.
+"""Detection from an ONNX file with only NumPy, OpenCV and onnxruntime: no torch, no ultralytics.
 
-The arithmetic is the ultralytics host's own (letterbox, decode, NMS, rounding), so that results are equal to its
-`predict` on the same file.
+Letterbox, decoding, NMS and rounding follow ultralytics, so that results are equal to its `predict` on the same file.
 """

@@ -1,4 +1,4 @@
-"""Latency of several detectors side by side: taking turns, so that what else the machine does hits all alike."""
+"""Latency of several detectors, measured in turns, so that other load on the machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Timing", "measure"]
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of each run of one detector, and their ratio to the first detector's run of the same round."""
+    """Seconds of each run of one detector, and the ratio to the first detector's run of the same round."""
 
     seconds: np.ndarray
     ratios: np.ndarray
@@ -27,26 +27,29 @@ class Timing:
 
     @property
     def spread(self) -> float:
-        """Half the distance between the quartiles, in milliseconds."""
+        """Half the interquartile range, in milliseconds."""
         low, high = np.percentile(self.seconds, (25, 75))
         return float(high - low) / 2 * 1e3
 
     @property
     def ratio(self) -> float:
-        """Median over the rounds of this detector's time by the first one's."""
+        """Median over rounds of this detector's time divided by the first one's."""
         return float(np.median(self.ratios))
 
 
 def measure(
     detectors: Sequence[Detector], inputs: Sequence[np.ndarray], *, rounds: int = 50, warmup: int = 5
 ) -> list[Timing]:
-    """Time the network alone, without letterbox and NMS.
+    """Time the networks alone, without letterbox and NMS.
 
     Args:
-        detectors: Opened files; with ``spin=False``, or the idle threads of one take the cores of the next.
-        inputs: For each the blob to run, (B, 3, H, W).
-        rounds: In each round every detector runs once; who begins rotates.
-        warmup: Rounds before that are not counted.
+        detectors: Opened files, with ``spin=False``: otherwise idle threads of one occupy the cores of the next.
+        inputs: The input of each, (B, 3, H, W).
+        rounds: Number of rounds; each detector runs once per round, in rotating order.
+        warmup: Number of rounds before timing begins.
+
+    Returns:
+        One timing per detector.
     """
     n = len(detectors)
     seconds = np.zeros((rounds, n))

@@ -1,4 +1,4 @@
-"""From the network's output to detections: the three layouts of YOLO heads, non-maximum suppression, IoU."""
+"""From the network's output to detections: the three output layouts of YOLO heads, non-maximum suppression, IoU."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import numpy as np
 
 __all__ = ["LAYOUTS", "decode", "iou_matrix", "layout_of", "nms", "suppress"]
 
-# what an output array means
+# Meaning of the output array.
 LAYOUTS = {
-    "anchor-free": "(B, 4 + classes, N): x y w h in pixels and a score a class",
-    "anchor-based": "(B, N, 5 + classes): x y w h in pixels, objectness, and a score a class",
-    "final": "(B, N, 6): x1 y1 x2 y2 in pixels, confidence, class; suppressed already",
+    "anchor-free": "(B, 4 + classes, N): x y w h in pixels and a score per class",
+    "anchor-based": "(B, N, 5 + classes): x y w h in pixels, objectness, and a score per class",
+    "final": "(B, N, 6): x1 y1 x2 y2 in pixels, confidence, class; after NMS",
 }
 MAX_CANDIDATES = 30_000
-# What the hosts detect with, and their exporters put inside a file: least confidence, overlap that NMS allows, most boxes.
+# Defaults of the hosts and their exporters: confidence threshold, IoU threshold of NMS, maximum number of boxes.
 CONF, IOU, MAX_DET = 0.25, 0.7, 300
-FAR = 7680.0  # classes are moved this many pixels apart, so that one NMS serves all
+FAR = 7680.0  # pixels; boxes of different classes are moved this far apart, so that one NMS handles all classes
 
 
 def layout_of(shape: tuple[int, ...], classes: int | None, final: bool = False) -> str | None:
-    """Return the layout of an output, a key of :data:`LAYOUTS`, or None where it is no detector's.
+    """Return the layout of an output, a key of :data:`LAYOUTS`, or None if it is not a detector's.
 
     Args:
-        shape: Of the output array, (B, ?, ?).
-        classes: Number of classes where it is known.
-        final: Whether the file says that NMS is inside.
+        shape: Shape of the output array, (B, ?, ?).
+        classes: Number of classes, if known.
+        final: Whether the file's metadata says that it contains NMS.
     """
     if len(shape) != 3:
         return None
@@ -45,7 +45,7 @@ def layout_of(shape: tuple[int, ...], classes: int | None, final: bool = False) 
 
 
 def decode(output: np.ndarray, layout: str) -> tuple[np.ndarray, np.ndarray]:
-    """Split one image's output into boxes, (N, 4) x1 y1 x2 y2, and class scores, (N, classes).
+    """Split one image's output into boxes, (N, 4) x1 y1 x2 y2 in pixels, and class scores, (N, classes).
 
     Args:
         output: One image of the batch, without the batch dimension; not in the layout ``final``.
@@ -61,7 +61,7 @@ def decode(output: np.ndarray, layout: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the intersection over union of every pair, (N, 4) and (M, 4) x1 y1 x2 y2 -> (N, M)."""
+    """Return the intersection over union of every pair of boxes, (N, 4) and (M, 4) x1 y1 x2 y2 -> (N, M)."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
     inter = (high - low).clip(0).prod(2)
@@ -71,12 +71,12 @@ def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def nms(boxes: np.ndarray, scores: np.ndarray, iou: float) -> np.ndarray:
-    """Greedy non-maximum suppression: return the kept indices, best score first.
+    """Greedy non-maximum suppression: return the indices to keep, best score first.
 
     Args:
         boxes: (N, 4) x1 y1 x2 y2.
         scores: (N,).
-        iou: A box that overlaps a better one by more than this is dropped.
+        iou: IoU threshold: a box that overlaps a better one by more is dropped.
     """
     order = np.argsort(-scores, kind="stable")
     boxes = boxes[order].astype(np.float32)
@@ -112,10 +112,10 @@ def suppress(
     Args:
         output: One image of the batch, without the batch dimension.
         layout: A key of :data:`LAYOUTS`.
-        conf: Least confidence, exclusive.
+        conf: Confidence threshold, exclusive.
         iou: See :func:`nms`.
-        max_det: At most so many.
-        classes: Only these class numbers.
+        max_det: Maximum number of detections.
+        classes: Keep only these class numbers.
         agnostic: Let boxes of different classes suppress each other.
     """
     if layout == "final":
@@ -124,7 +124,7 @@ def suppress(
             found = found[np.isin(found[:, 5].astype(int), classes)]
         return found[:max_det]
     output = np.asarray(output, dtype=np.float32)
-    # What cannot reach `conf` goes first: decoding thousands of candidates takes longer than NMS of the rest.
+    # Drop what cannot reach `conf` first: decoding thousands of candidates takes longer than NMS of the rest.
     output = output[:, output[4:].max(0) > conf] if layout == "anchor-free" else output[output[:, 4] > conf]
     boxes, scores = decode(output, layout)
     best = scores.argmax(1)

@@ -1,4 +1,4 @@
-"""From a picture to the network's input and back: letterbox, blob, boxes in the picture's pixels, annotation."""
+"""From an image to the network's input and back: letterbox, blob, boxes in image pixels, annotation."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 
 __all__ = ["Letterbox", "annotate", "blob", "color", "letterbox", "round_up", "unletterbox"]
 
-GREY = 114  # the hosts' padding
+GREY = 114  # padding value of the hosts
 
 
 @dataclass(frozen=True)
 class Letterbox:
-    """How a picture was fitted: two gains, as each side is rounded to pixels; `left` and `top` are the padding."""
+    """How an image was letterboxed: two gains, since each side is rounded to pixels; `left` and `top` are the padding."""
 
     gain_x: float
     gain_y: float
@@ -29,16 +29,16 @@ class Letterbox:
 def letterbox(
     image: np.ndarray, size: tuple[int, int], *, stride: int = 32, rectangular: bool = False
 ) -> tuple[np.ndarray, Letterbox]:
-    """Fit a picture into `size` without distorting it and pad the rest grey.
+    """Resize an image to fit `size`, keeping its aspect ratio, and pad the rest with grey.
 
     Args:
         image: (H, W, 3), uint8.
         size: Height and width of the network's input, in pixels.
-        stride: With `rectangular`, padding goes only up to the next multiple of it.
-        rectangular: Pad no more than needed; for files with dynamic height and width.
+        stride: With `rectangular`, pad to the next multiple of the stride only.
+        rectangular: Pad as little as possible; for files with dynamic height and width.
 
     Returns:
-        The fitted picture, and what maps boxes back.
+        The letterboxed image, and the :class:`Letterbox` that maps boxes back.
     """
     h, w = image.shape[:2]
     gain = min(size[0] / h, size[1] / w)
@@ -48,7 +48,7 @@ def letterbox(
         pad_w, pad_h = pad_w % stride, pad_h % stride
     if (new_w, new_h) != (w, h):
         image = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
-    # the halves of an odd padding are rounded as the hosts round them
+    # odd padding is split as in the hosts
     top, bottom = round(pad_h / 2 - 0.1), round(pad_h / 2 + 0.1)
     left, right = round(pad_w / 2 - 0.1), round(pad_w / 2 + 0.1)
     out = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(GREY, GREY, GREY))
@@ -56,13 +56,13 @@ def letterbox(
 
 
 def blob(images: Sequence[np.ndarray]) -> np.ndarray:
-    """Turn BGR pictures of one size, (H, W, 3) uint8, into RGB between 0 and 1, (B, 3, H, W) float32."""
+    """Convert BGR images of one size, (H, W, 3) uint8, to RGB between 0 and 1, (B, 3, H, W) float32."""
     batch = np.stack([im[..., ::-1].transpose(2, 0, 1) for im in images])
     return np.ascontiguousarray(batch, dtype=np.float32) / np.float32(255)
 
 
 def unletterbox(boxes: np.ndarray, fit: Letterbox) -> np.ndarray:
-    """Map boxes, (N, 4) x1 y1 x2 y2 in the network's pixels, into the picture's pixels, clipped to it."""
+    """Map boxes, (N, 4) x1 y1 x2 y2, from pixels of the network's input to pixels of the image, clipped to it."""
     corner = np.array([fit.left, fit.top] * 2, dtype=boxes.dtype)
     out = (boxes - corner) / np.array([fit.gain_x, fit.gain_y] * 2, dtype=boxes.dtype)
     out[:, 0::2] = out[:, 0::2].clip(0, fit.width)
@@ -71,18 +71,18 @@ def unletterbox(boxes: np.ndarray, fit: Letterbox) -> np.ndarray:
 
 
 def color(index: int) -> tuple[int, int, int]:
-    """Return a BGR color for a class, far from its neighbours' by the golden angle of hue."""
+    """Return a BGR color for a class; hues are spaced by the golden angle, so that neighbours differ clearly."""
     hue = int(index * 0.618034 * 180) % 180
     b, g, r = cv2.cvtColor(np.array([[[hue, 200, 235]]], dtype=np.uint8), cv2.COLOR_HSV2BGR)[0, 0].tolist()
     return int(b), int(g), int(r)
 
 
 def annotate(image: np.ndarray, detections: np.ndarray, names: dict[int, str]) -> np.ndarray:
-    """Return a copy of the picture with boxes, names and confidences drawn.
+    """Return a copy of the image with boxes, class names and confidences drawn on it.
 
     Args:
         image: (H, W, 3) BGR, uint8.
-        detections: (N, 6) x1 y1 x2 y2 confidence class, in the picture's pixels.
+        detections: (N, 6) x1 y1 x2 y2 confidence class, in pixels of the image.
         names: Class number to name.
     """
     out = image.copy()
@@ -94,7 +94,7 @@ def annotate(image: np.ndarray, detections: np.ndarray, names: dict[int, str]) -
         cv2.rectangle(out, p, q, c, unit, cv2.LINE_AA)
         text = f"{_drawable(names, int(cls))} {conf:.2f}"
         (w, h), _ = cv2.getTextSize(text, font, scale, max(unit - 1, 1))
-        y = p[1] - 3 if p[1] - h - 6 >= 0 else p[1] + h + 3  # above the box, or inside where there is no room
+        y = p[1] - 3 if p[1] - h - 6 >= 0 else p[1] + h + 3  # above the box, or inside if there is no room
         x = max(min(p[0], out.shape[1] - w), 0)
         cv2.rectangle(out, (x, y - h - 3), (x + w, y + 3), c, -1, cv2.LINE_AA)
         cv2.putText(out, text, (x, y), font, scale, (255, 255, 255), max(unit - 1, 1), cv2.LINE_AA)
@@ -102,14 +102,20 @@ def annotate(image: np.ndarray, detections: np.ndarray, names: dict[int, str]) -
 
 
 def _drawable(names: dict[int, str], index: int) -> str:
-    """Return a class's name, or its number where OpenCV has no letters for it: before 5 it draws ASCII alone."""
+    """Return a class name, or the class number if OpenCV cannot draw the name: before 5.0 it draws ASCII only."""
     name = names.get(index, str(index))
     return name if name.isascii() or int(cv2.__version__.split(".")[0]) >= 5 else f"class {index}"
 
 
 def round_up(size: tuple[int, int], stride: int, tell: Callable[[str], Any] = print) -> tuple[int, int]:
-    """Return height and width as multiples of the network's stride, and tell of a change."""
+    """Round height and width up to multiples of the stride.
+
+    Args:
+        size: Height and width in pixels.
+        stride: The network's largest stride.
+        tell: Called with a message if the size changes.
+    """
     h, w = (-(-side // stride) * stride for side in size)
     if (h, w) != size:
-        tell(f"image size {size[0]}x{size[1]} rounded up to {h}x{w}: multiples of the stride {stride}")
+        tell(f"image size {size[0]}x{size[1]} rounded up to {h}x{w}, multiples of the stride {stride}")
     return h, w

@@ -1,4 +1,4 @@
-"""What detection leaves behind: annotated pictures and videos, YOLO text files, one JSON file."""
+"""Results of detection: annotated images and videos, YOLO text files, one JSON file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Writer", "free_folder"]
 
 
 def free_folder(wanted: Path) -> Path:
-    """Return `wanted`, or `wanted-2`, `wanted-3` ... if it holds something already."""
+    """Return `wanted`, or `wanted-2`, `wanted-3`, ... if it is not empty."""
     n, out = 1, wanted
     while out.exists() and (not out.is_dir() or any(out.iterdir())):
         n += 1
@@ -28,20 +28,20 @@ def free_folder(wanted: Path) -> Path:
 
 
 class Writer:
-    """Writes results into one folder; a context manager that finishes videos and the JSON file.
+    """Writes results into one folder; a context manager that finishes videos and the JSON file on exit.
 
-    Results of a file `a.jpg` are called `a`, or `a-2`, `a-3` ... where another file of the run took that name.
+    Results for a file `a.jpg` are called `a`, or `a-2`, `a-3`, ... if another file of the run has that name.
 
     Args:
-        folder: Is created; must not hold anything yet, so that nothing is ever overwritten.
+        folder: Created if missing; must be empty, so that nothing is overwritten.
         names: Class number to name.
-        pictures: Write annotated pictures and videos.
-        text: Write `labels/NAME.txt`, one line a box: class, center x, center y, width, height relative to the
-            picture, and the confidence.
+        pictures: Write annotated images and videos.
+        text: Write `labels/NAME.txt`, one line per box: class, center x, center y, width and height relative to the
+            image, and confidence.
         as_json: Write `detections.json`.
 
     Raises:
-        UsageError: The folder holds something, or cannot be written.
+        FileError: The folder is not empty, or cannot be written.
     """
 
     def __init__(self, folder: Path, names: dict[int, str], *, pictures: bool, text: bool, as_json: bool) -> None:
@@ -55,11 +55,13 @@ class Writer:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if any(folder.iterdir()):
-                raise FileError(f"{folder}: holds files already. Choose a new or an empty folder with --out.")
+                raise FileError(f"{folder}: is not empty. Choose a new or empty folder with --out.")
             if text:
                 (folder / "labels").mkdir()
         except OSError as exc:
-            raise FileError(f"{folder}: cannot be written: {exc.strerror or exc}. Choose another with --out.") from exc
+            raise FileError(
+                f"{folder}: cannot be written: {exc.strerror or exc}. Choose another folder with --out."
+            ) from exc
 
     def __enter__(self) -> Writer:
         return self
@@ -70,7 +72,7 @@ class Writer:
             write_text(self.folder / "detections.json", json.dumps(self._entries, indent=1) + "\n")
 
     def add(self, frame: Frame, found: np.ndarray) -> None:
-        """Write one picture's detections, (N, 6) x1 y1 x2 y2 confidence class in its pixels."""
+        """Write one image's detections, (N, 6) x1 y1 x2 y2 confidence class, in pixels of the image."""
         if self.pictures:
             self._picture(frame, annotate(frame.image, found, self.names))
         if self.text:
@@ -93,7 +95,7 @@ class Writer:
 
     def _stem(self, path: Path) -> str:
         if path not in self._stems:
-            taken = {s.lower() for s in self._stems.values()}  # some systems take A and a for one
+            taken = {s.lower() for s in self._stems.values()}  # some file systems ignore case
             n, stem = 1, path.stem
             while stem.lower() in taken:
                 n += 1
@@ -121,7 +123,7 @@ class Writer:
             writer = cv2.VideoWriter(str(draft), cv2.VideoWriter.fourcc(*"mp4v"), frame.fps, (w, h))
             if not writer.isOpened():
                 draft.unlink()
-                raise FileError(f"{path}: OpenCV cannot write this video. Leave the pictures out with --no-save.")
+                raise FileError(f"{path}: OpenCV cannot write this video. Use --no-save to write no images.")
             place.callback(writer.release)
             self._video = frame.path, writer, place
         self._video[1].write(image)
@@ -138,4 +140,4 @@ class Writer:
     def _close_video(self) -> None:
         if self._video is not None:
             place, self._video = self._video[2], None
-            place.close()  # also after an error or Ctrl-C: a camera's recording ends no other way
+            place.close()  # also after an error or Ctrl-C, the only way to end a camera's recording

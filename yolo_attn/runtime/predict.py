@@ -1,4 +1,4 @@
-"""Detections of pictures: letterbox, network, NMS, back to the picture's pixels; with the time of each stage."""
+"""Run a detector on images: letterbox, network, NMS, boxes in image pixels; with the time of each stage."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ STAGES = ("read", "letterbox", "network", "nms", "write")
 
 @dataclass
 class Clock:
-    """Seconds of each stage, one entry a picture."""
+    """Seconds spent in each stage, one entry per image."""
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: {s: [] for s in STAGES})
 
     def add(self, stage: str, began: float, pictures: int = 1) -> float:
-        """Note the time since `began`, shared among `pictures`; return the time now."""
+        """Record the time since `began`, divided among `pictures` images; return the current time."""
         now = time.perf_counter()
         self.seconds[stage] += [(now - began) / pictures] * pictures
         return now
@@ -46,22 +46,21 @@ def predict(
     agnostic: bool = False,
     clock: Clock | None = None,
 ) -> list[np.ndarray]:
-    """Detect, equal to the ultralytics host's `predict` on the same file.
+    """Detect objects; results are equal to those of ultralytics' `predict` on the same file.
 
     Args:
         detector: The opened file.
-        images: BGR pictures, (H, W, 3) uint8, of any sizes. A file with dynamic shapes takes them together if their
-            letterboxed sizes agree.
+        images: BGR images, (H, W, 3) uint8, of any size.
         size: Height and width of the network's input, in pixels; the file's own when absent.
-        conf: Least confidence.
-        iou: Overlap above which the weaker of two boxes of a class is dropped.
-        max_det: At most so many boxes a picture.
-        classes: Only these class numbers.
-        agnostic: Let classes suppress each other.
-        clock: Is given the time of each stage.
+        conf: Confidence threshold.
+        iou: IoU threshold of NMS.
+        max_det: Maximum number of boxes per image.
+        classes: Keep only these class numbers.
+        agnostic: Let boxes of different classes suppress each other.
+        clock: Records the time of each stage.
 
     Returns:
-        For each picture (N, 6) float32: x1 y1 x2 y2 in the picture's pixels, confidence, class; best first.
+        One (N, 6) float32 array per image: x1 y1 x2 y2 in pixels of the image, confidence, class; best first.
     """
     clock = clock or Clock()
     target = detector.size or size or detector.default_size
@@ -77,7 +76,7 @@ def predict(
     for start in range(0, len(images), step):
         part = x[start : start + step]
         short = step - len(part)
-        if short:  # a file with a fixed batch: fill it up and drop the rest
+        if short:  # the file has a fixed batch: pad it, and drop the outputs of the padding
             part = np.concatenate((part, np.zeros((short, *part.shape[1:]), part.dtype)))
         outputs.extend(detector(part)[: step - short])
     began = clock.add("network", began, len(images))

@@ -1,4 +1,4 @@
-"""An ONNX detector in onnxruntime or OpenCV behind one small interface, with what its metadata says."""
+"""An ONNX detector in onnxruntime or OpenCV behind one small interface, with its metadata."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from .boxes import layout_of
 
 __all__ = ["RUNTIMES", "Detector", "describe", "providers"]
 
-LARGEST, MOST = 32_768, 100_000  # pixels of a side, classes
+LARGEST, MOST = 32_768, 100_000  # limits: pixels of a side, number of classes
 RUNTIMES = ("onnxruntime", "opencv")
 
 
 def providers(wanted: Sequence[str] | str = "auto") -> list[str]:
-    """Return onnxruntime's execution providers for what a user asked for.
+    """Return the execution providers of onnxruntime for a user's choice.
 
     Args:
-        wanted: ``auto`` (CUDA if there, then CPU), ``cpu``, ``cuda``, ``tensorrt``, or full provider names.
+        wanted: ``auto`` (CUDA if available, then CPU), ``cpu``, ``cuda``, ``tensorrt``, or full provider names.
 
     Raises:
-        UsageError: A provider that this onnxruntime lacks.
+        UsageError: This onnxruntime does not have the provider.
     """
     import onnxruntime as ort
 
@@ -54,18 +54,18 @@ class Detector:
     Args:
         path: The file.
         runtime: ``onnxruntime`` or ``opencv``.
-        threads: Threads of the runtime; 0 leaves it to the runtime.
+        threads: Number of threads; 0 leaves the choice to the runtime.
         provider: onnxruntime's provider, see :func:`providers`.
-        spin: Whether idle threads of onnxruntime wait actively; off where several files take turns.
+        spin: Whether idle threads of onnxruntime wait actively; turn off where several files run in turns.
 
     Attributes:
-        provider: What runs it: onnxruntime's first provider, or ``OpenCV``.
+        provider: The first provider of onnxruntime that runs it, or ``OpenCV``.
         names: Class number to name.
         stride: The largest stride of the head.
-        size: Height and width of the input in pixels, or None where the file takes any.
-        batch: Images a run, or None where the file takes any number.
-        layout: The meaning of the output, a key of :data:`.boxes.LAYOUTS`; known after the first run of a file
-            without metadata.
+        size: Height and width of the input in pixels, or None if they are dynamic.
+        batch: Images per run, or None if that is dynamic.
+        layout: Layout of the output, a key of :data:`.boxes.LAYOUTS`; for a file without metadata known after the
+            first run.
 
     Raises:
         UsageError: No such file, not ONNX, no detector, or a runtime that is missing or cannot load it.
@@ -114,7 +114,7 @@ class Detector:
 
     @property
     def default_size(self) -> tuple[int, int]:
-        """The size that the file was made with, or 640 x 640."""
+        """Height and width in pixels that the file was exported with, or 640 x 640."""
         if self.size:
             return self.size
         said = _literal(self.metadata.get("imgsz"))
@@ -128,7 +128,7 @@ class Detector:
         return pair[0], pair[1]
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Run on (B, 3, H, W) float32 between 0 and 1, return the output, 3-D float32."""
+        """Run on (B, 3, H, W) float32 between 0 and 1 and return the output, 3-D float32."""
         y = np.asarray(self._run(x.astype(self.dtype, copy=False)))
         if self.layout is None:
             self.layout = self._layout(y.shape)
@@ -138,7 +138,7 @@ class Detector:
         found = layout_of(shape, len(self.names) or None, self._final)
         if found is None:
             raise FileError(
-                f"{self.path}: is no detector: its output has the shape {list(shape)}, a detector's is "
+                f"{self.path}: is not a detector: its output has the shape {list(shape)}, a detector's is "
                 f"[batch, 4 + classes, N], [batch, N, 5 + classes] or [batch, N, 6]."
             )
         return found
@@ -150,12 +150,12 @@ class Detector:
         channels = shape[1] if len(shape) == 4 else None
         if len(shape) != 4 or (isinstance(channels, int) and channels not in (3, 0, -1)):
             raise FileError(
-                f"{self.path}: is no detector: its input has the shape {list(shape)}, a detector's is [B, 3, H, W]."
+                f"{self.path}: is not a detector: its input has the shape {list(shape)}, a detector's is [B, 3, H, W]."
             )
         if not outputs or len(outputs[0]) != 3:
             got = list(outputs[0]) if outputs else "nothing"
             raise FileError(
-                f"{self.path}: is no detector: its output has the shape {got}, a detector's is "
+                f"{self.path}: is not a detector: its output has the shape {got}, a detector's is "
                 f"[batch, 4 + classes, N], [batch, N, 5 + classes] or [batch, N, 6]."
             )
 
@@ -179,10 +179,10 @@ class Detector:
             raise FileError(f"{self.path}: onnxruntime cannot load it: {_first_line(exc)}") from exc
         inputs = session.get_inputs()
         if len(inputs) != 1:
-            raise FileError(f"{self.path}: is no detector: it has {len(inputs)} inputs, a detector has one image.")
+            raise FileError(f"{self.path}: is not a detector: it has {len(inputs)} inputs, a detector has one, the image.")
         self.provider = session.get_providers()[0]
-        if provider != "auto" and self.provider != wanted[0]:  # onnxruntime goes on without it
-            raise YoloAttnError(f"onnxruntime cannot start {wanted[0]} here; what it printed above says why")
+        if provider != "auto" and self.provider != wanted[0]:  # onnxruntime falls back silently
+            raise YoloAttnError(f"onnxruntime cannot use {wanted[0]} here; its message above says why")
         name = inputs[0].name
         self.dtype = np.dtype(np.float16 if "float16" in inputs[0].type else np.float32)
         first = [session.get_outputs()[0].name]
@@ -206,12 +206,12 @@ class Detector:
         if threads > 0:
             cv2.setNumThreads(threads)
         if meta.get("args") and _argument(meta["args"], "nms") is True:
-            # OpenCV 5.0 divides by zero in native code on such a file, which would end this process
+            # OpenCV 5.0 divides by zero in native code on such a file, which would crash this process
             raise FileError(
-                f"{self.path}: has NMS inside, which OpenCV cannot run. Export without --nms; detect does NMS itself."
+                f"{self.path}: contains NMS, which OpenCV cannot run. Export without --nms; detect applies NMS itself."
             )
         try:
-            # the bytes, as its own reader opens no name beyond ASCII on Windows
+            # from bytes, since OpenCV opens only ASCII paths on Windows
             net = cv2.dnn.readNetFromONNX(np.fromfile(self.path, dtype=np.uint8))
         except Exception as exc:
             raise FileError(f"{self.path}: OpenCV {cv2.__version__} cannot load it: {_first_line(exc)}") from exc
@@ -228,10 +228,10 @@ class Detector:
 
 
 def describe(path: str | os.PathLike[str]) -> tuple[dict[str, str], list[Any], list[list[Any]]]:
-    """Read an ONNX file's metadata, the shape of its input and of its outputs; unknown sizes are names.
+    """Return an ONNX file's metadata, the shape of its input and the shapes of its outputs; dynamic sizes are names.
 
     Raises:
-        FileError: Not an ONNX file.
+        FileError: The file is not ONNX, or is damaged.
     """
     try:
         import onnx
@@ -245,7 +245,7 @@ def describe(path: str | os.PathLike[str]) -> tuple[dict[str, str], list[Any], l
     except Exception as exc:
         raise FileError(f"{path}: is not an ONNX file, or it is damaged: {_first_line(exc)}") from exc
     if not inputs:
-        raise FileError(f"{path}: is no detector: it has no input.")
+        raise FileError(f"{path}: is not a detector: it has no input.")
 
     def shape(value: Any) -> list[Any]:
         return [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
@@ -255,10 +255,10 @@ def describe(path: str | os.PathLike[str]) -> tuple[dict[str, str], list[Any], l
 
 
 def _names(text: str | None, path: Path) -> dict[int, str]:
-    """Class names as the metadata tell them; a file without any has none.
+    """Parse the class names of the metadata; empty for a file without metadata.
 
     Raises:
-        FileError: They are no names by number.
+        FileError: They do not map numbers to names.
     """
     found = _literal(text)
     if isinstance(found, (list, tuple)):
@@ -283,7 +283,7 @@ def _number(key: Any) -> int:
 
 
 def _stride(text: str | None, path: Path) -> int:
-    """The largest stride of the head; 32 where the metadata do not tell it."""
+    """Parse the largest stride of the head; 32 for a file without metadata."""
     if not text:
         return 32
     try:
@@ -296,7 +296,7 @@ def _stride(text: str | None, path: Path) -> int:
 
 
 def _foreign(path: Path, key: str, found: Any, wanted: str) -> FileError:
-    return FileError(f"{path}: is no detector that this kit exported: its metadata '{key}' is {shown(found)}, not {wanted}.")
+    return FileError(f"{path}: was not exported by this kit: its metadata '{key}' is {shown(found)}, not {wanted}.")
 
 
 def _literal(text: str | None) -> Any:

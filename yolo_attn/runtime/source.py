@@ -1,4 +1,4 @@
-"""Where pictures come from: files, folders, patterns, videos, cameras; unreadable ones are reported, not fatal."""
+"""Sources of images: files, folders, globs, videos, cameras; unreadable files are reported and skipped."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ VIDEOS = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".web
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture.
+    """One image.
 
     Args:
-        path: The file; for a camera or stream a name that a file may have.
-        index: The how-manieth frame of a video, from 0; None for a picture.
+        path: The file; for a camera or stream, a name that is valid for a file.
+        index: Frame index, from 0; None for an image.
         image: (H, W, 3) BGR uint8.
-        fps: Frames a second of the video.
-        frames: How many frames the video says to have; 0 where that is unknown.
+        fps: Frames per second of the video.
+        frames: Number of frames that the video's header gives; 0 if unknown.
     """
 
     path: Path
@@ -40,9 +40,9 @@ class Frame:
 
 
 def read_image(path: Path) -> np.ndarray | None:
-    """Read a picture as (H, W, 3) BGR uint8, turned as its EXIF says; None where OpenCV cannot."""
+    """Read an image as (H, W, 3) BGR uint8, rotated according to its EXIF data; None if OpenCV cannot read it."""
     try:
-        data = np.fromfile(path, dtype=np.uint8)  # unlike imread, opens any name on every system
+        data = np.fromfile(path, dtype=np.uint8)  # unlike imread, opens any path on every system
     except OSError:
         return None
     try:
@@ -52,18 +52,18 @@ def read_image(path: Path) -> np.ndarray | None:
 
 
 class Source:
-    """Pictures and frames of videos, in the order given, those of a folder or pattern in order of name.
+    """Images and frames of videos, in the given order; those of a folder or glob sorted by name.
 
     Args:
-        sources: Each a picture, a folder (its files, not its subfolders), a pattern such as ``shots/*.jpg``, a video, a
-            ``.txt`` that lists pictures, one a line, the number of a camera, or the address of a stream.
+        sources: Each an image, a folder (without its subfolders), a glob such as ``shots/*.jpg``, a video, a ``.txt``
+            that lists one image per line, the number of a camera, or the URL of a stream.
 
     Attributes:
         files: What will be read.
-        skipped: Files that could not be read, so far.
+        skipped: Files that could not be read so far.
 
     Raises:
-        DataError: Nothing there, or of no kind that can be read.
+        DataError: A source does not exist, is empty, or is not of these kinds.
     """
 
     def __init__(self, *sources: str) -> None:
@@ -76,7 +76,7 @@ class Source:
         if path.is_dir():
             files = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGES + VIDEOS)
             if not files:
-                raise DataError(f"{path}: the folder holds no pictures or videos (subfolders are not searched)")
+                raise DataError(f"{path}: the folder has no images or videos (subfolders are not searched)")
             return files
         if path.is_file():
             return _listed(path) if path.suffix.lower() == ".txt" else [_checked(path)]
@@ -88,7 +88,7 @@ class Source:
             matches = map(Path, glob.glob(source, recursive=True))
             files = sorted(p for p in matches if p.suffix.lower() in IMAGES + VIDEOS)
             if not files:
-                raise DataError(f"nothing matches {source} (looked in {Path.cwd()})")
+                raise DataError(f"no file matches {source} (looked in {Path.cwd()})")
             return files
         raise DataError(f"source not found: {source} (looked in {Path.cwd()})")
 
@@ -126,15 +126,15 @@ class Source:
 
 
 def _listed(path: Path) -> list[Path]:
-    """Return the files that a text file lists; relative ones stand beside it."""
+    """Return the files that a text file lists, relative to its folder."""
     lines = [line.strip() for line in read_text(path, DataError).splitlines()]
     files = [path.parent / line for line in lines if line]
     if not files:
-        raise DataError(f"{path}: lists no pictures")
+        raise DataError(f"{path}: lists no images")
     return files
 
 
 def _checked(path: Path) -> Path:
     if path.suffix.lower() not in IMAGES + VIDEOS and read_image(path) is None:
-        raise DataError(f"{path}: is neither a picture nor a video that OpenCV reads")
+        raise DataError(f"{path}: is neither an image nor a video that OpenCV reads")
     return path

@@ -1,1 +1,1 @@
-"""What the machine gives: processes, locks, a console."""
+"""The operating system: processes, locks and the console."""

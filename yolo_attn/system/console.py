@@ -1,4 +1,4 @@
-"""What every command shares: one parser, one way to print, and a process that is left as it was found."""
+"""Shared by every command: the argument parser, printing, and restoring the process afterwards."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["OutputClosed", "Parser", "drop_output", "given_back", "standard_outp
 
 
 class OutputClosed(Exception):
-    """Nobody reads standard output any more, as after ``yolo-attn list | head``."""
+    """The reader of standard output has gone, as in ``yolo-attn list | head``."""
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that raises instead of ending the process, so that `main()` can be called from anywhere.
+    """An argument parser that raises instead of exiting, so that `main()` can be called from anywhere.
 
-    Options are spelled in full: an abbreviation would change its meaning with the next option that is added.
+    Options must be spelled in full: an abbreviation could change its meaning when an option is added.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **kwargs)
 
     def error(self, message: str) -> NoReturn:
-        """Raise what argparse would print.
+        """Raise the message that argparse would print.
 
         Raises:
             UsageError: Always.
@@ -47,13 +47,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def write_out(text: str) -> None:
-    """Write text to standard output as it stands: the one way for what may be a file's content.
+    """Write text that may be the content of a file to standard output, unchanged.
 
-    A terminal, a notebook and a stream held in memory take text. A pipe or file takes the bytes that a file of the
-    kit has, UTF-8 and its own line breaks, on every system. A process without a console has nowhere to show it.
+    A terminal, a notebook and an in-memory stream receive text. A pipe or file receives UTF-8 bytes with the text's own
+    line ends, on every system. Without a console, as under pythonw, nothing is written.
 
     Raises:
-        OutputClosed: Nobody reads any more.
+        OutputClosed: The reader has gone.
     """
     out = sys.stdout
     if out is None:  # pythonw
@@ -72,13 +72,13 @@ def write_out(text: str) -> None:
 
 @contextlib.contextmanager
 def standard_output() -> Iterator[None]:
-    """Around a command: what it prints arrives, or is known not to.
+    """Make sure that a command's output arrives, or that its loss is noticed.
 
-    A character that the console's encoding lacks is written as its escape instead of ending the command, and what is
-    still in the buffer is written before the command counts as done.
+    A character that the console's encoding lacks is written as an escape instead of raising, and buffers are flushed
+    before the command returns.
 
     Raises:
-        OutputClosed: Nobody reads any more; what a worker's broken pipe says passes through as it is.
+        OutputClosed: The reader has gone. A `BrokenPipeError` of another pipe, such as a worker's, passes through.
     """
     with contextlib.ExitStack() as stack:
         for stream in (sys.stdout, sys.stderr):
@@ -101,7 +101,7 @@ def _reset(stream: io.TextIOWrapper, errors: str) -> None:
 
 
 def _escape(exc: UnicodeError) -> tuple[str | bytes, int]:
-    """Write the bytes of a file's name as they are, and of any other character the escape."""
+    """Write undecodable bytes of file names as they are, and any other character as an escape."""
     try:
         return codecs.lookup_error("surrogateescape")(exc)
     except UnicodeError:
@@ -116,7 +116,7 @@ def _is_closed(stream: TextIO | None) -> bool:
     if stream is None:
         return False
     try:
-        stream.flush()  # what could not be written is still there, if there is a buffer
+        stream.flush()  # what could not be written is still in the buffer
     except BrokenPipeError:
         return True
     with contextlib.suppress(AttributeError, OSError, ValueError):  # no poll on Windows; no descriptor in a notebook
@@ -127,7 +127,7 @@ def _is_closed(stream: TextIO | None) -> bool:
 
 
 def drop_output() -> None:
-    """Let the interpreter's own last flush find a place to write to, once nobody reads standard output."""
+    """Redirect a closed standard output to the null device, so that the interpreter's last flush does not fail."""
     with contextlib.suppress(AttributeError, OSError, ValueError):  # no stream, or none with a descriptor
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
@@ -136,9 +136,9 @@ def drop_output() -> None:
 
 @contextlib.contextmanager
 def given_back() -> Iterator[None]:
-    """Give back what a command changes in its process: environment, `sys.argv`, `sys.path`, the kit's log handlers.
+    """Restore what a command changes in its process: environment, `sys.argv`, `sys.path`, the kit's log handlers.
 
-    Processes that it starts meanwhile inherit the changed environment.
+    Processes that it launches meanwhile inherit the changed environment.
     """
     logger = logging.getLogger(PACKAGE)
     environment, argv, words = dict(os.environ), sys.argv, list(sys.argv)

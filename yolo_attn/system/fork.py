@@ -1,8 +1,8 @@
-"""Locks that a forked child can take, whatever the parent's other threads were doing when it was forked.
+"""Locks that stay usable in a forked child.
 
-A child has the forking thread only. A lock that another thread held stays locked in it for ever, and what the lock
-guards may be half changed. So a fork waits until these locks are free; one that does not become free in time, such as
-the lock of a thread that waits for the forking one, is a new lock in the child.
+A child has only the forking thread. A lock that another thread held would stay locked in the child forever, and the
+state that it guards could be inconsistent. So a fork waits until these locks are free. A lock that does not become
+free in time, such as that of a thread waiting for the forking one, is replaced by a new lock in the child.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 
 __all__ = ["Lock"]
 
-PATIENCE = 10.0  # seconds; the longest that is done under one of them is importing the kit's modules
+PATIENCE = 10.0  # seconds; the longest operation under one of these locks is importing the kit's modules
 
 _all: list[Lock] = []
 _taken: list[Lock] = []
@@ -35,7 +35,7 @@ class Lock:
         self._inner.release()
 
     def attempt(self) -> bool:
-        """Take it unless another thread holds it; whether it is taken, to be released by ``__exit__``."""
+        """Take it unless another thread holds it; return whether it was taken. ``__exit__`` releases it."""
         return self._inner.acquire(blocking=False)
 
     def _take(self) -> bool:

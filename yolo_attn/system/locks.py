@@ -1,4 +1,4 @@
-"""Locks between processes: the system's own, which end with the process that holds them, killed or not."""
+"""Locks between processes: those of the system, which are released when their process ends, killed or not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .processes import alive, owner
 
 __all__ = ["Busy", "clear", "release", "take"]
 
-_FAR = 1 << 30  # Windows keeps others from reading a locked byte: one that nobody reads
+_FAR = 1 << 30  # offset of the locked byte, beyond the content: on Windows a locked byte cannot be read
 _UNSUPPORTED = tuple(
     getattr(errno, n) for n in ("ENOLCK", "ENOSYS", "ENOTSUP", "EOPNOTSUPP", "EINVAL") if hasattr(errno, n)
 )
@@ -26,23 +26,23 @@ class Busy(Exception):
     """Another process holds the lock; the message says which."""
 
 
-_held: dict[str, tuple[int, int]] = {}  # path: descriptor, how often it was taken
+_held: dict[str, tuple[int, int]] = {}  # path: descriptor, number of times taken
 _guard = threading.Lock()
 
 
 def take(path: Path, *, wait: bool = False) -> str:
-    """Take a lock; once more by the same process is counted.
+    """Take a lock; the same process may take it several times.
 
     Args:
-        path: The lock's file, which is made, and removed by :func:`release`.
-        wait: Wait for it instead of raising; on a file system without locks, go on without one.
+        path: The lock's file, which is created here and removed by :func:`release`.
+        wait: Wait for it instead of raising; on a file system without locks, continue without one.
 
     Returns:
-        The process that was killed while it held the lock, as ``process 123 on HOST``; usually nothing.
+        The process that was killed while it held the lock, as ``process 123 on HOST``; usually empty.
 
     Raises:
         Busy: Another process holds it.
-        OSError: The file cannot be made.
+        OSError: The file cannot be created.
     """
     key = os.path.realpath(path)
     with _guard:
@@ -56,7 +56,7 @@ def take(path: Path, *, wait: bool = False) -> str:
 
 
 def release(path: Path) -> None:
-    """Give a lock back; the last time removes its file."""
+    """Release a lock once; the last release removes its file."""
     key = os.path.realpath(path)
     with _guard:
         number, count = _held.pop(key, (-1, 0))
@@ -67,7 +67,7 @@ def release(path: Path) -> None:
 
 
 def clear(path: Path) -> bool:
-    """Remove the file of a lock that nobody holds any more; whether there was one."""
+    """Remove the file of a lock that no process holds; return whether there was one."""
     key = os.path.realpath(path)
     with _guard:
         if key in _held or not os.path.exists(key):
@@ -89,7 +89,7 @@ def _open(key: str, wait: bool, make: bool = True) -> tuple[int, str]:
             process, name = text[0], text[1] if len(text) > 1 else ""
             try:
                 running = alive(process) if process else False
-            except ValueError:  # somebody else's file
+            except ValueError:  # not a file of the kit
                 running = False
             if locked is False or (locked is None and running is not False and not wait):
                 raise Busy(name or "another process")
@@ -108,7 +108,7 @@ def _open(key: str, wait: bool, make: bool = True) -> tuple[int, str]:
 
 def _drop(key: str, number: int) -> None:
     windows = os.name == "nt"
-    if windows:  # which removes no open file
+    if windows:  # an open file cannot be removed there
         os.close(number)
     with contextlib.suppress(OSError):
         os.unlink(key)
@@ -124,7 +124,7 @@ def _still_there(number: int, key: str) -> bool:
 
 
 def _lock(number: int, wait: bool) -> bool | None:
-    """Whether the lock is this process's now; None where the file system has none."""
+    """Try to lock; return whether that succeeded, or None on a file system without locks."""
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -135,7 +135,7 @@ def _lock(number: int, wait: bool) -> bool | None:
                     try:
                         msvcrt.locking(number, msvcrt.LK_NBLCK, 1)
                         break
-                    except OSError:  # its own waiting gives up after ten seconds
+                    except OSError:  # msvcrt's own waiting mode gives up after ten seconds
                         if not wait:
                             raise
                         time.sleep(0.1)
@@ -144,7 +144,7 @@ def _lock(number: int, wait: bool) -> bool | None:
         else:
             import fcntl
 
-            # Not flock: its locks would live on in workers that were forked.
+            # Not flock, whose locks forked workers would inherit.
             fcntl.lockf(number, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as exc:
         return None if exc.errno in _UNSUPPORTED else False
@@ -154,7 +154,7 @@ def _lock(number: int, wait: bool) -> bool | None:
 @atexit.register
 def _release_all() -> None:
     for key, (number, _) in list(_held.items()):
-        if _mine(key):  # a forked child that ends holds nothing
+        if _mine(key):  # a forked child holds none of them
             _drop(key, number)
 
 

@@ -1,4 +1,4 @@
-"""Which process made a file: written into its name, and asked for later."""
+"""Identify the process that created a file: written into the file's name, and looked up later."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 __all__ = ["OWNED", "alive", "owner"]
 
-# The kit's drafts, scratch folders and notes: machine, process and when it began, and something random.
+# Names of drafts, scratch folders and notes: machine, process id and its start time, random suffix.
 OWNED = re.compile(r"\.?yolo_attn-([0-9a-f]{8}-\d+-[0-9a-f]+)-[0-9a-f]{8}(?:\..*)?", re.DOTALL)
 
 
@@ -21,27 +21,27 @@ def _machine() -> str:
 
 
 def owner() -> str:
-    """Return this process: machine, number and start, as they stand in a name."""
+    """Return an identifier of this process for file names: machine, process id, time of launch."""
     pid = os.getpid()
     return f"{_machine()}-{pid}-{_began(pid)[0]:x}"
 
 
 def alive(process: str) -> bool | None:
-    """Whether a process that :func:`owner` named still runs; None where this machine cannot know."""
+    """Whether a process identified by :func:`owner` still runs; None if it belongs to another machine."""
     machine, number, began = process.split("-")
     if machine != _machine():
         return None
     pid = int(number)
     since, state = _began(pid)
-    if state == "Z" or (since and since != int(began, 16)):  # ended but not yet waited for, or another by that number
+    if state == "Z" or (since and since != int(began, 16)):  # a zombie, or another process with the same id
         return False
     return _exists(pid)
 
 
 def _began(pid: int) -> tuple[int, str]:
-    """When a process began, in the system's ticks since it was started, and its state; 0 where that is not told."""
+    """Return when a process was launched, in clock ticks since boot, and its state; 0 where that is unknown."""
     try:
-        # The name of the program, in parentheses, may hold anything.
+        # The name of the program, in parentheses, may contain spaces and parentheses.
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         return int(fields[19]), fields[0].decode("ascii", "replace")
     except (OSError, ValueError, IndexError):
@@ -49,13 +49,13 @@ def _began(pid: int) -> tuple[int, str]:
 
 
 def _exists(pid: int) -> bool:
-    if os.name == "nt":  # where os.kill(pid, 0) would not ask, but interrupt
+    if os.name == "nt":  # where os.kill(pid, 0) would terminate the process
         return _exists_on_windows(pid)
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # another user's
         return True
     return True
 
@@ -66,7 +66,7 @@ def _exists_on_windows(pid: int) -> bool:
     kernel = ctypes.windll.kernel32  # type: ignore[attr-defined,unused-ignore] # on Windows alone
     handle = kernel.OpenProcess(0x1000, False, pid)  # PROCESS_QUERY_LIMITED_INFORMATION
     if not handle:
-        return bool(kernel.GetLastError() == 5)  # ERROR_ACCESS_DENIED: somebody else's
+        return bool(kernel.GetLastError() == 5)  # ERROR_ACCESS_DENIED: another user's
     try:
         code = ctypes.c_ulong()
         return not kernel.GetExitCodeProcess(handle, ctypes.byref(code)) or code.value == 259  # STILL_ACTIVE

@@ -1,4 +1,4 @@
-"""What a command's process has while it runs: a home, no leftovers of others, SIGTERM as a Ctrl-C."""
+"""The process of a command: a home folder, no leftovers of killed processes, SIGTERM handled like Ctrl-C."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ __all__ = ["Terminated", "exit_code", "ready"]
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived: a command ends as after Ctrl-C, with its drafts removed and its hints printed."""
+    """SIGTERM was received: a command ends as after Ctrl-C, removing its drafts and printing its hints."""
 
 
 def exit_code(exc: KeyboardInterrupt) -> int:
-    """Return what a shell expects of a process that was stopped: 130 after Ctrl-C, 143 after SIGTERM."""
+    """Return the exit code that shells expect of an interrupted process: 130 after Ctrl-C, 143 after SIGTERM."""
     return 128 + (signal.SIGTERM if isinstance(exc, Terminated) else signal.SIGINT)
 
 
 @contextlib.contextmanager
 def ready(*, script: bool = False) -> Iterator[None]:
-    """Prepare this process for a command, and give everything back.
+    """Prepare this process for a command, and restore it on exit.
 
     Args:
-        script: The command runs somebody's script, whose signals are its own.
+        script: The command runs a user's script, which handles signals itself.
     """
     left = files.sweep()
     if left:
@@ -45,14 +45,14 @@ def ready(*, script: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _home() -> Iterator[None]:
-    """Give a home to this process and those it launches, where there is none: the hosts too ask for one."""
+    """Set HOME for this process and those it launches where there is none: the hosts need one too."""
     try:
         Path.home()
     except RuntimeError:
         folder = files.home_folder()
         with contextlib.suppress(OSError):
             folder.mkdir(mode=0o700, exist_ok=True)
-        announce("no home folder and no entry for this user: %s stands in. HOME names another.", folder)
+        announce("this user has no home folder: using %s. Set HOME to use another.", folder)
         os.environ["HOME"] = str(folder)
         try:
             yield

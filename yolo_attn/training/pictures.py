@@ -1,4 +1,4 @@
-"""Pictures of what a detector does: the truth above its predictions."""
+"""Images of what a detector does: the truth above its predictions."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def truth_beside_prediction(
     Args:
         weights: The detector's checkpoint.
         data: The data set's YAML.
-        folder: Where the picture goes.
+        folder: Where the image goes.
         imgsz: Inference size, pixels.
         count: How many images, the first of the validation set that can be read.
         conf: Least confidence of a box that is drawn.
 
     Returns:
-        The picture's path.
+        The image's path.
 
     Raises:
         FileError: It cannot be written.
@@ -84,7 +84,7 @@ def _truth(image: Path, shape: tuple[int, ...]) -> list[Box]:
 
 
 def _panel(picture: Any, boxes: Sequence[Box], names: dict[int, str], font: Any) -> Any:
-    """The picture, BGR, on a square with its boxes, each with name and confidence; RGB, (SIDE, SIDE, 3)."""
+    """The image, BGR, on a square with its boxes, each with name and confidence; RGB, (SIDE, SIDE, 3)."""
     import cv2
     import numpy as np
     from PIL import Image, ImageDraw
