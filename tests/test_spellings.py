@@ -50,6 +50,7 @@ def inner(block: nn.Module) -> set[str]:
         ("Conv_CBAM", [32, 3, 2], "ConvAttention", "CBAM"),
         ("ResBlock_CBAM", [32], "SEBottleneck", "CBAM"),
         ("CBAMBottleneck", [32], "BottleneckAttention", "CBAM"),
+        ("C2PSA_SENetV2", [16], "C2PSAAttention", "SENetV2"),
         ("Bottleneck_SimAM", [32, True, 1, 0.25], "BottleneckAttention", "SimAM"),
         ("yolo_attn.C3_cbam", [32], "C3CBAM", "CBAM"),
     ],
@@ -195,3 +196,35 @@ def test_numbers_of_a_row_mean_what_the_field_means() -> None:
     assert (layers[5].position.columns.num_embeddings, layers[5].position.rows.num_embeddings) == (27, 13)
     assert layers[6].fc1.out_channels == 16
     assert layers[7].conv.conv.out_channels == 32 and layers[7].generate[0].stride == (2, 2)
+
+
+def test_c2psa_is_the_hosts_with_its_attention_replaced() -> None:
+    blocks = pytest.importorskip("ultralytics.nn.modules.block")
+    if not hasattr(blocks, "C2PSA"):
+        pytest.skip("this ultralytics has no C2PSA")
+    torch.manual_seed(0)
+    host = blocks.C2PSA(32, 32, 2)
+    own = get_module("C2PSAAttention")(32, 32, 2, module="SimAM").eval()
+    for unit in host.m:
+        unit.attn = get_module("SimAM")()
+    own.load_state_dict(host.state_dict())
+    x = torch.randn(2, 32, 7, 5)
+    assert torch.equal(own(x), host.eval()(x))
+    with pytest.raises(ValueError, match="C2PSAAttention keeps its channels, but 16 arrive and 32"):
+        get_module("C2PSAAttention")(16, 32)
+
+
+def test_strides_and_feature_blocks_of_a_yaml_know_the_spellings() -> None:
+    from yolo_attn.model_yaml.graph import Graph, is_block, stride_factor
+
+    for name in ("Conv_CBAM", "ConvSE", "CBAMConv", "yolo_attn.RFAConv", "RFCBAMConv", "ConvAttention"):
+        assert stride_factor(name.rpartition(".")[2], [64, 3, 2]) == 2, name
+    assert stride_factor("ResBlock_CBAM", [64, 2]) == 2
+    rows = [[-1, 1, n, [64]] for n in ("Conv_CBAM", "RFAConv", "AFF", "C2PSA_SE", "C3_GC", "C2f_EMA", "BoT3", "CoT3")]
+    graph = Graph.of(model(*rows))
+    assert [n.module for n in graph.nodes if n.part == "backbone" and is_block(n)] == [
+        "C3_GC",
+        "C2f_EMA",
+        "BoT3",
+        "CoT3",
+    ]

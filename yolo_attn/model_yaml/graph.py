@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..registry import registry
+
 __all__ = ["Edge", "Graph", "Node", "is_block", "stride_factor"]
 
 # Rows that are no feature blocks: down- and upsampling, joins, pooling pyramids, and attention of the hosts' own.
@@ -46,13 +48,22 @@ _PLUMBING = frozenset(
         "AIFI",
         "ImagePoolingAttn",
         "SEConv",
+        "ConvAttention",
+        "RFAConv",
+        "RFCBAMConv",
+        "C2PSAAttention",
         "ResNetStem",
         "WeightedConcat",
         "WeightedFusion",
+        "AFF",
+        "iAFF",
     ]
 )
 _STRIDED = frozenset(
-    ["Conv", "Conv2", "LightConv", "DWConv", "GhostConv", "RepConv", "SCDown", "CrossConv", "GhostBottleneck", "SEConv"]
+    [
+        *("Conv", "Conv2", "LightConv", "DWConv", "GhostConv", "RepConv", "SCDown", "CrossConv", "GhostBottleneck"),
+        *("SEConv", "ConvAttention", "RFAConv", "RFCBAMConv"),
+    ]
 )
 _HALVING = frozenset(["Focus", "ADown", "AConv", "Contract"])
 _STAGES = frozenset(["SEResNetLayer", "ECAResNetLayer", "ResNetAttention", "SEBasicBlock", "SEBottleneck"])
@@ -166,11 +177,18 @@ class Graph:
 
 def is_block(node: Node) -> bool:
     """Whether a row is a feature block (C3, C2f, HGBlock, ...) rather than plumbing."""
-    return node.module not in _PLUMBING and not node.module.startswith(("nn.", "torch"))
+    return not {node.module, _kits_name(node.module)} & _PLUMBING and not node.module.startswith(("nn.", "torch"))
+
+
+def _kits_name(module: str) -> str:
+    """The registered name of a row's module, where it goes by an alias or is spelled as ``Conv_CBAM``."""
+    entry = registry.find(registry.plain_name(module))
+    return module if entry is None or (entry.implied and not entry.binding.sets) else entry.name
 
 
 def stride_factor(module: str, args: list[Any]) -> float:
     """How much a row multiplies the stride."""
+    module = _kits_name(module)
 
     def number(position: int, default: float) -> float:
         value = args[position] if len(args) > position else default

@@ -13,6 +13,7 @@ __all__ = ["BLOCKS", "split"]
 
 # The block's name in the field: the kit's name of it, and further options that the field's block means.
 BLOCKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "C2PSA": ("C2PSAAttention", {}),
     "C3k2": ("C3k2Attention", {}),
     "C3": ("C3Attention", {}),
     "C2f": ("C2fAttention", {}),
