@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from yolo_attn import cli
-from yolo_attn.model_yaml import config, placement
+from yolo_attn.model_yaml import check, find, load, placement
 from yolo_attn.training import attention_file, options
 from yolo_attn.weights.align import align
 
@@ -79,8 +79,8 @@ def test_the_yaml_of_a_checkpoint(here: Path) -> None:
     made = attention_file.made_for(options.parse("--weights yolov8n.pt --attention ECA".split()))
     file = made.write(here)
     assert file.name == "yolov8n_eca_neck.yaml"
-    d = config.read(file)
-    config.validate({**d, "scale": "n"}, str(file))
+    d = load.read(file)
+    check.validate({**d, "scale": "n"}, str(file))
     assert [r[2] for r in d["backbone"] + d["head"]].count("ECA") == 3
     from ultralytics import YOLO
 
@@ -88,7 +88,7 @@ def test_the_yaml_of_a_checkpoint(here: Path) -> None:
 
 
 def test_a_yaml_with_a_plug_in_of_its_own_stays_where_it_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = config.require("yolov5n.yaml").read_text(encoding="utf-8") + "register:\n  Own: own_gate_x.py:Own\n"
+    text = find.require("yolov5n.yaml").read_text(encoding="utf-8") + "register:\n  Own: own_gate_x.py:Own\n"
     Path("mine.yaml").write_text(text, encoding="utf-8")
     assert cli.main(["train", "--cfg", "mine.yaml", "--attention", "ECA"]) == 1
     assert "yolo-attn insert mine.yaml --module ECA" in capsys.readouterr().err
@@ -104,7 +104,7 @@ def test_a_run_keeps_its_yaml(here: Path, capsys: pytest.CaptureFixture[str], mo
     assert cli.main(["train", *model.split(), *argv.split(), "fraction=0.1", "lr0=0.0", "warmup_epochs=0"]) == 0
     folder = here / "runs" / "train" / "exp"
     stem = f"{'yolov8n' if source else 'yolov5n'}_eca_neck"
-    kept = config.read(folder / f"{stem}.yaml")
+    kept = load.read(folder / f"{stem}.yaml")
     assert [r[2] for r in kept["backbone"] + kept["head"]].count("ECA") == 3
     last = YOLO(str(folder / "weights" / "last.pt"))
     assert list(align.attention_in(last.model).values()) == ["ECA"] * 3

@@ -23,7 +23,7 @@ from conftest import ROOT, Cases, run_python
 
 from yolo_attn.errors import ConfigError, HostError
 from yolo_attn.hook.checkout import find_host
-from yolo_attn.model_yaml import config, dialect
+from yolo_attn.model_yaml import dialect, find, load
 from yolo_attn.training import host_imports
 from yolo_attn.training.shapes import Recipe
 from yolo_attn.training.shapes import make as make_shapes
@@ -159,7 +159,7 @@ print("TOLD" + json.dumps(told))
 
 @pytest.mark.slow
 def test_every_config_builds_or_is_refused(classic: Classic, tmp_path: Path) -> None:
-    files = [f for f in config.list_configs() if f.startswith("yolo")]
+    files = [f for f in find.list_configs() if f.startswith("yolo")]
     wanted = [f.replace("-p6", "", 1).replace("yolov5", "yolov5n6") if "-p6" in f else f for f in files]
     wanted = [f if "n6" in f else f.replace("yolov5", "yolov5n", 1) for f in wanted]
     result = told(classic.python(EVERY, *wanted, cwd=tmp_path))
@@ -174,17 +174,17 @@ def test_every_config_builds_or_is_refused(classic: Classic, tmp_path: Path) -> 
 
 def test_anchors_follow_the_levels() -> None:
     for name, count in (("yolov5_se.yaml", 3), ("yolov5-p6_se.yaml", 4)):
-        d = dialect.to_classic(config.read(config.configs_folder() / name), "s")
+        d = dialect.to_classic(load.read(find.configs_folder() / name), "s")
         assert len(d["anchors"]) == count
         assert d["head"][-1][3] == ["nc", "anchors"]
         assert (d["depth_multiple"], d["width_multiple"]) == (0.33, 0.50)
-    rows = config.read(config.configs_folder() / "yolov5_se.yaml")
+    rows = load.read(find.configs_folder() / "yolov5_se.yaml")
     rows["head"][-1][0] = [21, 24]  # P3 and P4: nobody has published anchors for these
     assert dialect.to_classic(rows, "n")["anchors"] == 3
 
 
 def test_max_channels_is_kept() -> None:
-    d = config.read(config.configs_folder() / "yolov5_se.yaml")
+    d = load.read(find.configs_folder() / "yolov5_se.yaml")
     d["scales"]["s"] = [0.33, 0.50, 512]
     rows = dialect.to_classic(d, "s")
     assert [row[3][0] for row in rows["backbone"] if row[2] == "Conv"] == [64, 128, 256, 512, 512]
@@ -197,12 +197,12 @@ def test_classic_dialect_stays_as_it_is() -> None:
 
 def test_translation_is_cached_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("YOLO_ATTN_CACHE", str(tmp_path))
-    path = config.configs_folder() / "yolov5_se.yaml"
-    first, other = dialect.classic_file("yolov5s_se.yaml", path), dialect.classic_file("yolov5n_se.yaml", path)
-    assert first == dialect.classic_file("yolov5s_se.yaml", path) and first.name == "yolov5s_se.yaml"
+    path = find.configs_folder() / "yolov5_se.yaml"
+    first, other = load.classic_file("yolov5s_se.yaml", path), load.classic_file("yolov5n_se.yaml", path)
+    assert first == load.classic_file("yolov5s_se.yaml", path) and first.name == "yolov5s_se.yaml"
     assert first.parent != other.parent
     first.write_text("tampered", encoding="utf-8")
-    assert "width_multiple: 0.5" in dialect.classic_file("yolov5s_se.yaml", path).read_text(encoding="utf-8")
+    assert "width_multiple: 0.5" in load.classic_file("yolov5s_se.yaml", path).read_text(encoding="utf-8")
     assert not [p for p in first.parent.iterdir() if p != first]
 
 
@@ -212,17 +212,17 @@ def test_a_cache_in_the_common_folder_is_the_users_alone(tmp_path: Path, monkeyp
     (tmp_path / "home").write_text("no folder", encoding="utf-8")
     monkeypatch.setenv("YOLO_ATTN_CACHE", str(tmp_path / "home"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    path = config.configs_folder() / "yolov5_se.yaml"
-    made = dialect.classic_file("yolov5s_se.yaml", path)
+    path = find.configs_folder() / "yolov5_se.yaml"
+    made = load.classic_file("yolov5s_se.yaml", path)
     mine = tmp_path / f"yolo_attn-{getattr(os, 'getuid', lambda: 'user')()}"
     assert mine in made.parents and mine.stat().st_mode & 0o077 == 0
     mine.chmod(0o777)
     with pytest.raises(ConfigError, match="YOLO_ATTN_CACHE"):
-        dialect.classic_file("yolov5s_se.yaml", path)
+        load.classic_file("yolov5s_se.yaml", path)
     shutil.rmtree(mine)
     mine.symlink_to(tmp_path)
     with pytest.raises(ConfigError, match="YOLO_ATTN_CACHE"):
-        dialect.classic_file("yolov5s_se.yaml", path)
+        load.classic_file("yolov5s_se.yaml", path)
 
 
 @pytest.mark.parametrize(

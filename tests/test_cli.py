@@ -9,7 +9,7 @@ import pytest
 
 from yolo_attn import cli
 from yolo_attn.commands import _tables
-from yolo_attn.model_yaml import config
+from yolo_attn.model_yaml import find
 from yolo_attn.registry import registry
 
 
@@ -63,7 +63,7 @@ def test_list(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_list_configs(capfd: pytest.CaptureFixture[str]) -> None:
     out = told(capfd, "list", "--configs")
-    assert [line.split()[0] for line in out.splitlines()[1:]] == config.list_configs()
+    assert [line.split()[0] for line in out.splitlines()[1:]] == find.list_configs()
     some = told(capfd, "list", "--configs", "neck", "--markdown")
     assert "yolov5_se_neck.yaml" in some and "yolov5_se.yaml" not in some
 
@@ -90,7 +90,7 @@ def test_show_of_own_attention(
         "        self.g = nn.Conv2d(channels, channels, 1)\n    def forward(self, x):\n        return x * self.g(x)\n"
     )
     Path("own_gate.py").write_text(source, encoding="utf-8")
-    text = (config.configs_folder() / "yolov5_se_p5.yaml").read_text(encoding="utf-8")
+    text = (find.configs_folder() / "yolov5_se_p5.yaml").read_text(encoding="utf-8")
     text = text.replace("SEAttention", "Own") + "register:\n  Own: own_gate.py:Own\n"
     Path("yolov5n_own.yaml").write_text(text, encoding="utf-8")
     out = told(capfd, "show", "yolov5n_own.yaml", "--img", "32").splitlines()

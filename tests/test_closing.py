@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from yolo_attn.model_yaml import config
+from yolo_attn.model_yaml import find
 from yolo_attn.training import closing, options
 
 
@@ -35,7 +35,7 @@ def test_next_steps_keep_size_and_placement(
     assert lines[1].endswith(f" --data my.yaml --weights {own_data}" if own_data else " --data my.yaml")
     assert lines[2].split("python train_detect.py ")[1] == other
     assert "model='my best.pt'" in lines[3]
-    assert config.locate(other.split()[1]) is not None
+    assert find.locate(other.split()[1]) is not None
 
 
 ULTRALYTICS = "epoch,train/box_loss,metrics/precision(B),metrics/mAP50(B)\n1,1.5,{0},{1}\n2,1.2,{2},{3}\n"

@@ -10,11 +10,10 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 
 from yolo_attn.errors import ConfigError, RowError, UnknownModuleError
-from yolo_attn.model_yaml import config
-from yolo_attn.model_yaml.dialect import load_classic
+from yolo_attn.model_yaml import find, load
 from yolo_attn.model_yaml.misread import misread
 
-BASE = (config.configs_folder() / "yolov5_se.yaml").read_text(encoding="utf-8")
+BASE = (find.configs_folder() / "yolov5_se.yaml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -34,17 +33,17 @@ BASE = (config.configs_folder() / "yolov5_se.yaml").read_text(encoding="utf-8")
     ],
 )
 def test_split_scale(name: str, expected: tuple[str, str]) -> None:
-    assert config.split_scale(name) == expected
+    assert find.split_scale(name) == expected
 
 
 def test_the_working_folder_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert config.locate("yolov5s_se.yaml") == config.configs_folder() / "yolov5_se.yaml"
+    assert find.locate("yolov5s_se.yaml") == find.configs_folder() / "yolov5_se.yaml"
     Path("yolov5_se.yaml").write_text(BASE, encoding="utf-8")
-    assert config.locate("yolov5s_se.yaml") == Path("yolov5_se.yaml")
+    assert find.locate("yolov5s_se.yaml") == Path("yolov5_se.yaml")
     Path("yolov5s_se.yaml").write_text(BASE, encoding="utf-8")
-    assert config.locate("yolov5s_se.yaml") == Path("yolov5s_se.yaml")
-    assert config.locate("no_such_thing.yaml") is None
+    assert find.locate("yolov5s_se.yaml") == Path("yolov5s_se.yaml")
+    assert find.locate("no_such_thing.yaml") is None
 
 
 def test_the_letter_is_the_scale() -> None:
@@ -158,10 +157,10 @@ def test_what_windows_editors_write(tmp_path: Path, form: str) -> None:
     """A byte-order mark and carriage returns are no mistakes."""
     path = tmp_path / "yolov5n_mine.yaml"
     path.write_bytes(BASE.encode(form) if form != "crlf" else BASE.replace("\n", "\r\n").encode())
-    assert config.read(path) == config.read(config.configs_folder() / "yolov5_se.yaml")
+    assert load.read(path) == load.read(find.configs_folder() / "yolov5_se.yaml")
 
 
-PLAIN = (config.configs_folder() / "yolov5.yaml").read_text(encoding="utf-8")
+PLAIN = (find.configs_folder() / "yolov5.yaml").read_text(encoding="utf-8")
 
 
 def test_a_fourth_number_in_scales_is_ignored_with_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -173,8 +172,8 @@ def test_a_fourth_number_in_scales_is_ignored_with_one_line(tmp_path: Path, capl
     assert [m for m in caplog.messages if "fourth" in m] == [
         f"{file}: the fourth number in 'scales' is ignored: [depth, width, max_channels] is what the hosts read"
     ]
-    assert d["scales"] == config.load_ultralytics("yolov5n.yaml", config.require("yolov5n.yaml"))["scales"]
-    assert load_classic(file, file)["width_multiple"] == 0.25
+    assert d["scales"] == load.load_ultralytics("yolov5n.yaml", find.require("yolov5n.yaml"))["scales"]
+    assert load.load_classic(file, file)["width_multiple"] == 0.25
     file.write_text(PLAIN.replace("1024]\n", "1024, 0, 1]\n"), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"scale 'n' must be"):
         yaml_model_load(str(file))
@@ -203,7 +202,7 @@ def test_a_head_that_reads_a_join_is_told(
     file = tmp_path / "hand5n.yaml"
     file.write_text(text, encoding="utf-8")
     with caplog.at_level("INFO", logger="yolo_attn"):
-        yaml_model_load(str(file)) if host == "ultralytics" else load_classic(file, file)
+        yaml_model_load(str(file)) if host == "ultralytics" else load.load_classic(file, file)
     lines = [m for m in caplog.messages if "reads row" in m]
     assert lines == [f"{file}: Detect reads row {t} was probably meant" for t in told]
 
@@ -212,17 +211,17 @@ def test_no_published_head_is_told_of() -> None:
     import ultralytics
 
     folder = Path(ultralytics.__file__).parent / "cfg" / "models"
-    files = [*folder.rglob("*.yaml"), *config.configs_folder().glob("*.yaml")]
+    files = [*folder.rglob("*.yaml"), *find.configs_folder().glob("*.yaml")]
     assert len(files) > 100
     for file in files:
-        assert not misread(config.read(file)), file
+        assert not misread(load.read(file)), file
 
 
 def test_utf16_is_named(tmp_path: Path) -> None:
     path = tmp_path / "yolov5n_mine.yaml"
     path.write_bytes(BASE.encode("utf-16"))
     with pytest.raises(ConfigError, match="is UTF-16 text. Save it as UTF-8"):
-        config.read(path)
+        load.read(path)
 
 
 def test_not_utf8(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ from ultralytics.nn import tasks
 
 from yolo_attn.cli import main
 from yolo_attn.errors import ConfigError
-from yolo_attn.model_yaml import config
+from yolo_attn.model_yaml import find, load
 from yolo_attn.registry import registry
 
-NAMES = config.list_configs()
+NAMES = find.list_configs()
 DEEP = re.compile(r"resnet1\d\d")  # they repeat ResNet-50's rows
 LARGEST = ("yolov5_se.yaml", "yolov5-p6_eca_neck.yaml", "yolov5_c3ca.yaml", "yolov8_c2fse.yaml", "yolo11_se.yaml")
 
@@ -28,7 +28,7 @@ LARGEST = ("yolov5_se.yaml", "yolov5-p6_eca_neck.yaml", "yolov5_c3ca.yaml", "yol
 def cases() -> list[Any]:
     found = []
     for name in NAMES:
-        scales = config.read(config.configs_folder() / name).get("scales") or {"": None}
+        scales = load.read(find.configs_folder() / name).get("scales") or {"": None}
         for s in scales:
             # Every file runs for real below in its smallest size, but for the deepest; the other sizes differ in numbers.
             quick = s == list(scales)[-1] and (name in LARGEST or DEEP.search(name))
@@ -37,9 +37,9 @@ def cases() -> list[Any]:
     return found
 
 
-def load(name: str, scale: str) -> dict[str, Any]:
+def sized(name: str, scale: str) -> dict[str, Any]:
     """The dictionary that the host's parser gets for a size."""
-    d = config.load_ultralytics(name, config.configs_folder() / name)
+    d = load.load_ultralytics(name, find.configs_folder() / name)
     return {**d, "scale": scale} if scale else d
 
 
@@ -67,7 +67,7 @@ def tensors(value: Any) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize(("name", "scale"), cases())
 def test_builds_and_runs_in_every_size(name: str, scale: str) -> None:
-    d = load(name, scale)
+    d = sized(name, scale)
     with torch.device("meta"):
         layers, save = tasks.parse_model(copy.deepcopy(d), 3, verbose=False)
         out, seen = run(layers.train(), save, torch.zeros(2, 3, 128, 192))
@@ -90,7 +90,7 @@ def d_module(d: dict[str, Any], i: int) -> str:
 @pytest.mark.parametrize("name", [n for n in NAMES if not DEEP.search(n)])  # those ran on the meta device
 def test_the_smallest_size_for_real(name: str) -> None:
     """The whole model: finite outputs, and a gradient in every weight that attention brought."""
-    d = load(name, next(iter(config.read(config.configs_folder() / name).get("scales") or {"": None})))
+    d = sized(name, next(iter(load.read(find.configs_folder() / name).get("scales") or {"": None})))
     torch.manual_seed(0)
     cls = tasks.ClassificationModel if tasks.guess_model_task(d) == "classify" else tasks.DetectionModel
     model = cls(copy.deepcopy(d), ch=3, verbose=False).train()
@@ -123,7 +123,7 @@ def test_the_hosts_own_files_are_built_with_the_class_that_the_host_takes() -> N
 
     folder = Path(ultralytics.__file__).parent / "cfg" / "models"
     for file in sorted(folder.rglob("*.yaml")):
-        d = config.load_ultralytics(file.name, file)
+        d = load.load_ultralytics(file.name, file)
         cls, task = model_class(d, file.name)
         host = RTDETR if "rtdetr" in file.stem else YOLOE if "yoloe" in file.stem else YOLO
         host = YOLOWorld if "-world" in file.stem else host

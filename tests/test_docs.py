@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 
 from yolo_attn import cli
-from yolo_attn.model_yaml import config
+from yolo_attn.model_yaml import find
 from yolo_attn.training import options
 
 READMES = ["README.md", "README.zh-CN.md"]
@@ -60,7 +60,7 @@ def test_commands_and_files_are_real(name: str) -> None:
         for script in re.findall(r"(?:benchmarks|tools)/\w+\.py", line):
             assert (ROOT / script).is_file(), line
     for yaml in re.findall(r"`((?:yolo|se|eca)[\w.-]*\.yaml)`", text(name)):
-        assert "_mine" in yaml or config.locate(yaml) is not None, yaml  # the reader's own is not shipped
+        assert "_mine" in yaml or find.locate(yaml) is not None, yaml  # the reader's own is not shipped
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", text(name)):
         assert (ROOT / link).exists(), link
 

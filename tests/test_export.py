@@ -31,7 +31,7 @@ from yolo_attn.export import classic, proof, tensorrt
 from yolo_attn.export.graph import _drop_round_trips, decode_nodes, pool_means
 from yolo_attn.export.one_module import export_module, make_module
 from yolo_attn.export.onnx import export
-from yolo_attn.model_yaml import config
+from yolo_attn.model_yaml import find
 from yolo_attn.registry import registry
 from yolo_attn.runtime.boxes import suppress
 from yolo_attn.runtime.opencv import UNSUPPORTED, obstacles
@@ -39,7 +39,7 @@ from yolo_attn.runtime.session import Detector
 
 warnings.filterwarnings("ignore", category=DeprecationWarning)
 
-CONFIGS = [Path(n).stem for n in config.list_configs()]
+CONFIGS = [Path(n).stem for n in find.list_configs()]
 # Size n where a YAML has sizes; the residual networks are written for one.
 SCALED = [c for c in CONFIGS if not c.endswith("-cls") and "resnet" not in c]
 

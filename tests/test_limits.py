@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from yolo_attn.errors import CheckpointError, ConfigError, FileError, UsageError, shown
-from yolo_attn.model_yaml import config, reader
+from yolo_attn.model_yaml import check, find, load, reader
 from yolo_attn.registry import plain
 from yolo_attn.weights import checkpoint
 
@@ -47,7 +47,7 @@ def test_options_of_a_command_line(cli: Any) -> None:
 
 
 def test_a_model_without_end() -> None:
-    d = config.read(config.configs_folder() / "yolov5_se.yaml")
+    d = load.read(find.configs_folder() / "yolov5_se.yaml")
     for change, words in (
         ({"backbone": [[-1, 10**7, "Conv", [64, 3, 2]], *d["backbone"][1:]]}, "row 0: is repeated"),
         ({"backbone": [[-1, 1, "Conv", [10**6, 3, 2]], *d["backbone"][1:]]}, "row 0: has 1000000 channels"),
@@ -55,8 +55,8 @@ def test_a_model_without_end() -> None:
         ({"nc": 10**7}, "classes; at most"),
     ):
         with pytest.raises(ConfigError, match=words):
-            config.validate({**d, **change}, "a.yaml")
-    config.validate(d, "a.yaml")
+            check.validate({**d, **change}, "a.yaml")
+    check.validate(d, "a.yaml")
     plain.check_size(d, "a.yaml")
 
 

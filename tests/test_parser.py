@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, run_python
 
-from yolo_attn.model_yaml import config
+from yolo_attn.model_yaml import find
 
 HAND_EDITED = ("yolov5_se.yaml", "yolov5_eca_neck.yaml", "yolov5_se_p5.yaml", "yolov5-p6_se.yaml")
 
@@ -69,10 +69,10 @@ def yamls(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder, paths = tmp_path_factory.mktemp("yamls"), []
     for name in HAND_EDITED:
         path = folder / name.replace("yolov5", "yolov5s", 1)
-        shutil.copy(config.configs_folder() / name, path)
+        shutil.copy(find.configs_folder() / name, path)
         paths.append(str(path))
     # Arguments, repeats, and the nominal width that the field writes.
-    text = (config.configs_folder() / "yolov5_se_p5.yaml").read_text(encoding="utf-8")
+    text = (find.configs_folder() / "yolov5_se_p5.yaml").read_text(encoding="utf-8")
     path = folder / "yolov5m_options.yaml"
     path.write_text(re.sub(r"1, SEAttention, \[[^\]]*\]", "3, SEAttention, [1024]", text), encoding="utf-8")
     return [*paths, str(path)]

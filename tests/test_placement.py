@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import yolo_attn
 from yolo_attn.cli import main
 from yolo_attn.errors import ConfigError, UnknownModuleError, UsageError
-from yolo_attn.model_yaml import config
+from yolo_attn.model_yaml import check, find, load
 
 BASES = ("yolov5", "yolov5-p6", "yolov8", "yolo11")
 PLACES = ("backbone", "backbone-last2", "P3", "P4", "P5", "head", "neck", "neck-P3", "before-detect")
@@ -72,7 +72,7 @@ head:
 
 
 def base(name: str) -> str:
-    return (config.configs_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+    return (find.configs_folder() / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def rows(text: str) -> list[list[Any]]:
@@ -225,7 +225,7 @@ def test_set_start_reaches_rows_and_blocks_and_names_what_has_none(tmp_path: Pat
 def test_every_shipped_attention_is_known_by_what_its_row_resolves_to(name: str) -> None:
     """On a name, on text and on a dictionary: a start is written, and attention can be taken out."""
     plain = rows(base("yolov5"))
-    text = (config.configs_folder() / name).read_text(encoding="utf-8")
+    text = (find.configs_folder() / name).read_text(encoding="utf-8")
     for cfg in (name, text, yaml.safe_load(text)):
         started, without = yolo_attn.set_start(cfg)
         d = started if isinstance(started, dict) else yaml.safe_load(started)
@@ -243,7 +243,7 @@ def test_a_name_that_the_hosts_parser_knows_is_the_hosts(monkeypatch: pytest.Mon
     import torch
     import ultralytics.nn.tasks as tasks
 
-    text = (config.configs_folder() / "yolov5_cbam.yaml").read_text(encoding="utf-8").replace(" # + attention", "")
+    text = (find.configs_folder() / "yolov5_cbam.yaml").read_text(encoding="utf-8").replace(" # + attention", "")
     monkeypatch.setattr(tasks, "CBAM", type("CBAM", (torch.nn.Module,), {}), raising=False)
     assert yolo_attn.set_start(text) == (text, [])
     assert yolo_attn.remove(text, all=True) == text
@@ -518,10 +518,10 @@ def test_command_writes_removes_and_keeps_the_scale(tmp_path: Path, capsys: Any,
     assert main(command) == 0
     assert main(command) == 1 and "my.yaml exists" in capsys.readouterr().err
     assert main([*command, "--force"]) == 0
-    d = config.load_ultralytics("my.yaml", Path("my.yaml"))
+    d = load.load_ultralytics("my.yaml", Path("my.yaml"))
     assert d["scale"] == "s" and len(d["backbone"]) == 14
     assert main("insert my.yaml --remove -o back.yaml".split()) == 0
-    assert Path("back.yaml").read_bytes() == (config.configs_folder() / "yolov5.yaml").read_bytes()
+    assert Path("back.yaml").read_bytes() == (find.configs_folder() / "yolov5.yaml").read_bytes()
 
 
 def test_dry_run_shows_the_difference_and_writes_nothing(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
@@ -609,7 +609,7 @@ def test_random_graphs_keep_their_wiring_and_come_back(data: Any) -> None:
     if data.draw(st.booleans()):
         out = yolo_attn.insert(out, "SGE", where="before-detect")
     got = rows(out)
-    config.validate(yaml.safe_load(out), "random")
+    check.validate(yaml.safe_load(out), "random")
     assert wiring(got, "SGE") == wiring([*d["backbone"], *d["head"]])
     assert sum(r[2] == "SGE" for r in got) >= len(after)
     assert yolo_attn.remove(out) == text

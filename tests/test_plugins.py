@@ -15,7 +15,7 @@ from typing import Any, Callable
 import pytest
 from conftest import ROOT, Run, run_python
 
-from yolo_attn.model_yaml import config
+from yolo_attn.model_yaml import find
 from yolo_attn.registry import memory
 from yolo_attn.training.shapes import Recipe
 from yolo_attn.training.shapes import make as make_shapes
@@ -42,7 +42,7 @@ REGISTER = "register:\n  {name}: {spec}\n"
 
 def model_yaml(folder: Path, name: str = "MyAttn", spec: str = "my_attn.py:MyAttn", args: str = "[]") -> Path:
     """A YOLOv5n with the user's attention behind the last backbone C3."""
-    text = (config.configs_folder() / "yolov5_se.yaml").read_text(encoding="utf-8")
+    text = (find.configs_folder() / "yolov5_se.yaml").read_text(encoding="utf-8")
     head, _, tail = text.rpartition("SEAttention, []")
     path = folder / "yolov5n_mine.yaml"
     path.write_text(REGISTER.format(name=name, spec=spec) + head + f"{name}, {args}" + tail, encoding="utf-8")

@@ -20,7 +20,7 @@ from ultralytics import YOLO
 import yolo_attn
 from yolo_attn.commands.run import leading_options
 from yolo_attn.errors import ConfigError, UsageError
-from yolo_attn.model_yaml import config, dialect
+from yolo_attn.model_yaml import check, find, load
 from yolo_attn.training.schedule import VARIABLE, Pace, Schedule, lengthen, plan
 from yolo_attn.training.shapes import Recipe
 from yolo_attn.training.shapes import make as make_shapes
@@ -38,7 +38,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> YOLO:
     monkeypatch.chdir(tmp_path)
-    d = yaml.safe_load((config.configs_folder() / "yolov5_se.yaml").read_text(encoding="utf-8"))
+    d = yaml.safe_load((find.configs_folder() / "yolov5_se.yaml").read_text(encoding="utf-8"))
     d["nc"] = 3
     d["scales"] = {"n": [0.33, 0.125, 1024]}
     Path("yolov5n-small.yaml").write_text(yaml.safe_dump(d), encoding="utf-8")
@@ -149,7 +149,7 @@ def test_words_and_numbers_are_checked() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'freeze_base'"):
         Schedule.of({"schedule": {"freeze_bas": 3}})
     with pytest.raises(ConfigError, match="Did you mean 'lr_new'"):  # when the file is read, not at the first batch
-        config.validate({**config.read(config.require("yolov8.yaml")), "schedule": {"lr_neu": 3}}, "m.yaml")
+        check.validate({**load.read(find.require("yolov8.yaml")), "schedule": {"lr_neu": 3}}, "m.yaml")
     for bad in ({"freeze_base": -1}, {"freeze_base": 1.5}, {"lr_new": 0}, {"lr_new": "high"}):
         with pytest.raises(UsageError):
             Schedule(**bad)
@@ -167,7 +167,7 @@ def test_ddp_gets_the_gradients_that_it_waits_for(tmp_path: Path) -> None:
             return y.square().mean()
         return sum(total(part) for part in (y.values() if isinstance(y, dict) else y))
 
-    d = yaml.safe_load((config.configs_folder() / "yolov5_se.yaml").read_text(encoding="utf-8"))
+    d = yaml.safe_load((find.configs_folder() / "yolov5_se.yaml").read_text(encoding="utf-8"))
     detector = DetectionModel({**d, "scales": {"n": [0.33, 0.0625, 1024]}, "scale": "n"}, nc=1, verbose=False)
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
@@ -192,15 +192,15 @@ def test_ddp_gets_the_gradients_that_it_waits_for(tmp_path: Path) -> None:
 
 
 def test_words_in_front_of_a_hosts_own_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in (VARIABLE, config.START):
+    for variable in (VARIABLE, load.START):
         monkeypatch.setenv(variable, "")  # restored afterwards, whatever is set below
     words = ["--plugin", "a.py", "--start=identity", "--freeze", "base:2", "--lr-new", "5", "train.py", "--freeze", "3"]
     assert leading_options(words, "usage") == (["a.py"], ["train.py", "--freeze", "3"])
     assert json.loads(os.environ[VARIABLE]) == {"freeze_base": 2, "lr_new": 5.0, "begun": False}
-    for given in (config.load_ultralytics, dialect.load_classic):
-        rows = given("yolov5s_se.yaml", config.require("yolov5s_se.yaml"))["backbone"]
+    for given in (load.load_ultralytics, load.load_classic):
+        rows = given("yolov5s_se.yaml", find.require("yolov5s_se.yaml"))["backbone"]
         assert [r[3] for r in rows if r[2] == "SEAttention"] == [[{"start": "identity"}]] * 4
-    file = dialect.classic_file("yolov5s_se.yaml", config.require("yolov5s_se.yaml"))
+    file = load.classic_file("yolov5s_se.yaml", find.require("yolov5s_se.yaml"))
     assert file.read_text(encoding="utf-8").count("start: identity") == 4
 
 
@@ -269,7 +269,7 @@ def without(model):
     optim = torch.optim.SGD(model.parameters(), lr=0.01)
     ComputeLoss(model)
 
-d = {**yolo_attn.model_yaml.config.read(yolo_attn.model_yaml.config.require("yolov5_se.yaml")), "scale": "n", "nc": 2}
+d = {**yolo_attn.model_yaml.load.read(yolo_attn.model_yaml.find.require("yolov5_se.yaml")), "scale": "n", "nc": 2}
 d["scales"] = {"n": [0.33, 0.125, 1024]}
 asked = {**d, "schedule": {"freeze_base": 2}}
 assert renamed(detector(d)) == [False] * 4, "none was asked for"
@@ -293,7 +293,7 @@ print("LOOPS")
 
 
 def test_loops_that_call_their_scheduler_otherwise(classic: Classic, tmp_path: Path) -> None:
-    code = LOOPS.replace("import torch, yolo_attn\n", "import torch, yolo_attn, yolo_attn.model_yaml.config\n")
+    code = LOOPS.replace("import torch, yolo_attn\n", "import torch, yolo_attn, yolo_attn.model_yaml.find, yolo_attn.model_yaml.load\n")
     assert "LOOPS" in classic.python(code, cwd=tmp_path).ok()
 
 

@@ -22,7 +22,7 @@ import yolo_attn
 from yolo_attn.detectors.bundle import MANIFEST, MODEL, WEIGHTS, _seal, read_manifest
 from yolo_attn.errors import CheckpointError, YoloAttnError
 from yolo_attn.export.onnx import export
-from yolo_attn.model_yaml import config
+from yolo_attn.model_yaml import check, find, load
 from yolo_attn.registry import allowed, plain, plugins, registry, safe
 
 __all__ = ["classic"]
@@ -168,12 +168,12 @@ def test_honest_models_pass(tmp_path: Path) -> None:
     from ultralytics.nn import tasks
 
     host = Path(tasks.__file__).parents[1] / "cfg" / "models"
-    files = [*config.configs_folder().glob("*.yaml"), *host.rglob("*.yaml")]
+    files = [*find.configs_folder().glob("*.yaml"), *host.rglob("*.yaml")]
     assert len(files) > 100
     for file in files:
-        d = config.read(file)
+        d = load.read(file)
         assert allowed.checked(d, file.name, tasks) == d or "torchvision" in file.read_text().lower(), file
-        config.validate({"nc": 80, **d}, file.name)
+        check.validate({"nc": 80, **d}, file.name)
         plain.check_size({"nc": 80, **d}, file.name)
 
 
@@ -288,7 +288,7 @@ def test_safe_load_keeps_register_from_running(word: str, cli: Any, tmp_path: Pa
 CLASSIC = """
 import copy, json, pathlib, sys, yaml
 import torch, yolo_attn
-from yolo_attn.model_yaml import config
+from yolo_attn.model_yaml import find, load
 from yolo_attn.errors import YoloAttnError
 {host}
 code = "__import__('pathlib').Path('mark').touch()"
@@ -365,12 +365,12 @@ except YoloAttnError as exc:
     told["a fork's reader"] = str(exc)
 
 own = [*pathlib.Path(yolo.__file__).parent.glob("*.yaml"), *pathlib.Path(yolo.__file__).parent.glob("hub/*.yaml")]
-kits = [p for p in config.configs_folder().glob("yolov5*.yaml") if "p2" not in p.name]
+kits = [p for p in find.configs_folder().glob("yolov5*.yaml") if "p2" not in p.name]
 count = 0
 for file in [*own, *kits[::4]]:
     if file.name in ("anchors.yaml",):
         continue
-    d = config.read(file)
+    d = load.read(file)
     d.update({"depth_multiple": 0.33, "width_multiple": 0.125} if "scales" not in d else {"scale": "n"})
     torch.manual_seed(0)
     yolo.Model(d)

@@ -20,7 +20,7 @@ import yolo_attn
 from yolo_attn.cli import main
 from yolo_attn.commands import _tables
 from yolo_attn.export.onnx import export
-from yolo_attn.model_yaml import config
+from yolo_attn.model_yaml import find
 from yolo_attn.model_yaml.schedule import Schedule
 from yolo_attn.training.closing import next_steps, published
 from yolo_attn.training.schedule import Pace
@@ -147,7 +147,7 @@ def test_train_attention_and_head(caplog: pytest.LogCaptureFixture) -> None:
 )
 def test_train_weights_that_would_start_from_coco(cfg: str, coco: str) -> None:
     """Those of yolov5s were named for every model, which refuses them as another architecture."""
-    assert published(*config.split_scale(Path(cfg).stem)) == coco
+    assert published(*find.split_scale(Path(cfg).stem)) == coco
     told = next_steps(argparse.Namespace(cfg=cfg, weights="", data=""), Path("best.pt"))
     assert f"--weights {coco}" in told if coco else "--weights" not in told
 

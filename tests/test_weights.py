@@ -25,7 +25,7 @@ from ultralytics.nn.tasks import DetectionModel
 import yolo_attn
 from yolo_attn.cli import main
 from yolo_attn.errors import CheckpointError
-from yolo_attn.model_yaml import config
+from yolo_attn.model_yaml import find, load
 from yolo_attn.registry import registry
 from yolo_attn.weights import checkpoint
 
@@ -46,7 +46,7 @@ PLACES: dict[str, Any] = {
 
 def small(name: str = "yolov5", width: float = 0.125) -> dict[str, Any]:
     """A narrow detector: the layers and names of the real one, an eighth of its channels."""
-    d = yaml.safe_load((config.configs_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
+    d = yaml.safe_load((find.configs_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
     return {**d, "nc": 4, "scales": {"n": [0.33, width, 1024]}, "scale": "n"}
 
 
@@ -203,7 +203,7 @@ def test_inside_yolo11_every_tensor_keeps_its_name_and_the_outputs_are_equal(let
     tasks = pytest.importorskip("ultralytics.nn.tasks")
     if not hasattr(tasks, "C3k2"):  # before 8.3
         pytest.skip("this ultralytics has no C3k2")
-    d = config.read(config.require("yolo11n.yaml"))
+    d = load.read(find.require("yolo11n.yaml"))
     d = {**d, "nc": 3, "scales": {"n": [0.5, 0.125, 1024], "m": [0.5, 0.125, 512]}, "scale": letter}
     plain = plant(DetectionModel(d, verbose=False)).eval()
     new = yolo_attn.insert(d, "SEAttention", where="inside", start="identity")
@@ -497,8 +497,8 @@ sys.path[:0] = sys.argv[1].split(os.pathsep)
 from test_weights import ATTENTION, PLACES, logical, plant, same
 
 def small():
-    from yolo_attn.model_yaml import config
-    d = yaml.safe_load((config.configs_folder() / "yolov5.yaml").read_text())
+    from yolo_attn.model_yaml import find
+    d = yaml.safe_load((find.configs_folder() / "yolov5.yaml").read_text())
     return {**d, "nc": 4, "scales": {"n": [0.33, 0.125, 1024]}, "scale": "n"}
 
 Model = yolo.Model

@@ -101,20 +101,20 @@ def mutated_bytes(data: bytes, rng: random.Random) -> bytes:
 
 
 def _configs(rng: random.Random) -> tuple[str, str]:
-    from yolo_attn.model_yaml import config
+    from yolo_attn.model_yaml import find
 
-    file = config.configs_folder() / rng.choice([n for n in config.list_configs() if n.startswith("yolov5")])
+    file = find.configs_folder() / rng.choice([n for n in find.list_configs() if n.startswith("yolov5")])
     return file.name, file.read_text(encoding="utf-8")
 
 
 def yaml_case(rng: random.Random, folder: Path, build: bool) -> None:
     """A model YAML through reading and checking, and with `build` through the host."""
-    from yolo_attn.model_yaml import config
+    from yolo_attn.model_yaml import load
 
     name, text = _configs(rng)
     path = folder / name
     path.write_bytes(mutated_text(text, rng).encode("utf-8", "surrogatepass"))
-    config.load_ultralytics(str(path), path)
+    load.load_ultralytics(str(path), path)
     if build:
         from yolo_attn.detectors.opening import open_source
 

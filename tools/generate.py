@@ -87,9 +87,9 @@ def _options(entry: Any) -> list[str]:
 def tables(language: str) -> dict[str, str]:
     """Return the generated tables of a README, by the name of their markers."""
     from yolo_attn.commands import _tables
-    from yolo_attn.model_yaml import config
+    from yolo_attn.model_yaml import find
 
-    rows, yamls = json.loads(CATALOG.read_text(encoding="utf-8")), config.list_configs()
+    rows, yamls = json.loads(CATALOG.read_text(encoding="utf-8")), find.list_configs()
     functions = _tables.patched_count()
     said = {
         "en": ("All {} with paper, cost and proof", "All {} YAMLs", "All {} functions that are patched, and why"),

@@ -100,9 +100,9 @@ class Tally:
 
 def yaml_whole(path: Path) -> None:
     """Raise unless the file is a model."""
-    from yolo_attn.model_yaml import config
+    from yolo_attn.model_yaml import check, load
 
-    config.validate(config.read(path), str(path))
+    check.validate(load.read(path), str(path))
 
 
 def archive_whole(path: Path) -> None:

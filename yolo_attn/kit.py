@@ -56,24 +56,24 @@ class TheKit:
     # -- model files
 
     def locate(self, name: Any) -> Path | None:
-        from .model_yaml import config
+        from .model_yaml import find
 
-        return config.locate(name)
+        return find.locate(name)
 
     def read_model(self, name: Any, file: Path) -> dict[str, Any]:
-        from .model_yaml import config
+        from .model_yaml import load
 
-        return config.load_ultralytics(name, file)
+        return load.load_ultralytics(name, file)
 
     def classic_file(self, name: str, file: Path) -> Path:
-        from .model_yaml import dialect
+        from .model_yaml import load
 
-        return dialect.classic_file(name, file)
+        return load.classic_file(name, file)
 
     @contextlib.contextmanager
     def building(self, cfg: Any, detector: Any) -> Iterator[Any]:
         from .hook import seams
-        from .model_yaml import dialect
+        from .model_yaml import dialect, load
         from .patches.yolov5_shared import is_model
 
         name, given = "model YAML", cfg
@@ -86,16 +86,16 @@ class TheKit:
             name = str(cfg)
             found = Path(name) if Path(name).is_file() else self.locate(name)
             if found is not None and is_model(found):
-                cfg = str(dialect.classic_file(name, found))
+                cfg = str(load.classic_file(name, found))
         with seams.reading(name, layers_only=isinstance(given, dict)):
             yield cfg
 
     def unknown_model(self, name: str) -> Exception | None:
         from . import errors
-        from .model_yaml import config
+        from .model_yaml import find
 
-        stem = config.split_scale(Path(name).stem)[0]
-        hint = errors.did_you_mean(stem, [Path(n).stem for n in config.list_configs()])
+        stem = find.split_scale(Path(name).stem)[0]
+        hint = errors.did_you_mean(stem, [Path(n).stem for n in find.list_configs()])
         if not hint:
             return None
         return errors.ConfigError(

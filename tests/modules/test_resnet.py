@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from yolo_attn.model_yaml import config
+from yolo_attn.model_yaml import check, find, load
 from yolo_attn.model_yaml.dialect import detection_levels
 from yolo_attn.model_yaml.graph import Graph
 from yolo_attn.modules.eca import eca_kernel_size
@@ -215,9 +215,9 @@ def test_every_shipped_yaml_reads_alike() -> None:
         for short in ("se", "eca"):
             for depth, (_, counts) in LAYOUTS.items():
                 name = f"{short}resnet{depth}-cls.yaml" if kind else f"yolov5_{short}resnet{depth}.yaml"
-                path = config.configs_folder() / name
-                d = config.read(path)
-                config.validate(d, name)
+                path = find.configs_folder() / name
+                d = load.read(path)
+                check.validate(d, name)
                 stages = d["backbone"][1:5]
                 assert [r[1] for r in stages] == list(counts)
                 assert {r[2] for r in stages} == {f"{short.upper()}ResNetLayer"}
@@ -238,7 +238,7 @@ def test_mistakes() -> None:
 )
 def test_levels_of_the_rows_are_known(name: str) -> None:
     """Anchors of the classic host and the places of `insert` follow from the rows' strides."""
-    d = config.read(config.configs_folder() / name)
+    d = load.read(find.configs_folder() / name)
     assert detection_levels(d, name) == (3, 4, 5)
     strides = list(Graph.of(d).strides().values())
     assert [strides[i] for i in d["head"][-1][0]] == [8, 16, 32]

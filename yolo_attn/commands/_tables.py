@@ -72,11 +72,11 @@ def kinds(rows: list[dict[str, Any]], language: str = "en") -> str:
 
 def configs(language: str = "en", names: list[str] | None = None) -> str:
     """Return the table of shipped YAMLs, all or the named ones: name and first comment."""
-    from ..model_yaml import config
+    from ..model_yaml import find
 
     w = WORDS[language]
-    names = config.list_configs() if names is None else names
-    return markdown([w["config"], w["where"]], [[f"`{n}`", summary(config.configs_folder() / n)] for n in names])
+    names = find.list_configs() if names is None else names
+    return markdown([w["config"], w["where"]], [[f"`{n}`", summary(find.configs_folder() / n)] for n in names])
 
 
 def summary(path: Path) -> str:

@@ -15,7 +15,7 @@ from .. import words
 from ..errors import ConfigError, FileError, UsageError, shown
 from ..files import read_text, write_text
 from ..log import announce
-from ..model_yaml import config
+from ..model_yaml import find
 from ..model_yaml.placement import PLACES, insert, remove
 from ..model_yaml.reader import value_of
 from ..registry.plugins import resolve
@@ -106,7 +106,7 @@ def _run(args: argparse.Namespace) -> int:
             start=args.start,
             args=dict(map(_pair, args.args)),
         )
-    path = config.require(args.cfg)
+    path = find.require(args.cfg)
     before = read_text(path, ConfigError, mark=True)
     text = _keep_scale(text, args)
     if args.dry_run:
@@ -140,11 +140,11 @@ def _pair(text: str) -> tuple[str, Any]:
 def _keep_scale(text: str, args: argparse.Namespace) -> str:
     """Keep the scale of `yolov5s.yaml` under an output name without scale letter; `--remove` undoes it."""
     text = _SCALE.sub("", text)
-    letter = config.split_scale(Path(args.cfg).stem)[1]
+    letter = find.split_scale(Path(args.cfg).stem)[1]
     found = _SCALES.search(text)
     if args.remove or not args.output or not letter or found is None or "\nscale:" in text:
         return text
-    if config.split_scale(Path(args.output).stem)[1]:
+    if find.split_scale(Path(args.output).stem)[1]:
         return text
     newline = "\r\n" if "\r\n" in text else "\n"
     line = f"scale: {letter} # of the file that this was made from{newline}"

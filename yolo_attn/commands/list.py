@@ -29,9 +29,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the list."""
     if args.configs:
-        from ..model_yaml import config
+        from ..model_yaml import find
 
-        names = [n for n in config.list_configs() if (args.name or "").lower() in n]
+        names = [n for n in find.list_configs() if (args.name or "").lower() in n]
         if not names:
             raise ConfigError(
                 f"no model YAML of the kit has '{args.name}' in its name. --configs without a name lists them all."
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         if args.markdown:
             print(_tables.configs(names=names))
             return 0
-        print(_tables.grid(["config", "what"], [[n, _tables.summary(config.configs_folder() / n)] for n in names]))
+        print(_tables.grid(["config", "what"], [[n, _tables.summary(find.configs_folder() / n)] for n in names]))
         return 0
     rows = _tables.catalog()
     if args.name:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FileError, UsageError
-from ..model_yaml import config
+from ..model_yaml import load
 from ..training import schedule
 
 USAGE = (
@@ -118,7 +118,7 @@ def leading_options(argv: list[str], usage: str) -> tuple[list[str], list[str]]:
         if option == "--plugin":
             plugins.append(value)
         elif option == "--start":
-            config.ask_start(value)
+            load.ask_start(value)
         elif option == "--freeze":
             asked["freeze_base"] = schedule.frozen_epochs(value)
             if asked["freeze_base"] is None:

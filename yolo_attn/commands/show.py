@@ -23,16 +23,16 @@ def run(args: argparse.Namespace) -> int:
     """Build both models and print the host's table of layers and a comparison."""
     os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing here needs a network
     from ..hook.install import install
-    from ..model_yaml import config, placement
+    from ..model_yaml import find, load, placement
     from ..weights.attention import attention_used
     from ._tables import grid
 
     for name in ("imgsz", "nc"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UsageError(f"--{name} must be at least 1, got {getattr(args, name)}")
-    path = config.require(args.cfg)
+    path = find.require(args.cfg)
     print(f"{args.cfg}: {path}", flush=True)  # building takes seconds
-    d = config.load_ultralytics(args.cfg, path)
+    d = load.load_ultralytics(args.cfg, path)
     if args.nc:
         d["nc"] = args.nc
     import ultralytics.nn.tasks  # noqa: F401 # the module that install patches

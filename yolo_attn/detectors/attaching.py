@@ -21,7 +21,7 @@ from typing import Any
 from ..errors import CheckpointError, ConfigError, UsageError, YoloAttnError, first_line
 from ..files import scratch
 from ..hook import resolve
-from ..model_yaml import config, placement
+from ..model_yaml import find, placement
 from ..registry import plugins
 from ..weights import align, checkpoint, start_from, untrained
 from . import opening, source
@@ -183,7 +183,7 @@ def _dictionary(network: Any) -> dict[str, Any]:
 
 def _stem(d: Mapping[str, Any]) -> str:
     stem = Path(str(d.get("yaml_file") or "model")).stem
-    base, letter = config.split_scale(stem)
+    base, letter = find.split_scale(stem)
     scale = str(d.get("scale") or "")
     if letter or not scale or base != stem:
         return stem

@@ -153,7 +153,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     from ultralytics import YOLO
     from ultralytics.nn import tasks
 
-    from ..model_yaml import config
+    from ..model_yaml import check
     from ..registry import allowed
     from ..registry.plain import check_size
 
@@ -172,7 +172,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     d = mapping_of(text, f"{path}: its {MODEL}", CheckpointError, "It should hold the model.")
     d["yaml_file"] = str(path)
     d = allowed.checked(d, str(path), tasks)
-    config.validate({**d, "scale": ""}, str(path))
+    check.validate({**d, "scale": ""}, str(path))
     check_size(d, str(path))
     try:
         with quiet_host(), scratch() as folder:

@@ -174,9 +174,9 @@ def _build(path: str | os.PathLike[str]) -> Any:
     """The host's handle around the network of a model YAML, with fresh weights."""
     from ultralytics import YOLO
 
-    from ..model_yaml import config
+    from ..model_yaml import find
 
-    config.require(path)
+    find.require(path)
     try:
         with quiet_host(), told_by_row(str(path)):
             return YOLO(str(path) if str(path).endswith((".yaml", ".yml")) else f"{path}.yaml")

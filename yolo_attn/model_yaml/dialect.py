@@ -13,26 +13,16 @@ Anchors are YOLOv5's own for heads on P3-P5 and P3-P6. For any other set of leve
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
-import os
-import stat
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import yaml
-
 from ..errors import ConfigError
-from ..files import cache_folder, is_mine, read_source, write_text
 from ..log import announce
-from ..registry import allowed, plugins
-from . import config
+from ..registry import allowed
 from .graph import stride_factor
 
-__all__ = ["ANCHORS", "check_expressions", "classic_file", "detection_levels", "load_classic", "to_classic"]
+__all__ = ["ANCHORS", "check_expressions", "detection_levels", "is_classic", "to_classic", "to_ultralytics"]
 
 # Width and height in pixels at 640 (P3-P5) and 1280 (P3-P6), three for each level, fitted to COCO by YOLOv5.
 ANCHORS: dict[tuple[int, ...], list[list[int]]] = {
@@ -52,6 +42,21 @@ HEADS = ("Detect", "Segment")
 STRIDED = ("Conv", "DWConv", "GhostConv", "Focus", "CrossConv")
 
 
+def is_classic(d: dict[str, Any]) -> bool:
+    """Whether a model dictionary is in the classic dialect: it has anchors."""
+    return "anchors" in d or any("anchors" in row[3] for row in d.get("head") or () if len(row) == 4 and row[3])
+
+
+def to_ultralytics(d: dict[str, Any], file: str) -> dict[str, Any]:
+    """Translate the classic dialect for the anchor-free host: anchors are dropped, all else stays."""
+    if not is_classic(d):
+        return d
+    announce("%s: anchors dropped, the ultralytics host is anchor-free", file)
+    d = {k: v for k, v in d.items() if k != "anchors"}
+    d["head"] = [[f, n, m, [a for a in args if a != "anchors"]] for f, n, m, args in d["head"]]
+    return d
+
+
 def to_classic(d: dict[str, Any], scale: str, file: str = "model YAML", *, anchors: bool = True) -> dict[str, Any]:
     """Translate a model dictionary for the classic host; one that has anchors already comes back as it is.
 
@@ -64,7 +69,7 @@ def to_classic(d: dict[str, Any], scale: str, file: str = "model YAML", *, ancho
     Raises:
         ConfigError: No such scale, or no detection head.
     """
-    if anchors and config.is_classic(d):
+    if anchors and is_classic(d):
         return d
     d = copy.deepcopy(d)
     depth, width, most = _multiples(d, scale, file)
@@ -73,7 +78,7 @@ def to_classic(d: dict[str, Any], scale: str, file: str = "model YAML", *, ancho
         d.pop(key, None)
     d.update(depth_multiple=depth, width_multiple=width)
     if not anchors:
-        d = config.to_ultralytics(d, file)
+        d = to_ultralytics(d, file)
     elif levels in ANCHORS:
         d["anchors"] = ANCHORS[levels]
     else:
@@ -150,66 +155,3 @@ def detection_levels(d: dict[str, Any], file: str = "model YAML") -> tuple[int, 
             level += round(math.log2(stride_factor(m.rpartition(".")[2], args)))
         levels.append(level)
     raise AssertionError("unreachable")
-
-
-def load_classic(name: str | os.PathLike[str], path: Path, *, anchors: bool = True) -> dict[str, Any]:
-    """Return the model dictionary of a file as the classic host wants it, its plug-ins loaded.
-
-    Args:
-        name: As the user gave it; the scale letter is read from it.
-        path: The file that it means.
-
-    Raises:
-        ConfigError: The file is no valid model.
-        PluginError: What it names under ``register:`` cannot be loaded.
-    """
-    d = config.read(path)
-    scale = config.split_scale(Path(str(name)).stem)[1] or str(d.get("scale") or "")
-    config.validate({**d, "scale": scale}, str(name))
-    plugins.load_register(d, path.parent, str(name))
-    return config.as_asked(to_classic(config.settled(d, str(name)), scale, str(name), anchors=anchors))
-
-
-def classic_file(name: str | os.PathLike[str], path: Path, *, anchors: bool = True) -> Path:
-    """Return a file that holds the model in the classic dialect: `path` itself, or a translation in the cache.
-
-    The translation is called as the user called the model, in a folder named by its content: the same model is
-    the same file, and two processes that write it at once write the same bytes.
-    """
-    read = config.read(path)
-    d = load_classic(name, path, anchors=anchors)  # also for its errors and its plug-ins
-    if (config.is_classic(read) if anchors else "scales" not in read) and not os.environ.get(config.START):
-        return path
-    d = {"yaml_file": str(name), **d}  # the host keeps only the file's name; messages name the row's file by this
-    # The classic host opens model files as ASCII and drops what is not.
-    text = f"# {path.name} for classic YOLOv5, made by yolo_attn\n" + yaml.safe_dump(d, sort_keys=False, width=120)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    file = Path(Path(str(name)).name)
-    file = file if file.suffix in (".yaml", ".yml") else file.with_name(file.name + ".yaml")
-    for folder in _cache_folders():
-        target = folder / digest / file
-        try:
-            if not target.is_file() or read_source(target) != text:
-                target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                write_text(target, text, error=None, private=True)  # the host evaluates strings of it
-        except OSError:  # a read-only home: the next place
-            continue
-        return target
-    raise ConfigError(f"{name}: no folder to write its classic form to; set YOLO_ATTN_CACHE to one that is writable.")
-
-
-def _cache_folders() -> Iterator[Path]:
-    yield cache_folder() / "classic"
-    shared = Path(tempfile.gettempdir()) / f"yolo_attn-{getattr(os, 'getuid', lambda: 'user')()}"
-    if _private(shared):
-        yield shared / "classic"
-
-
-def _private(folder: Path) -> bool:
-    """Whether a folder where all may write is this user's alone: the host evaluates strings of what lies there."""
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        about = folder.lstat()
-    except OSError:
-        return False
-    return stat.S_ISDIR(about.st_mode) and is_mine(about)

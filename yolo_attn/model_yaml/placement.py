@@ -33,7 +33,7 @@ from ..log import announce
 from ..registry import plugins, registry
 from ..registry.registry import PREFIX, plain_name
 from ..words import option
-from . import config
+from . import check, find, load
 from .graph import Graph, Node
 from .places import PLACES, choose, outline
 from .reader import mapping_of
@@ -212,7 +212,7 @@ def _read(cfg: Config) -> tuple[str | None, dict[str, Any], str, str]:
     """Return the text, the model dictionary, its name for messages, and the scale letter that the name asks for."""
     if isinstance(cfg, dict):
         name = str(cfg.get("yaml_file") or "model dictionary")
-        config.validate(cfg, name)
+        check.validate(cfg, name)
         return None, cfg, name, ""
     if not isinstance(cfg, (str, os.PathLike)) or str(cfg).endswith(".pt"):
         kind = f"{cfg} is a checkpoint" if isinstance(cfg, (str, os.PathLike)) else f"a {type(cfg).__name__} was given"
@@ -223,14 +223,14 @@ def _read(cfg: Config) -> tuple[str | None, dict[str, Any], str, str]:
     letter = ""
     if isinstance(cfg, str) and ("\n" in cfg or cfg.lstrip().startswith("{")):
         text, name = cfg, "YAML text"
-        d = mapping_of(text, name, ConfigError, config.WANTED)
+        d = mapping_of(text, name, ConfigError, load.WANTED)
     else:
-        path = config.require(cfg)
-        d, name = config.read(path), str(cfg)
+        path = find.require(cfg)
+        d, name = load.read(path), str(cfg)
         text = read_text(path, ConfigError, mark=True)
-        letter = config.split_scale(Path(cfg).stem)[1]
+        letter = find.split_scale(Path(cfg).stem)[1]
         _load_own(d, path, name)
-    config.validate(d, name)
+    check.validate(d, name)
     if not d["head"] or len(d["backbone"]) + len(d["head"]) < 2:
         raise ConfigError(f"{name}: 'head' has no rows; its last row is the model's output, such as Detect.")
     return text, d, name, letter

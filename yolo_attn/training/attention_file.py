@@ -19,7 +19,7 @@ from ..errors import CheckpointError, ConfigError, UsageError, first_line
 from ..files import write_text
 from ..hook import resolve
 from ..log import announce
-from ..model_yaml import config, placement
+from ..model_yaml import find, load, placement
 from ..registry import plugins
 from ..weights import checkpoint
 
@@ -52,8 +52,8 @@ def made_for(options: argparse.Namespace) -> Made:
     """
     asked = _asked(options)
     if options.chosen_cfg or not options.weights:
-        path = config.require(options.cfg)
-        d = config.read(path)
+        path = find.require(options.cfg)
+        d = load.read(path)
         stem = Path(options.cfg).stem
         _check_register(d, options)
         text = placement.insert(options.cfg, options.attention, **asked)

@@ -21,7 +21,7 @@ from ..errors import CheckpointError, ConfigError, FileError, HostError, UsageEr
 from ..files import expand, read_source, scratch, write_text
 from ..hook.checkout import find_host
 from ..log import announce
-from ..model_yaml import config
+from ..model_yaml import find
 from ..model_yaml.reader import read_mapping
 from ..system.shell import Terminated, exit_code
 from . import dataset, host_imports, runs, shapes
@@ -198,7 +198,7 @@ def _optimizer(name: str, text: str, options: argparse.Namespace) -> list[str]:
 
 
 def _cfg(name: str) -> str:
-    config.require(name)
+    find.require(name)
     return _absolute(name)
 
 

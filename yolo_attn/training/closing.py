@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import DataError
 from ..files import read_text
-from ..model_yaml import config
+from ..model_yaml import find
 
 __all__ = ["command", "found_nothing", "next_steps", "published"]
 
@@ -24,7 +24,7 @@ def command(*words: str) -> str:
 
 def next_steps(options: argparse.Namespace, best: Path) -> str:
     """Return the three commands that a user wants next, with the size and placement of this run."""
-    family, letter = config.split_scale(Path(options.cfg).stem)
+    family, letter = find.split_scale(Path(options.cfg).stem)
     weights = options.weights or published(family, letter)
     from_weights = ["--weights", weights] if weights else []
     other = ["--cfg", _other_attention(family, letter), *(["--data", options.data] if options.data else [])]
@@ -64,7 +64,7 @@ def _other_attention(family: str, letter: str) -> str:
     module, bar, place = rest.partition("_")
     block = module[:-3] if module.endswith("eca") else module[:-2] if module.endswith("se") else ""
     wanted = "eca" if module.endswith("se") else "se"
-    known = [Path(n).stem for n in config.list_configs()]
+    known = [Path(n).stem for n in find.list_configs()]
     for name in (
         f"{base}_{block}{wanted}{bar}{place}",
         f"{base}_{wanted}{bar}{place}",

@@ -16,7 +16,7 @@ from ..detectors.host_paths import keep_apostrophes
 from ..errors import CheckpointError, ConfigError, DataError, UsageError, YoloAttnError, did_you_mean, first_line
 from ..files import REFUSED, cache_folder, expand, scratch
 from ..log import announce
-from ..model_yaml import config
+from ..model_yaml import check, find, load
 from ..system.shell import exit_code
 from ..weights.published import fetch
 from . import dataset, runs, shapes
@@ -83,9 +83,9 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _start(options: argparse.Namespace) -> int:
-    path = config.require(options.cfg)
-    d = config.read(path)
-    config.validate({**d, "scale": config.split_scale(Path(options.cfg).stem)[1]}, str(options.cfg))
+    path = find.require(options.cfg)
+    d = load.read(path)
+    check.validate({**d, "scale": find.split_scale(Path(options.cfg).stem)[1]}, str(options.cfg))
     args = host_arguments(options)
     args["data"] = str(shapes.make()) if options.embedded else str(options.extra.get("data", options.data))
     may_fetch = dataset.check(args["data"], single_cls=bool(args.get("single_cls")))
@@ -104,10 +104,10 @@ def _start(options: argparse.Namespace) -> int:
 
     if weights is None:
         if not options.embedded:
-            coco = published(*config.split_scale(Path(options.cfg).stem))
+            coco = published(*find.split_scale(Path(options.cfg).stem))
             hint = f". --weights {coco} would start from COCO" if coco else ""
             announce("no --weights: training from scratch%s.", hint)
-        name = options.cfg if config.locate(options.cfg) else str(path)
+        name = options.cfg if find.locate(options.cfg) else str(path)
         return _run(options, host.YOLO(name, task="detect"), args)
     with scratch() as folder:
         return _run(options, _pretrained(options, host, weights, folder), args)

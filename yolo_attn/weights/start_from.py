@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import ConfigError, HostError
 from ..files import write_bytes
 from ..hook.host_errors import told_by_row
-from ..model_yaml import config
+from ..model_yaml import check, dialect, find, load
 from ..model_yaml.start import with_start
 from ..registry import plugins
 from . import align, checkpoint, untrained
@@ -90,12 +90,12 @@ def build(
         HostError: The host cannot be imported.
     """
     ckpt = checkpoint.read(source)
-    path = config.require(cfg)
-    d = config.read(path)
+    path = find.require(cfg)
+    d = load.read(path)
     plugins.load_register(d, path.parent, str(cfg))
-    d["scale"] = config.split_scale(Path(cfg).stem)[1] or d.get("scale") or ""
-    config.validate(d, str(cfg))
-    d = config.settled(d, str(cfg))
+    d["scale"] = find.split_scale(Path(cfg).stem)[1] or d.get("scale") or ""
+    check.validate(d, str(cfg))
+    d = load.settled(d, str(cfg))
     if start != "yaml":
         d, _ = with_start(d, start)  # what has none is in the sentence
     d["yaml_file"] = str(cfg)
@@ -112,7 +112,7 @@ def _ultralytics(d: dict[str, Any], nc: int | None, cfg: str) -> Any:
         importlib.import_module("ultralytics.nn.tasks")
     except ImportError as exc:
         raise HostError(f"the ultralytics package cannot be imported: {exc}. 'pip install ultralytics'") from exc
-    d = config.to_ultralytics(d, cfg)
+    d = dialect.to_ultralytics(d, cfg)
     cls, task = model_class(d, cfg)
     model = cls(d, nc=nc, verbose=False)
     model.task = task

@@ -1,0 +1,63 @@
+"""Check a model dictionary: what every part of it must look like, with the row in each message."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import ConfigError
+from ..registry.plain import check_size
+from .schedule import Schedule
+
+__all__ = ["validate"]
+
+
+def validate(d: dict[str, Any], file: str) -> None:
+    """Check the shape of a model dictionary: its rows, and where each row's `from` points.
+
+    Raises:
+        ConfigError: Names file and row.
+    """
+    for part in ("backbone", "head"):
+        if not isinstance(d.get(part), list):
+            raise ConfigError(f"{file}: has no list '{part}'. A model YAML has 'nc', 'backbone' and 'head'.")
+    if not d["backbone"]:
+        raise ConfigError(f"{file}: 'backbone' has no rows.")
+    nc = d.get("nc")
+    if type(nc) is not int or nc < 1:
+        found = f"got {nc!r}" if "nc" in d else "but there is none"
+        raise ConfigError(f"{file}: 'nc' must be the number of classes, {found}.")
+    Schedule.of(d)
+    scales, scale = d.get("scales"), d.get("scale")
+    if scales and not isinstance(scales, dict):
+        raise ConfigError(f"{file}: 'scales' must map letters to [depth, width, max_channels].")
+    for letter, numbers in (scales or {}).items():
+        right = isinstance(numbers, (list, tuple)) and 2 <= len(numbers) <= 4 and all(map(_positive, numbers[:3]))
+        if not right:
+            raise ConfigError(f"{file}: scale '{letter}' must be [depth, width, max_channels], got {numbers!r}.")
+    if scales and scale and scale not in scales:
+        raise ConfigError(f"{file}: the name asks for scale '{scale}', but the file has {', '.join(map(str, scales))}.")
+    for i, row in enumerate(d["backbone"] + d["head"]):
+        part = "backbone" if i < len(d["backbone"]) else "head"
+        spot = f"{file}, row {i} ({part})"
+        if not isinstance(row, list) or len(row) != 4:
+            raise ConfigError(f"{spot}: a row is [from, number, module, args], got {row!r}.")
+        f, n, m, args = row
+        if not isinstance(m, str):
+            raise ConfigError(f"{spot}: the third column is the module's name, got {m!r}.")
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ConfigError(f"{spot} {row[:3]}: the number of repeats must be a positive integer, got {n!r}.")
+        if not isinstance(args, list):
+            raise ConfigError(f"{spot} {row[:3]}: the arguments must be a list, got {args!r}. Write [] for none.")
+        for x in f if isinstance(f, list) else [f]:
+            if isinstance(x, bool) or not isinstance(x, int):
+                raise ConfigError(f"{spot} {row[:3]}: 'from' must be row numbers, got {f!r}.")
+            if x >= i and not (i == 0 and x == 0):
+                last = f"only rows 0 to {i - 1} exist before it" if i else "no row exists before it"
+                raise ConfigError(f"{spot} {row[:3]}: 'from' is {x}, but {last}. Did an inserted row shift it?")
+            if x < 0 and i + x < 0 and not (i == 0 and x == -1):
+                raise ConfigError(f"{spot} {row[:3]}: 'from' is {x}, which lies before the first row.")
+    check_size(d, file)
+
+
+def _positive(number: Any) -> bool:
+    return isinstance(number, (int, float)) and number > 0
