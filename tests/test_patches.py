@@ -195,7 +195,7 @@ def test_vendored_copies_are_uninstalled_in_any_order(tmp_path: Path) -> None:
 FORKED = """
 import os, sys, threading, time
 import torch, yolo_attn
-from yolo_attn.registry import safe
+from yolo_attn.registry import safe, sources
 from yolo_attn.registry import registry
 from yolo_attn.hook import install
 from torch import nn
@@ -209,7 +209,7 @@ stop, rounds = False, []
 def busy():
     while not stop:
         yolo_attn.install(); yolo_attn.uninstall()
-        with registry._state.lock, registry._state.load_lock, install._lock, safe._lock:
+        with sources._state.load_lock, safe._lock, registry._state.lock, install._lock:
             time.sleep(0.001)
         rounds.append(1)
 threads = [threading.Thread(target=busy, daemon=True) for _ in range(2)]

@@ -15,7 +15,7 @@ from torch import nn
 import yolo_attn
 from yolo_attn.errors import RegistryError, RowError, UnknownModuleError
 from yolo_attn.hook import seams
-from yolo_attn.registry import registry
+from yolo_attn.registry import layer_class, registry, sources
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_methods_and_properties_that_the_parser_hides_are_refused(attribute: str
 @pytest.mark.parametrize("thing", [3, "nn.Conv2d", dict, lambda c: None])
 def test_only_modules(thing: Any) -> None:
     with pytest.raises(RegistryError, match="nn.Module"):
-        registry.check_class(thing)
+        layer_class.check_class(thing)
 
 
 def test_a_conv_that_would_lose_its_forward_is_refused() -> None:
@@ -156,7 +156,7 @@ def test_a_conv_that_would_lose_its_forward_is_refused() -> None:
 
 def test_every_module_is_a_safe_global() -> None:
     """What `torch.load(weights_only=True)` may rebuild."""
-    registry.load_all()
+    sources.load_all()
     names = [
         e[1] if isinstance(e, tuple) else f"{e.__module__}.{e.__qualname__}"
         for e in torch.serialization.get_safe_globals()
@@ -199,8 +199,8 @@ def test_reloading_keeps_what_is_registered(python: Callable[..., Run]) -> None:
 
 
 def test_a_source_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    registry.load_all()
-    monkeypatch.setattr(registry, "_state", registry._State())
+    sources.load_all()
+    monkeypatch.setattr(sources, "_state", sources._State())
     calls: list[int] = []
 
     def load() -> None:
@@ -209,11 +209,11 @@ def test_a_source_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> 
             raise OSError("not yet")
         registry.find("anything")  # a module that looks names up while it is imported
 
-    registry.add_source("test", load)
+    sources.add_source("test", load)
     with pytest.raises(OSError, match="not yet"):
-        registry.load_all()
-    registry.load_all()
-    registry.load_all()
+        sources.load_all()
+    sources.load_all()
+    sources.load_all()
     assert len(calls) == 2
 
 

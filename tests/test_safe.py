@@ -17,7 +17,7 @@ from torch import nn
 import yolo_attn
 from yolo_attn.errors import ConfigError, PluginError
 from yolo_attn.model_yaml import dialect
-from yolo_attn.registry import plugins, registry, safe
+from yolo_attn.registry import layer_class, plugins, registry, safe
 
 __all__ = ["classic"]
 
@@ -54,7 +54,7 @@ class Telltale(nn.Module):
 
 @pytest.fixture
 def telltale() -> Any:
-    registry.check_class(Telltale)
+    layer_class.check_class(Telltale)
     yield Telltale
     Telltale.built.clear()
 
@@ -95,7 +95,7 @@ def test_a_class_that_was_defined_again_replaces_the_first() -> None:
     for size in (1, 2):
         cls = type("Cell", (nn.Module,), {"__module__": __name__, "size": size})
         globals()["Cell"] = cls
-        registry.check_class(cls)
+        layer_class.check_class(cls)
         made.append(load(cls()))
     assert [type(m).size for m in made] == [1, 2]
     del globals()["Cell"]

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, Run
 
 from yolo_attn import errors
-from yolo_attn.registry import finder, installed, memory, plugins, registry
+from yolo_attn.registry import finder, installed, memory, plugins, sources
 
 LOAD = "import sys, yolo_attn; print('VALUE', yolo_attn.load_plugin(sys.argv[1]).VALUE)"
 FIND = """
@@ -352,7 +352,7 @@ def test_insert_in_python_takes_a_file_and_a_class(home: Path, python: Callable[
 
 def test_resolve_leaves_names_alone() -> None:
     assert plugins.resolve("SE") == "SE"
-    assert registry.story("SE") == ""
+    assert sources.why_missing("SE") == ""
 
 
 def test_the_homes_of_packages_are_no_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import beside
 from ._version import __version__
-from .registry import registry
+from .registry import sources
 
 _EXPORTS = {
     "Trainer": "training.trainer",
@@ -109,8 +109,8 @@ if not all(map(os.path.isabs, _named)):
 
 # The registry imports no other room: its sources are added here, the kit's own modules first, and load on first use.
 beside.install(__name__, __path__)
-registry.add_source("the kit's modules", _own_modules)
-registry.add_source("plug-ins", _plugins)
+sources.add_source("the kit's modules", _own_modules)
+sources.add_source("plug-ins", _plugins)
 
 # The hosts' patches call `kit`, which stands above every room; the hook stands below it. They are joined here.
 _hook = importlib.import_module(f"{__name__}.hook.install")

@@ -179,10 +179,10 @@ class TheKit:
 
     def load_modules(self) -> None:
         from . import errors
-        from .registry import registry
+        from .registry import sources
 
         try:
-            registry.load_all()
+            sources.load_all()
         except errors.YoloAttnError as exc:  # the host must still import
             self.announce("%s", exc)
 

@@ -11,9 +11,10 @@ from typing import Any, Callable
 
 from ..errors import RowError, UnknownModuleError, YoloAttnError, did_you_mean, first_line
 from ..log import announce
-from ..registry import allowed, plugins, registry
+from ..registry import allowed, plugins, registry, sources
 from ..registry.binding import Call, Mismatch
-from ..registry.registry import PREFIX, RESERVED, plain_name
+from ..registry.layer_class import RESERVED
+from ..registry.registry import PREFIX, plain_name
 from .resolve import rival
 
 __all__ = ["find", "place", "reading", "where"]
@@ -69,7 +70,7 @@ def find(name: Any, args: list[Any], i: int, d: dict[str, Any], host_lookup: Cal
         except (KeyError, NameError, AttributeError, SyntaxError) as exc:
             raise UnknownModuleError(
                 f"{where(d, i)}: no module is called '{name}'.{did_you_mean(plain_name(name), _known(d))}"
-                f"{registry.story(plain_name(name))} "
+                f"{sources.why_missing(plain_name(name))} "
                 f"'yolo-attn list' shows the attention modules; your own are named under 'register:' in the YAML, "
                 f"or given with --plugin FILE."
             ) from exc

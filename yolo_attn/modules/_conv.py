@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..registry import registry
+from ..registry import layer_class, registry
 from ..registry.binding import Binding
 from ._base import check_number
 
@@ -187,4 +187,4 @@ def hidden_width(owner: str, c2: int, e: object, groups: int = 1) -> int:
     return c
 
 
-registry.check_class(Conv)  # loads under weights_only=True inside the registered blocks
+layer_class.check_class(Conv)  # loads under weights_only=True inside the registered blocks

@@ -21,7 +21,7 @@ from typing import Any
 from .._name import PACKAGE
 from ..errors import PluginError
 from ..log import announce
-from ..registry import registry
+from . import registry, sources
 
 __all__ = ["ENTRY_POINT_GROUP", "entry_points", "import_installed", "load_entry_points"]
 
@@ -53,7 +53,7 @@ def load_entry_points() -> None:
                 f"Fix or uninstall the package {package}, which brings it."
             )
             announce("%s", why)
-            registry.note_missing([point.name, point.value.rpartition(":")[2].rpartition(".")[2]], why)
+            sources.note_missing([point.name, point.value.rpartition(":")[2].rpartition(".")[2]], why)
 
 
 def import_installed(target: str) -> types.ModuleType:

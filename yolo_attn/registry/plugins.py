@@ -22,10 +22,9 @@ from typing import Any
 
 from ..errors import PluginError, RegistryError, did_you_mean
 from ..log import announce
-from ..registry import registry
-from ..registry.safe import safe_load
-from . import finder, installed, memory
+from . import finder, installed, memory, registry, sources
 from .finder import PLUGINS, VARIABLE, advice
+from .safe import safe_load
 
 __all__ = ["VARIABLE", "from_yaml", "load_file", "load_named", "load_register", "resolve", "safe_load"]
 
@@ -59,7 +58,7 @@ def load_named() -> None:
             load_file(path)
         except PluginError as exc:
             announce("%s: %s", VARIABLE, exc)
-            registry.note_missing([], f"{VARIABLE}: {exc}")
+            sources.note_missing([], f"{VARIABLE}: {exc}")
 
 
 def resolve(name: str) -> str:
@@ -77,7 +76,7 @@ def resolve(name: str) -> str:
         return name
     module = _load(match.group(1))
     cls = _attribute(module, match.group(2), name)
-    registry.load_all()
+    sources.load_all()
     entry = registry.entry_of(cls)
     if entry is None:
         registry.register(cls.__name__, cls)
@@ -92,7 +91,7 @@ def _load(path: str | os.PathLike[str]) -> types.ModuleType:
             f"the plug-in {file} needs a name that Python can import: letters, digits and _, not '{stem}'"
         )
     # Python's own import lock makes other threads wait until the module is whole.
-    with finder.asking(stem, file), registry.importing():
+    with finder.asking(stem, file), sources.importing():
         module = _run(f"{PLUGINS}.{stem}", file)
     other = Path(getattr(module, "__file__", "") or "")
     if other != file and memory.digest(other) != memory.digest(file):  # a copy, as in a run folder, is the same
@@ -139,7 +138,7 @@ def _take_classes(module: types.ModuleType) -> None:
     ]
     if not classes and nn is not None and not any(True for _ in registry.entries_of(own)):
         announce("%s defines no nn.Module and registers nothing", module.__file__)
-    registry.load_all()  # the kit's names are taken before a file's
+    sources.load_all()  # the kit's names are taken before a file's
     for cls in classes:
         try:
             registry.register(cls.__name__, cls, implied=True)
@@ -289,7 +288,7 @@ def _split(spec: str, name: str, file: str) -> tuple[str, str]:
 
 def _installed_module(target: str, asked: str) -> types.ModuleType:
     try:
-        with registry.importing():
+        with sources.importing():
             return installed.import_installed(target)
     except PluginError as exc:
         raise PluginError(f"{asked}: {exc}.") from exc

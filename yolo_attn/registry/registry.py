@@ -6,28 +6,25 @@ Four public verbs: :func:`register`, :func:`get_module`, :func:`list_modules`, :
     class Gate(nn.Module):
         def __init__(self, channels, *, reduction=16): ...  # `- [-1, 1, Gate, [{reduction: 8}]]`; channels come by themselves
 
-Registering is importing. What is to be imported is told by :func:`add_source`; it happens on the first look-up, never
-by ``import yolo_attn``. The registry itself imports no module and no plug-in.
+Registering is importing. What to import, :mod:`.sources` is told; it happens on the first look-up, never by
+``import yolo_attn``. The registry itself imports no module and no plug-in.
 """
 
 from __future__ import annotations
 
-import contextlib
-import sys
-import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable
 
 from .._name import PACKAGE
 from ..errors import RegistryError, UnknownModuleError, did_you_mean
 from ..system.fork import Lock
-from . import safe, spellings
+from . import sources, spellings
 from .binding import Binding
+from .layer_class import check_class
 
 __all__ = [
     "Entry",
-    "add_source",
     "binding_of",
     "entry_of",
     "find",
@@ -40,9 +37,6 @@ __all__ = [
 ]
 
 PREFIX = "yolo_attn."  # before a name in a row: the kit's module and not the host's of that name
-
-# The hosts' parsers set these on every layer; an attribute of that name would be overwritten or refuse the value.
-RESERVED = ("i", "f", "type", "np")
 
 
 def plain_name(name: str) -> str:
@@ -81,22 +75,15 @@ class Entry:
 
 @dataclass
 class _State:
-    """What is registered; kept where this file is reloaded, with the locks that other threads may hold."""
+    """What is registered; kept where this file is reloaded, with the lock that other threads may hold."""
 
     entries: dict[str, Entry] = field(default_factory=dict)  # by name
     names: dict[str, str] = field(default_factory=dict)  # name or alias -> name
     by_class: dict[type, Entry] = field(default_factory=dict)
     bindings: dict[type, Binding] = field(default_factory=dict)  # of classes that a model file names, by class
-    sources: dict[str, Callable[[], None]] = field(default_factory=dict)  # by what they bring
-    done: set[str] = field(default_factory=set)  # the sources that have run
-    missing: dict[str, list[str]] = field(default_factory=dict)  # why something is not here, by the names it brings
-    loading: bool = False
     lock: Lock = field(default_factory=Lock)
-    # Another one than the former: a thread that imports a module registers it, and must not wait for one that loads all.
-    load_lock: Lock = field(default_factory=Lock)
 
 
-_thread = threading.local()
 _state: _State = globals().get("_state") or _State()
 
 
@@ -180,53 +167,6 @@ def register(
     return cls
 
 
-def check_class(cls: object) -> None:
-    """Raise :class:`RegistryError` unless `cls` can live in a detector.
-
-    Also declares the class safe for ``torch.load(weights_only=True)``.
-    """
-    from torch import nn
-
-    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
-        raise RegistryError(f"cannot register {cls!r}: not a subclass of torch.nn.Module")
-    taken = [n for n in RESERVED if _is_code(cls, n)]
-    if taken:
-        raise RegistryError(
-            f"cannot register {cls.__module__}.{cls.__qualname__}: it has a method or property called "
-            f"{', '.join(map(repr, taken))}, and YOLO's parser sets .i, .f, .type and .np on every layer. "
-            f"Rename it in the class."
-        )
-    for base in cls.__mro__[1:]:
-        if base.__name__ == "Conv" and base.__module__ in _CONV_HOMES and "forward" in vars(cls):
-            raise RegistryError(
-                f"cannot register {cls.__module__}.{cls.__qualname__}: it overrides the forward of {base.__module__}.Conv, "
-                f"and the host's fuse() replaces that forward, so the attention would vanish in val, predict and export. "
-                f"Derive from nn.Module and hold a Conv instead."
-            )
-    # With it what it is built of: the classes that its file defines or takes from the kit.
-    near = vars(sys.modules.get(cls.__module__) or object).values()
-    parts = [c for c in near if isinstance(c, type) and issubclass(c, nn.Module) and _is_near(c, cls)]
-    safe.declare([cls, *parts])
-
-
-_CONV_HOMES = ("ultralytics.nn.modules.conv", "ultralytics.nn.modules", "models.common", "yolov5.models.common")
-
-
-def _is_near(part: type, cls: type) -> bool:
-    return part is not cls and (part.__module__ == cls.__module__ or part.__module__.startswith(f"{PACKAGE}."))
-
-
-def _is_code(cls: type, name: str) -> bool:
-    """Whether a class means a method or property by this name; what a constructor sets is seen once it has run."""
-    for base in cls.__mro__:
-        if base.__module__.startswith("torch.nn"):  # its own `type` method, which every layer hides
-            return False
-        if name in vars(base):
-            found = vars(base)[name]
-            return callable(found) or hasattr(found, "__get__")
-    return False
-
-
 def unregister(name: str) -> None:
     """Forget a module and its aliases.
 
@@ -247,7 +187,7 @@ def _forget(entry: Entry) -> None:
 
 def find(name: str) -> Entry | None:
     """Return the entry of a name or alias, or None."""
-    load_all()
+    sources.load_all()
     with _state.lock:
         owner = _state.names.get(name)
         return _state.entries[owner] if owner is not None else _spelled(name)
@@ -277,7 +217,7 @@ def get_entry(name: str) -> Entry:
     entry = find(plain_name(name))
     if entry is None:
         raise UnknownModuleError(
-            f"no attention module is called '{name}'.{did_you_mean(name, known_names())}{story(name)} "
+            f"no attention module is called '{name}'.{did_you_mean(name, known_names())}{sources.why_missing(name)} "
             f"'yolo-attn list' shows all of them."
         )
     return entry
@@ -302,7 +242,7 @@ def list_modules(*, kind: str | None = None) -> list[str]:
     Args:
         kind: Only modules of this kind.
     """
-    load_all()
+    sources.load_all()
     return sorted((n for n, e in list(_state.entries.items()) if kind is None or e.kind == kind), key=str.lower)
 
 
@@ -348,72 +288,5 @@ def bind_class(cls: type, takes: str | None = None) -> Binding:
 
 def known_names() -> list[str]:
     """Return every name and alias, sorted."""
-    load_all()
+    sources.load_all()
     return sorted(_state.names)
-
-
-def add_source(what: str, load: Callable[[], None]) -> None:
-    """Have something imported on the first look-up, after the sources that were added before.
-
-    Args:
-        what: What it brings, in words; the same words again, as after a reload, replace the former.
-        load: Registers it; called once, and again if it raised.
-    """
-    with _state.lock:
-        _state.sources[what] = load
-
-
-def note_missing(names: Iterable[str], why: str) -> None:
-    """Note what could not be loaded, for the message of who asks for one of its names.
-
-    Args:
-        names: What it would have brought; empty where nobody can know.
-        why: One sentence.
-    """
-    with _state.lock:
-        for name in [*names] or [""]:
-            told = _state.missing.setdefault(name, [])
-            if why not in told:
-                told.append(why)
-
-
-def story(name: str) -> str:
-    """Say what failed to load and may have brought this name, ready to follow a sentence, or an empty string."""
-    told = _state.missing.get(name) or _state.missing.get("") or []
-    return "".join(f" {why}" for why in told)
-
-
-@contextlib.contextmanager
-def importing() -> Iterator[None]:
-    """While a plug-in's code runs in this thread: its look-ups wait for no thread that may wait for the plug-in."""
-    before = getattr(_thread, "importing", False)
-    _thread.importing = True
-    try:
-        yield
-    finally:
-        _thread.importing = before
-
-
-def load_all() -> None:
-    """Run every source once; other threads wait until all are there."""
-    if _state.done.issuperset(_state.sources):
-        return
-    lock = _state.load_lock
-    if not getattr(_thread, "importing", False):
-        lock.__enter__()
-    elif not lock.attempt():
-        next(iter(_state.sources.values()))()  # imports alone, of the kit's own modules, which any thread may do
-        return
-    try:
-        if _state.loading:  # in this very thread: a module that looks names up while it is imported
-            return
-        _state.loading = True
-        try:
-            for what, load in [*_state.sources.items()]:
-                if what not in _state.done:
-                    load()
-                    _state.done.add(what)
-        finally:
-            _state.loading = False
-    finally:
-        lock.__exit__()
