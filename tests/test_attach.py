@@ -15,7 +15,8 @@ import yolo_attn
 from yolo_attn import YoloAttnError
 from yolo_attn.registry import registry
 from yolo_attn.training.shapes import make as make_shapes
-from yolo_attn.weights import align, untrained
+from yolo_attn.weights import untrained
+from yolo_attn.weights.attention import attention_in
 
 __all__ = ["classic"]  # a fixture
 
@@ -49,7 +50,7 @@ def outputs(network: Any, side: int = 64) -> list[torch.Tensor]:
 
 
 def attention(network: Any) -> list[str]:
-    return list(align.attention_in(network).values())
+    return list(attention_in(network).values())
 
 
 def same_state(a: Any, b: Any) -> bool:

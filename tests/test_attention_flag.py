@@ -12,7 +12,7 @@ import yaml
 from yolo_attn import cli
 from yolo_attn.model_yaml import check, find, load, placement
 from yolo_attn.training import attention_file, options
-from yolo_attn.weights.align import align
+from yolo_attn.weights.attention import attention_in
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_a_run_keeps_its_yaml(here: Path, capsys: pytest.CaptureFixture[str], mo
     kept = load.read(folder / f"{stem}.yaml")
     assert [r[2] for r in kept["backbone"] + kept["head"]].count("ECA") == 3
     last = YOLO(str(folder / "weights" / "last.pt"))
-    assert list(align.attention_in(last.model).values()) == ["ECA"] * 3
+    assert list(attention_in(last.model).values()) == ["ECA"] * 3
     assert Path(last.model.yaml["yaml_file"]).stem == stem
     assert f"{stem}.yaml" in capsys.readouterr().out  # what comes next names the file that is kept
     if source is not None:

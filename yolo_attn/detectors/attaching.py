@@ -24,6 +24,7 @@ from ..hook import resolve
 from ..model_yaml import find, placement
 from ..registry import plugins
 from ..weights import align, checkpoint, start_from, untrained
+from ..weights.attention import attention_in
 from . import opening, source
 
 __all__ = ["attach", "detach", "file_name"]
@@ -123,7 +124,7 @@ def detach(detector: Any, module: str | None = None) -> Any:
             if same:
                 new.update(new.pop(BEFORE))
     if all(new[part] == d[part] for part in ("backbone", "head")):
-        found = ", ".join(sorted(set(align.attention_in(network).values()))) or "none"
+        found = ", ".join(sorted(set(attention_in(network).values()))) or "none"
         raise UsageError(f"detach: the detector has no {module or 'attention'} to take out; its attention: {found}")
     return _result(handle, network, new, proved=False)
 
@@ -279,7 +280,7 @@ def _check_whole(report: align.Report, old: Any, new: Any, name: str) -> None:
     Raises:
         CheckpointError: It is one.
     """
-    there, here = align.attention_in(old), align.attention_in(new)
+    there, here = attention_in(old), attention_in(new)
     fewer = Counter(there.values()) - Counter(here.values())
     leaving = tuple(f"{path}." for path, kind in there.items() if fewer[kind])
     gone = [k for k in report.unused if k.startswith("model.") and not k.startswith(leaving)]

@@ -207,7 +207,7 @@ class Pace:
         from torch.nn.modules.batchnorm import _BatchNorm
         from torch.nn.parallel import DistributedDataParallel
 
-        from ..weights.align import attention_in
+        from ..weights.attention import attention_in
 
         self.schedule = schedule
         detector = _plain(model)

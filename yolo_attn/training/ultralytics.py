@@ -322,7 +322,7 @@ def _check_values(args: dict[str, Any]) -> None:
 
 
 def _check_model(options: argparse.Namespace, model: Any, args: dict[str, Any]) -> None:
-    from ..weights.align import attention_in
+    from ..weights.attention import attention_in
 
     rows = model.model.model
     if not hasattr(rows[-1], "nc"):

@@ -11,36 +11,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ..errors import CheckpointError
-from ..registry import registry
 from . import checkpoint
-from .attention import attention_in
-from .checkpoint import Checkpoint, tensors_of
+from .checkpoint import Checkpoint
 from .report import Layer, Report
+from .rows import Row, rows_of
 
-__all__ = ["Layer", "Report", "align", "attention_in", "take_names", "transfer"]
+__all__ = ["Layer", "Report", "align", "take_names", "transfer"]
 
 THRESHOLD = 0.5
-
-# Detection heads exchange what they share: boxes and classes of a segmentation head fit a detector.
-_HEADS = frozenset(
-    [
-        "Detect",
-        "Segment",
-        "Pose",
-        "OBB",
-        "v10Detect",
-        "WorldDetect",
-        "YOLOEDetect",
-        "YOLOESegment",
-        "Segment26",
-        "Pose26",
-        "OBB26",
-    ]
-)
 
 
 def transfer(
@@ -106,7 +87,7 @@ def align(source: Any, target: Any) -> Report:
     detector = checkpoint.detector(target)
     if detector is None:
         raise CheckpointError(f"the target is no YOLO detector but a {type(target).__name__}")
-    there, here = _rows_of(ckpt), _rows_of(checkpoint.of(detector))
+    there, here = rows_of(ckpt), rows_of(checkpoint.of(detector))
     pairs = _align([r for r in there if not r.attention_row], [r for r in here if not r.attention_row])
     partner = {t.index: s for s, t in pairs}
     partner.update(_align_attention(there, here, partner))
@@ -125,94 +106,10 @@ def align(source: Any, target: Any) -> Report:
     return report
 
 
-# -- rows ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(eq=False)
-class _Row:
-    index: int
-    prefix: str
-    family: str
-    module: str
-    shapes: dict[str, tuple[int, ...]]
-    attention: dict[str, str]
-    inputs: list[int] | None = None
-
-    def key(self, name: str) -> str:
-        return self.prefix + name
-
-    def name(self, key: str) -> str:
-        return key[len(self.prefix) :]
-
-    @property
-    def attention_row(self) -> bool:
-        return "" in self.attention
-
-    def attention_of(self, name: str) -> str | None:
-        """The path of the attention module that a tensor belongs to, or None."""
-        return next((p for p in self.attention if not p or name.startswith(p + ".")), None)
-
-    def base(self) -> dict[str, tuple[int, ...]]:
-        return {k: v for k, v in self.shapes.items() if self.attention_of(k) is None}
-
-
-def _rows_of(ckpt: Checkpoint) -> list[_Row]:
-    if ckpt.model is None:
-        return _rows_of_names(ckpt.tensors)
-    rows: list[_Row] = []
-    for i, layer in enumerate(ckpt.model._modules["model"]._modules.values()):
-        cls = _unwrapped(layer)
-        f = getattr(layer, "f", -1)
-        inputs = [i + x if x < 0 else x for x in (f if isinstance(f, (list, tuple)) else [f])]
-        rows.append(
-            _Row(
-                i,
-                f"model.{i}.",
-                _family(cls),
-                cls.__name__,
-                {k: tuple(v.shape) for k, v in tensors_of(layer)},
-                attention_in(layer),
-                inputs,
-            )
-        )
-    return rows
-
-
-def _unwrapped(layer: Any) -> type:
-    """The type of a row; that of its first copy where the host repeats a row in a Sequential."""
-    while type(layer).__name__ == "Sequential" and (getattr(layer, "_modules", None) or {}).get("0") is not None:
-        layer = layer._modules["0"]
-    return type(layer)
-
-
-def _rows_of_names(tensors: Mapping[str, Any]) -> list[_Row]:
-    rows: dict[int, _Row] = {}
-    for key, value in tensors.items():
-        match = re.fullmatch(r"model\.(\d+)\.(.+)", key)
-        if match:
-            i = int(match.group(1))
-            rows.setdefault(i, _Row(i, f"model.{i}.", "", "", {}, {})).shapes[match.group(2)] = tuple(value.shape)
-    return [rows[i] for i in sorted(rows)]
-
-
-def _family(cls: type) -> str:
-    """What a row is beside its attention: C3SE is a C3, SEConv a Conv, Segment a Detect."""
-    names = [c.__name__ for c in cls.__mro__]
-    entry = registry.find(cls.__name__)
-    if entry is not None and entry.kind == "block":
-        names = [c.__name__ for c in entry.cls.__mro__]
-        for name in names:
-            if name.endswith("Attention") and len(name) > len("Attention"):
-                return name[: -len("Attention")]
-        if "Conv" in names:
-            return "Conv"
-    return "Detect" if names[0] in _HEADS else names[0]
-
-
 # -- alignment -----------------------------------------------------------------------------------------------------
 
 
-def _align(there: list[_Row], here: list[_Row]) -> list[tuple[_Row, _Row]]:
+def _align(there: list[Row], here: list[Row]) -> list[tuple[Row, Row]]:
     """Match rows in order so that most tensors find a place (the alignment of sequences by dynamic programming)."""
     n, m = len(there), len(here)
     gain = [[_gain(s, t) for t in here] for s in there]
@@ -233,7 +130,7 @@ def _align(there: list[_Row], here: list[_Row]) -> list[tuple[_Row, _Row]]:
     return pairs
 
 
-def _gain(s: _Row, t: _Row) -> int:
+def _gain(s: Row, t: Row) -> int:
     """What a pair is worth: by the names of its tensors first, so that a stage meets its like, then by shapes."""
     if s.family and s.family != t.family:
         return 0
@@ -249,14 +146,14 @@ def _kinds(names: Iterable[str]) -> set[str]:
     return {re.sub(r"\.\d+\.", ".#.", k) for k in names if not re.search(r"(^|\.)attn\.", k)}
 
 
-def _align_attention(there: list[_Row], here: list[_Row], partner: dict[int, _Row]) -> dict[int, _Row]:
+def _align_attention(there: list[Row], here: list[Row], partner: dict[int, Row]) -> dict[int, Row]:
     """Match attention rows of one kind that stand behind the same row, or for names only in the same gap."""
     at_there, at_here = {r.index: r for r in there}, {r.index: r for r in here}
-    found: dict[int, _Row] = {}
+    found: dict[int, Row] = {}
     taken = {s.index for s in partner.values()}
     typed = all(r.family for r in there)
 
-    def fits(s: _Row, t: _Row) -> bool:
+    def fits(s: Row, t: Row) -> bool:
         if typed:
             origin = partner.get(_origin(t, at_here))
             return (
@@ -284,14 +181,14 @@ def _align_attention(there: list[_Row], here: list[_Row], partner: dict[int, _Ro
     return found
 
 
-def _origin(row: _Row, rows: dict[int, _Row]) -> int:
+def _origin(row: Row, rows: dict[int, Row]) -> int:
     """The row whose output an attention row attends to, attention between them skipped."""
     while row.attention_row and row.inputs and len(row.inputs) == 1 and row.inputs[0] in rows:
         row = rows[row.inputs[0]]
     return row.index
 
 
-def _match(s: _Row | None, t: _Row, mapping: dict[str, str]) -> Layer:
+def _match(s: Row | None, t: Row, mapping: dict[str, str]) -> Layer:
     layer = Layer(t.index, t.module, s.index if s else None, 0, [], [], t.attention_row)
     if s is None:
         layer.new = [t.key(k) for k in t.shapes]
@@ -308,7 +205,7 @@ def _match(s: _Row | None, t: _Row, mapping: dict[str, str]) -> Layer:
     return layer
 
 
-def _same_attention(s: _Row, t: _Row, path: str, name: str) -> bool:
+def _same_attention(s: Row, t: Row, path: str, name: str) -> bool:
     """Whether the attention at `path` is of one kind in both and fits as a whole: half a gate is none."""
     if s.family and s.attention.get(path) != name:
         return False
@@ -318,7 +215,7 @@ def _same_attention(s: _Row, t: _Row, path: str, name: str) -> bool:
     return ours == theirs
 
 
-def _rewired(there: list[_Row], here: list[_Row], pairs: list[tuple[_Row, _Row]]) -> list[int]:
+def _rewired(there: list[Row], here: list[Row], pairs: list[tuple[Row, Row]]) -> list[int]:
     at_there, at_here = {r.index: r for r in there}, {r.index: r for r in here}
     back = {t.index: s.index for s, t in pairs}
     out = []

@@ -23,7 +23,7 @@ OWNER = "_" + PACKAGE.replace(".", "_") + "_owner"
 def note(detector: Any, state: Any) -> None:
     """Remember that `state` was taken of `detector`."""
     if detector not in _noted:
-        from .align import attention_in
+        from .attention import attention_in
 
         _noted[detector] = bool(attention_in(detector))
     if hasattr(state, "_metadata"):  # torch's own dictionary, not one of the caller's

@@ -19,6 +19,7 @@ from .._name import PACKAGE
 from ..errors import CheckpointError, YoloAttnError
 from ..log import LOGGER, announce
 from . import align, built, checkpoint, untrained
+from .attention import attention_in
 
 __all__ = ["check_filled", "intersect", "load", "trained"]
 
@@ -144,7 +145,7 @@ def _align(source: Any, target: Any) -> align.Report | None:
     here, there = checkpoint.of(target), checkpoint.of(source)
     if here.model is None or not there.tensors:
         return None
-    if not align.attention_in(here.model) and not (there.model is not None and align.attention_in(there.model)):
+    if not attention_in(here.model) and not (there.model is not None and attention_in(there.model)):
         return None
     try:
         report = align.align(there, here)
