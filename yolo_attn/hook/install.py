@@ -13,9 +13,6 @@ else of a host runs the kit's code is data in ``yolo_attn.patches``; how it is p
 from __future__ import annotations
 
 import functools
-import inspect
-import io
-import linecache
 import sys
 import types
 from dataclasses import dataclass
@@ -27,10 +24,12 @@ from ..errors import HostError
 from ..log import LOGGER
 from ..system.fork import Lock
 from . import patching
-from .splice import ON_DISK, SpliceError, find_code, splice
+from .refusal import refusal
+from .splice import ON_DISK
+from .spliced import Seams, nothing, spliced_code
 from .watch import Watch
 
-__all__ = ["Hook", "Seams", "failures", "hand_in", "hooks", "install", "installed", "repair", "repairing", "uninstall"]
+__all__ = ["Hook", "failures", "hand_in", "hooks", "install", "installed", "repair", "repairing", "uninstall"]
 
 
 _lock = Lock()
@@ -63,46 +62,6 @@ _hooks: list[Hook] = globals().get("_hooks", [])
 _prepared: dict[tuple[str, int], Callable[[], None]] = globals().get("_prepared", {})
 _kit: Any = globals().get("_kit")
 _repairing: bool = globals().get("_repairing", False)
-
-
-class Seams(patching.Patched):
-    """What the parser calls at its two seams. Copies of the kit share one: whoever knows a row's name takes the row.
-
-    Args:
-        kit: The first one, by its import name.
-        original: The parser's own code.
-    """
-
-    def __init__(self, kit: str, original: types.CodeType) -> None:
-        super().__init__(kit, original, _nothing, _nothing)
-        self.kits: dict[str, Any] = {}
-
-    def join(self, name: str, kit: Any) -> None:
-        """Let a copy of the kit take part; in place of an earlier import of the same one."""
-        self.kits = {**{n: k for n, k in self.kits.items() if n != name}, name: kit}
-
-    def leave(self, name: str, kit: Any) -> bool:
-        """Let it go, and return whether nobody is left; rows that are parsed now are its own to the end."""
-        if self.kits.get(name) is not kit:
-            return False
-        rest = {n: k for n, k in self.kits.items() if n != name}
-        self.kits = rest or self.kits
-        return not rest
-
-    def find(self, name: Any, args: list[Any], i: int, d: dict[str, Any], lookup: Callable[[], Any]) -> Any:
-        """Return the class that a row names."""
-        *others, last = self.kits.values()
-        return next((k for k in others if k.knows(name, d, i)), last).find(name, args, i, d, lookup)
-
-    def place(self, m: Any, *given: Any) -> tuple[Any, Any, int, list[Any]]:
-        """Return builder, output channels, repeats and arguments."""
-        *others, last = self.kits.values()
-        found: tuple[Any, Any, int, list[Any]] = next((k for k in others if k.binds(m)), last).place(m, *given)
-        return found
-
-
-def _nothing(*_: Any) -> None:
-    """A parser is spliced, not replaced."""
 
 
 def hand_in(kit: Any) -> None:
@@ -248,7 +207,7 @@ def _absent(host: Any, module: types.ModuleType) -> list[HostError]:
         path = root.joinpath(*patch.module[len(host.prefix) :].split("."))
         known = any(path.parent.glob(f"{path.name}.*")) or path.is_dir() or not (module.__file__ or "").endswith(".py")
         if not known and not (patch.unless is not None and patch.unless(root)):
-            error = HostError(_refusal(host, module, f"it has no module {patch.module}, for {patch.function}"))
+            error = HostError(refusal(host, module, f"it has no module {patch.module}, for {patch.function}"))
             _failed[host.name, patch.module, patch.function] = error
             errors.append(error)
     return errors
@@ -259,7 +218,7 @@ def _patch(host: Any, patch: Any, module: types.ModuleType) -> None:
     if found is None:
         if patch.unless is not None and patch.unless(_root(host, module)):
             return
-        raise HostError(_refusal(host, module, f"it has no {patch.function}"))
+        raise HostError(refusal(host, module, f"it has no {patch.function}"))
     for patched in list(patching.patches_below(found)):
         if patched.kit != PACKAGE or hasattr(patched, "kits"):
             continue
@@ -273,7 +232,7 @@ def _patch(host: Any, patch: Any, module: types.ModuleType) -> None:
         return
     lacks = patching.signature_lacks(found, patch.takes)
     if lacks:
-        raise HostError(_refusal(host, module, f"{patch.function} has no parameter {lacks} where it was"))
+        raise HostError(refusal(host, module, f"{patch.function} has no parameter {lacks} where it was"))
     if patch.splice and function is not None:
         _splice(host, patch, module, function)
         return
@@ -304,7 +263,7 @@ def _own(host: Any, patch: Any, module: types.ModuleType, found: Any) -> types.F
     if home != module.__name__ and any(home in other.modules for other in HOSTS):
         return None
     raise HostError(
-        _refusal(
+        refusal(
             host,
             module,
             f"{patch.function} is not the host's own Python function but {found!r}, and what it wraps cannot be found. "
@@ -317,12 +276,12 @@ def _splice(host: Any, patch: Any, module: types.ModuleType, function: types.Fun
     below = next(patching.patches_below(function), None)
     if ON_DISK in function.__code__.co_names:
         if not any(h.module is module and h.patched is None for h in _hooks):
-            _hooks.append(Hook(host.name, module, patch.function, None, _nothing))
+            _hooks.append(Hook(host.name, module, patch.function, None, nothing))
         return
     seams: Any = below if below is not None and below.active and hasattr(below, "kits") else None
-    forget: Callable[[], None] = _nothing
+    forget: Callable[[], None] = nothing
     if seams is None:
-        code, forget = _spliced_code(host, patch, module, function)
+        code, forget = spliced_code(host, patch, module, function)
         seams = Seams(PACKAGE, function.__code__)
         seams.join(PACKAGE, _kit)
         patching.put(function, seams, code)
@@ -338,65 +297,3 @@ def _splice(host: Any, patch: Any, module: types.ModuleType, function: types.Fun
             forget()
 
     _hooks.append(Hook(host.name, module, patch.function, seams, undo))
-
-
-def _spliced_code(
-    host: Any, patch: Any, module: types.ModuleType, function: types.FunctionType
-) -> tuple[types.CodeType, Callable[[], None]]:
-    source, path = _source(host, module)
-    try:
-        untouched = find_code(compile(source, path, "exec", dont_inherit=True), patch.function)
-    except SyntaxError as exc:
-        raise HostError(_refusal(host, module, f"its source does not compile: {exc}")) from exc
-    except SpliceError as exc:
-        raise HostError(_refusal(host, module, f"could not find {exc}")) from exc
-    if untouched != patching.bottom(function.__code__):
-        raise HostError(
-            _refusal(
-                host,
-                module,
-                f"the {patch.function} in memory is not the one in the file: something else has patched it, or the "
-                f"file was edited after it was imported. Remove the other patch, or start a fresh process",
-            )
-        )
-    try:
-        text = splice(source, patch.function, repr(patching.CONSTANT))
-    except SpliceError as exc:
-        raise HostError(_refusal(host, module, f"{patch.function} has another shape: could not find {exc}")) from exc
-    name = f"{path} (extended by {PACKAGE})"
-    code = find_code(compile(text, name, "exec", dont_inherit=True), patch.function)
-    # Tracebacks and inspect.getsource read this entry, and so show what runs; without a time it is never checked.
-    linecache.cache[name] = (len(text), None, io.StringIO(text).readlines(), name)
-
-    def forget() -> None:
-        linecache.cache.pop(name, None)
-
-    return code, forget
-
-
-def _source(host: Any, module: types.ModuleType) -> tuple[str, str]:
-    path = getattr(module, "__file__", None) or ""
-    if path.endswith(".py") and Path(path).is_file():
-        import tokenize
-
-        with tokenize.open(path) as file:
-            return file.read(), path
-    try:
-        return inspect.getsource(module), path or f"<{module.__name__}>"
-    except (OSError, TypeError) as exc:
-        raise HostError(_refusal(host, module, "its source is not available, and the hook is made from it")) from exc
-
-
-def _refusal(host: Any, module: types.ModuleType, why: str) -> str:
-    told = host.explain(module) if host.explain is not None and module.__name__ == host.parser else ""
-    why = f"{why}. {told}" if told else why
-    return (
-        f"cannot hook {host.name} {host.version(module)} ({getattr(module, '__file__', module.__name__)}): {why}. "
-        f"Supported: {host.supported()}. {_lost(host, module)}"
-    )
-
-
-def _lost(host: Any, module: types.ModuleType) -> str:
-    if module.__name__ == host.parser:
-        return "Rows naming registered modules will not build with this host."
-    return "What the README's table says of this function does not work with this host."
