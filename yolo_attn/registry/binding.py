@@ -17,17 +17,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Callable
 
 from ..errors import RegistryError
-from .parameters import (
-    KERNEL,
-    LARGEST_OPTION,
-    LEAST_WIDTH,
-    PLAIN,
-    SHARE,
-    WIDEST_KERNEL,
-    is_number,
-    read,
-    sensible,
-)
+from .constructor import Constructor
+from .parameters import LARGEST_OPTION, LEAST_WIDTH, PLAIN, implausible, is_number, read
 
 __all__ = ["Binding", "Call", "Mismatch"]
 
@@ -54,24 +45,18 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Binding:
+class Binding(Constructor):
     """What a constructor takes from the graph: nothing, ``channels``, ``c1 c2`` or ``c1 c2 n``.
 
     Attributes:
-        takes: These words.
-        signature: The constructor's.
         out_channels: As for :func:`~yolo_attn.registry.registry.register`.
         positional: The same, each text split into words.
-        by_name: The parameters that get what is taken, where they are not the first ones.
         guessed: Whether the parameter for channels has a name that says nothing.
         sets: Options, with their values, that a spelling such as ``C3_GC`` stands for.
     """
 
-    takes: tuple[str, ...]
-    signature: inspect.Signature
     out_channels: Callable[..., int] | None = None
     positional: tuple[tuple[str, ...], ...] = ()
-    by_name: tuple[str, ...] = ()
     guessed: bool = False
     sets: tuple[tuple[str, Any], ...] = ()
 
@@ -100,14 +85,9 @@ class Binding:
             words = tuple(takes.replace(",", " ").split())
             if words not in ((), ("channels",), ("c1", "c2"), ("c1", "c2", "n")):
                 raise RegistryError(f"takes={takes!r} is none of '', 'channels', 'c1 c2', 'c1 c2 n'")
-            return cls(words, signature, out_channels, spellings)
+            return cls(words, signature, out_channels=out_channels, positional=spellings)
         words, by_name, guessed = read(signature)
-        return cls(words, signature, out_channels, spellings, by_name, guessed)
-
-    @property
-    def is_block(self) -> bool:
-        """Whether the YAML row states the output channels."""
-        return "c2" in self.takes
+        return cls(words, signature, by_name, out_channels, spellings, guessed)
 
     def preset(self, **options: Any) -> Binding:
         """Return the same with other defaults for `options`."""
@@ -122,15 +102,6 @@ class Binding:
             return row_args
         *numbers, last = row_args if row_args and isinstance(row_args[-1], dict) else [*row_args, {}]
         return [*numbers, {**dict(self.sets), **last}]
-
-    def lead(self, *values: Any) -> tuple[list[Any], dict[str, Any]]:
-        """Return the arguments, positional and by name, that hand over what the graph gives.
-
-        Args:
-            values: One for each word of `takes`; surplus ones are left out.
-        """
-        given = list(values)[: len(self.takes)]
-        return ([], dict(zip(self.by_name, given))) if self.by_name else (given, {})
 
     def bind(self, row_args: list[Any], channels: int | list[int], n: int, widen: Callable[[Any], Any]) -> Call:
         """Turn a row's arguments into a call.
@@ -163,7 +134,7 @@ class Binding:
         else:
             written = self._drop_width(args, channels, widen, notes)
         if self.guessed:
-            notes.append(f"its parameter '{self._taken_names()[0]}' is given the {channels} channels that arrive")
+            notes.append(f"its parameter '{self.taken_names()[0]}' is given the {channels} channels that arrive")
         lead, led = self.lead(channels, c2, n) if self.is_block else self.lead(channels)
         if "n" in self.takes:
             n = 1
@@ -176,7 +147,7 @@ class Binding:
         try:
             self.signature.bind(*call.args, **call.kwargs)
         except TypeError as exc:
-            raise Mismatch(f"{exc}; {self._remedy(call, channels)}{self.options()}") from exc
+            raise Mismatch(f"{exc}; {self.remedy(call.args, call.kwargs, channels)}{self.options()}") from exc
         return (
             call if self.is_block else Call(call.args, call.kwargs, self._output(call, channels), n, call.notes, taken)
         )
@@ -207,24 +178,24 @@ class Binding:
         if not args or not is_number(args[0]):
             return channels
         # SimAM([1024]): 1024 would become e_lambda and the gate a constant; a nominal width is never small
-        if not self.takes and self._binds(args) and args[0] < LEAST_WIDTH:
+        if not self.takes and self.binds(args) and args[0] < LEAST_WIDTH:
             return channels
         stated, scaled = args[0], widen(args[0])
         option = next(iter(self._words(args)), "")
         is_width = channels in (scaled, stated)
-        if self._binds(args) and not self._binds(args[1:]) and not (self.takes and is_width):
+        if self.binds(args) and not self.binds(args[1:]) and not (self.takes and is_width):
             return channels  # an option without a default, which the numbers just fill
         if is_width:
             args.pop(0)
-            if _starts_with(args, stated) and (self._binds(args[1:]) or not self._binds(args)):
+            if _starts_with(args, stated) and (self.binds(args[1:]) or not self.binds(args)):
                 args.pop(0)  # the output width
             if not args and option and stated == channels <= LARGEST_OPTION:
-                name = self._option_names()[0] if option == "-" else _option(option)
+                name = self.option_names()[0] if option == "-" else _option(option)
                 notes.append(f"{stated} is the width and read over; an option goes by name: [{{{name}: {stated}}}]")
             return int(stated)
         if not option or not 0 < stated <= min(LARGEST_OPTION, channels // 2):
-            others = self._option_names()[:1]
-            example = f" Other arguments go by name, e.g. {self._example(others[0], channels)}" if others else ""
+            others = self.option_names()[:1]
+            example = f" Other arguments go by name, e.g. {self.example(others[0], channels)}" if others else ""
             raise Mismatch(
                 f"the row says {stated} channels, {scaled} after width scaling, but {channels} arrive. "
                 f"Leave the number out: the kit reads it off the graph.{example}"
@@ -239,7 +210,7 @@ class Binding:
     def _drop_widths(self, args: list[Any], channels: list[int], widen: Callable[[Any], Any], notes: list[str]) -> None:
         """Remove the widths that the field writes behind a row of several inputs."""
         known = {*channels, sum(channels)}
-        while args and is_number(args[0]) and args[0] >= LEAST_WIDTH and (self.positional or not self._binds(args)):
+        while args and is_number(args[0]) and args[0] >= LEAST_WIDTH and (self.positional or not self.binds(args)):
             if not known & {args[0], widen(args[0])}:
                 if not self.positional:
                     return
@@ -253,7 +224,7 @@ class Binding:
         for words in self.positional:
             if len(words) >= len(args):
                 return words
-        return () if self.positional else tuple(self._option_names())
+        return () if self.positional else tuple(self.option_names())
 
     def _spell(
         self, args: list[Any], written: Any, notes: list[str]
@@ -264,7 +235,7 @@ class Binding:
             return args, {}, {}
         words = self._words(args)
         if not self.positional:
-            room = sum(p.kind in PLAIN and p.name not in self._taken_names() for p in parameters)
+            room = sum(p.kind in PLAIN and p.name not in self.taken_names() for p in parameters)
             surplus = dict(zip(words[room:], args[room:])) if len(args) <= len(words) else {}
             return args[: len(args) - len(surplus)], surplus, dict(zip(words, args))
         if not words:
@@ -299,63 +270,9 @@ class Binding:
         """
         width = channels if isinstance(channels, int) else min(channels)
         for name, value in [*taken.items(), *kwargs.items()]:
-            why = ""
-            default = getattr(self.signature.parameters.get(name), "default", None)
-            if SHARE.match(name) and is_number(value) and value > width:
-                why = f"is above the {width} channels that arrive"
-            elif KERNEL.search(name) and any(is_number(v) and v > WIDEST_KERNEL for v in _values(value)):
-                why = "is no kernel"
-            elif name in kwargs:
-                continue
-            elif SHARE.match(name) and is_number(value) and value == width:
-                why = "may as well be the width"
-            elif type(default) is float and 0 < default < 0.01 and isinstance(value, (int, float)) and value >= 1:
-                why = f"is far from {default:g}"
-            elif type(default) is bool and is_number(value) and value not in (0, 1):
-                why = "is neither True nor False"
+            why = implausible(self.signature.parameters.get(name), name, value, width, by_name=name in kwargs)
             if why:
-                raise Mismatch(f"{name}={value!r} {why}. Options go by name, e.g. {self._example(name, width)}")
-
-    def _remedy(self, call: Call, channels: int | list[int]) -> str:
-        """The row that would work, where options without a default are missing."""
-        given = self.signature.bind_partial(*call.args[: self._room()]).arguments.keys() | call.kwargs.keys()
-        missing = [
-            p.name
-            for p in self.signature.parameters.values()
-            if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and p.name not in given
-        ]
-        if not missing:
-            return ""
-        width = channels if isinstance(channels, int) else min(channels)
-        parameters = self.signature.parameters
-        return f"write e.g. [{{{', '.join(f'{m}: {sensible(parameters[m], width)}' for m in missing)}}}]; "
-
-    def _example(self, name: str, channels: int) -> str:
-        """The row that says one option by name."""
-        parameter = self.signature.parameters.get(name) or inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY)
-        return f"[{{{name}: {sensible(parameter, channels)}}}]"
-
-    # -- the constructor ------------------------------------------------------------------------------------------
-
-    def _taken_names(self) -> list[str]:
-        return list(self.by_name or list(self.signature.parameters)[: len(self.takes)])
-
-    def _option_names(self) -> list[str]:
-        """The options in the order in which bare numbers mean them: positional ones, then keyword-only ones."""
-        rest = [p for p in self.signature.parameters.values() if p.name not in self._taken_names()]
-        return [p.name for p in rest if p.kind in PLAIN] + [p.name for p in rest if p.kind is p.KEYWORD_ONLY]
-
-    def _room(self) -> int:
-        return sum(p.kind in PLAIN for p in self.signature.parameters.values())
-
-    def _binds(self, args: list[Any]) -> bool:
-        """Whether the constructor can be called with these options, by position."""
-        lead, led = self.lead(*([1] * len(self.takes)))
-        try:
-            self.signature.bind(*lead, *args, **led)
-        except TypeError:
-            return False
-        return True
+                raise Mismatch(f"{name}={value!r} {why}. Options go by name, e.g. {self.example(name, width)}")
 
     def _output(self, call: Call, channels: int | list[int]) -> int:
         if self.out_channels is not None:
@@ -369,18 +286,6 @@ class Binding:
             return channels[0]
         return channels
 
-    def options(self) -> str:
-        """Return the arguments that a row may give, as one phrase."""
-        taken = self._taken_names()
-        rest = [
-            str(p.replace(annotation=inspect.Parameter.empty))
-            for p in self.signature.parameters.values()
-            if p.name not in taken
-        ]
-        head = "it takes the output channels first, then " if self.is_block else "it takes "
-        return head + (", ".join(rest) if rest else "no arguments")
-
-
 def _option(word: str) -> str:
     """The option that a word of `positional` names."""
     return word.rpartition("/")[2].rstrip("?")
@@ -388,7 +293,3 @@ def _option(word: str) -> str:
 
 def _starts_with(args: list[Any], number: int) -> bool:
     return bool(args) and is_number(args[0]) and args[0] == number
-
-
-def _values(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -7,12 +7,10 @@ import re
 from typing import Any
 
 __all__ = [
-    "KERNEL",
     "LARGEST_OPTION",
     "LEAST_WIDTH",
     "PLAIN",
-    "SHARE",
-    "WIDEST_KERNEL",
+    "implausible",
     "is_number",
     "read",
     "sensible",
@@ -37,10 +35,10 @@ _OPTION = re.compile(
     r"kernel|^ks?$|k_size|size|reduc|ratio|^r$|group|^g$|head|^h$|stride|pad|dilat|mode|act|norm|bias|drop|eps|lambda"
     r"|gamma|beta|scale|factor|depth|layer|num|^n_|^n$|rate|type|name|cfg|config|args"
 )
-SHARE = re.compile(r"^(reduction|reduction_ratio|ratio|r|groups?|num_groups|n_groups|g|factor|rate)$", re.IGNORECASE)
-KERNEL = re.compile(r"kernel|^ks?$|k_size", re.IGNORECASE)
+_SHARE = re.compile(r"^(reduction|reduction_ratio|ratio|r|groups?|num_groups|n_groups|g|factor|rate)$", re.IGNORECASE)
+_KERNEL = re.compile(r"kernel|^ks?$|k_size", re.IGNORECASE)
 
-WIDEST_KERNEL = 127  # beyond it a number is a width
+_WIDEST_KERNEL = 127  # beyond it a number is a width
 LEAST_WIDTH = 8  # what the hosts round widths to: a smaller number is none
 LARGEST_OPTION = 32  # a number up to here may be an option where it is no width; above, it is a width that is off
 
@@ -86,10 +84,37 @@ def sensible(parameter: inspect.Parameter, channels: int) -> Any:
     """Return a value of an option that a message may propose: its default, or a small number."""
     name, default = parameter.name, parameter.default
     if default is not parameter.empty and default is not None:
-        share = is_number(default) and default > channels and SHARE.match(name)
+        share = is_number(default) and default > channels and _SHARE.match(name)
         return max(1, channels // 4) if share else default
-    if KERNEL.search(name):
+    if _KERNEL.search(name):
         return 3
     if re.search(r"head|^h$|reduc|ratio|^r$|group|^g$", name):
         return min(4, channels)
     return max(1, channels // 4) if re.search(r"^[cd]_|dim|chan|planes|feat|mid|hid", name) else 1
+
+
+def implausible(parameter: inspect.Parameter | None, name: str, value: Any, width: int, *, by_name: bool) -> str:
+    """Say why a value is hardly meant for an option, ready to follow the value; an empty string where it may be.
+
+    Args:
+        parameter: Of the constructor; None where the constructor takes any keyword.
+        name: The option.
+        value: What the row gives it.
+        width: The channels that arrive, the fewest of them where there are several inputs.
+        by_name: Whether the row names the option; then a value is only refused where no module could use it.
+    """
+    default = getattr(parameter, "default", None)
+    values = value if isinstance(value, (list, tuple)) else [value]
+    if _SHARE.match(name) and is_number(value) and value > width:
+        return f"is above the {width} channels that arrive"
+    if _KERNEL.search(name) and any(is_number(v) and v > _WIDEST_KERNEL for v in values):
+        return "is no kernel"
+    if by_name:
+        return ""
+    if _SHARE.match(name) and is_number(value) and value == width:
+        return "may as well be the width"
+    if type(default) is float and 0 < default < 0.01 and isinstance(value, (int, float)) and value >= 1:
+        return f"is far from {default:g}"
+    if type(default) is bool and is_number(value) and value not in (0, 1):
+        return "is neither True nor False"
+    return ""
