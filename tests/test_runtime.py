@@ -332,7 +332,7 @@ def test_files_that_are_no_detector(files: dict[str, Path], tmp_path: Path) -> N
             Detector(path, runtime=runtime)
         return str(error.value)
 
-    for channels, dims, words in ((3, 2, "not a detector: its output"), (3, 3, "no detector"), (3, 4, "no detector"),
+    for channels, dims, words in ((3, 2, "not a detector: its output"), (3, 3, "not a detector"), (3, 4, "not a detector"),
                                   (1, 3, "not a detector: its input")):  # fmt: skip
         path = tmp_path / f"{channels}{dims}.onnx"
         with warnings.catch_warnings():
