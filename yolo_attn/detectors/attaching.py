@@ -8,34 +8,26 @@ identity start one forward pass of both must agree.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import os
 import re
-import weakref
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError, ConfigError, UsageError, YoloAttnError, first_line
-from ..files import scratch
+from ..errors import UsageError
 from ..hook import resolve
 from ..model_yaml import find, placement
 from ..registry import plugins
-from ..weights import align, checkpoint, start_from, untrained
+from ..weights import checkpoint
 from ..weights.attention import attention_in
-from . import opening, source
+from . import opening
+from .rebuilding import rebuilt
 
 __all__ = ["attach", "detach", "file_name"]
 
 # The rows of a detector as they were before anything was attached, kept in its YAML and so in its checkpoints.
 BEFORE = "before_attach"
-# Attributes that belong to one network and not to what it is a copy of.
-_ITS_OWN = frozenset(["yaml", "save", "training", "criterion", "stride", "pt_path"])
-_GRAPH = frozenset(["f", "i", "type", "np", "training"])
-_PLAIN = (bool, int, float, str, tuple, type(None))
-AGREE = 1e-5  # largest difference relative to the output's scale
 
 
 def attach(
@@ -89,7 +81,7 @@ def attach(
     before = d.get(BEFORE) or {k: d[k] for k in ("backbone", "head", "yaml_file") if k in d}
     new[BEFORE] = copy.deepcopy(before)
     new["yaml_file"] = file_name(_stem(d), module, places, rows) + ".yaml"
-    return _result(handle, network, new, proved=start == "identity")
+    return rebuilt(handle, network, new, proved=start == "identity")
 
 
 def detach(detector: Any, module: str | None = None) -> Any:
@@ -126,7 +118,7 @@ def detach(detector: Any, module: str | None = None) -> Any:
     if all(new[part] == d[part] for part in ("backbone", "head")):
         found = ", ".join(sorted(set(attention_in(network).values()))) or "none"
         raise UsageError(f"detach: the detector has no {module or 'attention'} to take out; its attention: {found}")
-    return _result(handle, network, new, proved=False)
+    return rebuilt(handle, network, new, proved=False)
 
 
 def file_name(stem: str, module: str, where: Sequence[str], after: Sequence[str]) -> str:
@@ -134,9 +126,6 @@ def file_name(stem: str, module: str, where: Sequence[str], after: Sequence[str]
     parts = [stem, module.rpartition(".")[2].removesuffix("Attention") or module]
     parts += [p for p in where if p != "backbone"] + [f"after_{a}" for a in after]
     return re.sub(r"[^\w.-]+", "_", "_".join([parts[0], *(p.lower() for p in parts[1:])]))
-
-
-# -- what is given -------------------------------------------------------------------------------------------------
 
 
 def _opened(detector: Any, verb: str) -> tuple[Any, Any]:
@@ -190,158 +179,3 @@ def _stem(d: Mapping[str, Any]) -> str:
         return stem
     named = re.fullmatch(r"(yolo(?:e-)?v?\d+)(.*)", stem)  # `yolov8-seg` of scale n is `yolov8n-seg`
     return f"{named.group(1)}{scale}{named.group(2)}" if named else stem
-
-
-# -- what is given back --------------------------------------------------------------------------------------------
-
-
-def _result(handle: Any, network: Any, d: dict[str, Any], *, proved: bool) -> Any:
-    new = _rebuilt(network, d)
-    if proved:
-        _prove(network, new, d["yaml_file"])
-    device = next((p.device for p in network.parameters()), None)
-    dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
-    new = new.to(device=device, dtype=dtype).train(network.training)
-    return new if handle is None else _handle(handle, new)
-
-
-def _rebuilt(old: Any, d: dict[str, Any]) -> Any:
-    """Build the rows of `d` as a network of the class of `old`, with everything that `old` is beside its rows.
-
-    Raises:
-        CheckpointError: A weight would lose its layer.
-    """
-    name = str(d["yaml_file"])
-    with _quiet(old):
-        try:
-            new = type(old)(copy.deepcopy(d), **_words(old))
-        except YoloAttnError:
-            raise
-        except Exception as exc:  # a host's parser raises whatever a wrong row leads to
-            raise ConfigError(f"{name} cannot be built: {type(exc).__name__}: {first_line(exc)[:300]}") from exc
-        report = align.align(old, new)
-        theirs = old.state_dict()
-        renamed = {t: theirs[s] for t, s in {**report.mapping, **report.misfits}.items()}
-        new = source.widen_classes(new, renamed)
-    dtype = next((v.dtype for v in theirs.values() if v.is_floating_point()), None)
-    new = new.to(dtype) if str(dtype) == "torch.float64" else new.float()
-    for key, value in vars(old).items():
-        if not key.startswith("_") and key not in _ITS_OWN and not callable(value):
-            vars(new)[key] = copy.deepcopy(value)
-    for key, child in old._modules.items():
-        if key != "model" and child is not None:  # a text encoder that the host keeps beside the rows
-            new.add_module(key, copy.deepcopy(child))
-    if hasattr(old, "pt_path"):
-        new.pt_path = None  # of another file: an export is named by the model
-    if hasattr(old, "yaml_file"):
-        new.yaml_file = name
-    report = align.transfer(old, new, force=True)
-    _check_whole(report, old, new, name)
-    for layer in report.layers:
-        if layer.source is not None:
-            _carry(old.model[layer.source], new.model[layer.row])
-    return new
-
-
-def _words(network: Any) -> dict[str, Any]:
-    import inspect
-
-    known = inspect.signature(type(network).__init__).parameters
-    return {"verbose": False} if "verbose" in known else {}
-
-
-@contextlib.contextmanager
-def _quiet(network: Any) -> Iterator[None]:
-    if type(network).__module__.startswith("ultralytics."):
-        with source.quiet_host():
-            yield
-    else:
-        from .classic import quiet
-
-        with quiet():
-            yield
-
-
-def _carry(old: Any, new: Any) -> None:
-    """Set what was set by hand on a layer: whether a head is end-to-end, how many boxes it keeps, `eps` of a norm."""
-    twins = dict(new.named_modules())
-    for path, module in old.named_modules():
-        twin = twins.get(path)
-        if twin is None or type(twin) is not type(module):
-            continue
-        for key, value in vars(module).items():
-            if not key.startswith("_") and key not in _GRAPH and isinstance(value, _PLAIN):
-                twin.__dict__[key] = value
-
-
-def _check_whole(report: align.Report, old: Any, new: Any, name: str) -> None:
-    """Refuse what would not be the same detector.
-
-    Raises:
-        CheckpointError: It is one.
-    """
-    there, here = attention_in(old), attention_in(new)
-    fewer = Counter(there.values()) - Counter(here.values())
-    leaving = tuple(f"{path}." for path, kind in there.items() if fewer[kind])
-    gone = [k for k in report.unused if k.startswith("model.") and not k.startswith(leaving)]
-    fresh = [k for k in report.new if k not in report.attention]
-    other = [k for k, _, _ in report.mismatch]
-    first = next(iter([*other, *fresh, *gone]), None)
-    if first is not None:
-        count = len(other) + len(fresh) + len(gone)
-        fused = any(".bn." in k for k in fresh) and not any(".bn." in k for k in old.state_dict())
-        why = (
-            "its batch norms are folded into its convolutions, as predict, val and export do it; load it again"
-            if fused
-            else "its layers are not those of its YAML; were they changed by hand?"
-        )
-        raise CheckpointError(f"{name}: {count} tensors of the detector have no place, first {first}: {why}")
-    if report.rewired:
-        raise CheckpointError(f"{name}: rows {report.rewired} would read other rows than before")
-
-
-def _prove(old: Any, new: Any, name: str) -> None:
-    """Run both networks on one image.
-
-    Raises:
-        CheckpointError: Their outputs differ.
-    """
-    worst = untrained.difference(old, new)
-    if not worst <= AGREE:
-        raise CheckpointError(
-            f"{name}: the outputs differ from the detector's by {worst:.2g} of their scale, although attention begins as "
-            f"the identity. Was a layer changed by hand? With start='paper' nothing is compared."
-        )
-
-
-def _handle(old: Any, network: Any) -> Any:
-    """Return a handle like `old` around a network.
-
-    Its trainer takes the network from memory while ``ckpt`` is set; workers of a multi-GPU run (ultralytics before
-    8.4) and the tuner's processes read ``overrides["model"]`` from the disk, so it is a checkpoint that lives as long
-    as the handle does.
-    """
-    new = object.__new__(type(old))
-    new.__dict__.update({k: copy.copy(v) for k, v in vars(old).items()})
-    new.callbacks = {k: list(v) for k, v in old.callbacks.items()}
-    new.predictor = new.trainer = new.metrics = None
-    network.task = old.task
-    place = contextlib.ExitStack()
-    folder = place.enter_context(scratch())
-    weakref.finalize(new, place.close)
-    file = folder / f"{Path(network.yaml['yaml_file']).stem}.pt"
-    args = {k: v for k, v in _plain_args(network).items() if k not in ("model", "resume", "pretrained")}
-    network.args = {**args, "model": str(file), "task": old.task}
-    start_from.save(network, file)
-    new.model = network
-    new.cfg = None
-    new.ckpt = {"model": network, "epoch": -1, "train_args": dict(args)}
-    new.ckpt_path = new.model_name = str(file)
-    new.overrides = {**old.overrides, "model": str(file), "task": old.task}
-    new.overrides.pop("pretrained", None)
-    return new
-
-
-def _plain_args(network: Any) -> dict[str, Any]:
-    args = getattr(network, "args", None) or {}
-    return dict(args if isinstance(args, dict) else vars(args))

@@ -117,7 +117,9 @@ def read_manifest(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[st
         told = first_line(exc)[:200] or type(exc).__name__
         raise CheckpointError(f"{path}: is no bundle, or it is damaged: {told}") from exc
     if version != FORMAT:
-        raise CheckpointError(f"{path}: is a bundle of format {shown(version)}, this kit reads format {FORMAT}. Update it.")
+        raise CheckpointError(
+            f"{path}: is a bundle of format {shown(version)}, this kit reads format {FORMAT}. Update it."
+        )
     for name, value in found.items():
         if value != said[name]:
             raise CheckpointError(
