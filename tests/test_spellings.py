@@ -217,7 +217,16 @@ def test_c2psa_is_the_hosts_with_its_attention_replaced() -> None:
 def test_strides_and_feature_blocks_of_a_yaml_know_the_spellings() -> None:
     from yolo_attn.model_yaml.graph import Graph, is_block, stride_factor
 
-    for name in ("Conv_CBAM", "ConvSE", "CBAMConv", "yolo_attn.RFAConv", "RFCBAMConv", "ConvAttention"):
+    for name in (
+        "Conv_CBAM",
+        "ConvSE",
+        "CBAMConv",
+        "yolo_attn.RFAConv",
+        "RFCBAMConv",
+        "RFCAConv",
+        "CAConv",
+        "ConvAttention",
+    ):
         assert stride_factor(name.rpartition(".")[2], [64, 3, 2]) == 2, name
     assert stride_factor("ResBlock_CBAM", [64, 2]) == 2
     rows = [[-1, 1, n, [64]] for n in ("Conv_CBAM", "RFAConv", "AFF", "C2PSA_SE", "C3_GC", "C2f_EMA", "BoT3", "CoT3")]

@@ -529,7 +529,30 @@ def rfcbam(m):
     return formula
 
 
+def coordinates(x, m):
+    """Coordinate attention, 2103.02907, of a CoordAtt `m`."""
+    h = x.shape[2]
+    z = bn(conv1(torch.cat((x.mean(3), x.mean(2)), 2).unsqueeze(3), m.conv1), m.bn1)
+    z = z * (z + 3).clamp(0, 6) / 6
+    rows, columns = conv1(z[:, :, :h], m.conv_h).sigmoid(), conv1(z[:, :, h:], m.conv_w).sigmoid()
+    return x * rows * columns.transpose(2, 3)
+
+
+def rfca(m):
+    return lambda x: last(coordinates(apart(fields(x, m.generate, m.k)), m.attn), m)
+
+
+def caconv(m):
+    def formula(x):
+        z = F.conv2d(coordinates(x, m.attn), m.conv.conv.weight, padding=m.conv.conv.padding)
+        return silu(bn(z, m.conv.bn))
+
+    return formula
+
+
 BLOCKS = [
+    ("RFCAConv", rfca, (8, 8), {}),
+    ("CAConv", caconv, (8, 8), {}),
     ("BoT3", c3_with(mhsa_alone), (16, 16), {"n": 2}),
     ("BoT3", c3_with(mhsa), (16, 16), {"position": True, "bias": False, "w": 5, "h": 6}),
     ("CoT3", c3_with(cot_of_forks), (16, 16), {"n": 2}),
@@ -556,7 +579,7 @@ def test_block(name, formula, widths, options, train):
     agree(m, formula(m), sample(widths[0]))
 
 
-@pytest.mark.parametrize(("name", "formula"), [("RFAConv", rfa), ("RFCBAMConv", rfcbam)])
+@pytest.mark.parametrize(("name", "formula"), [("RFAConv", rfa), ("RFCBAMConv", rfcbam), ("RFCAConv", rfca)])
 def test_strided_fields(name, formula):
     m = doubled(get_module(name), (8, 12), False, s=2)
     x = sample(8, (7, 6))

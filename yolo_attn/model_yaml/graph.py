@@ -50,7 +50,9 @@ _PLUMBING = frozenset(
         "SEConv",
         "ConvAttention",
         "RFAConv",
+        "RFCAConv",
         "RFCBAMConv",
+        "CAConv",
         "C2PSAAttention",
         "ResNetStem",
         "WeightedConcat",
@@ -62,7 +64,7 @@ _PLUMBING = frozenset(
 _STRIDED = frozenset(
     [
         *("Conv", "Conv2", "LightConv", "DWConv", "GhostConv", "RepConv", "SCDown", "CrossConv", "GhostBottleneck"),
-        *("SEConv", "ConvAttention", "RFAConv", "RFCBAMConv"),
+        *("SEConv", "ConvAttention", "RFAConv", "RFCAConv", "RFCBAMConv", "CAConv"),
     ]
 )
 _HALVING = frozenset(["Focus", "ADown", "AConv", "Contract"])

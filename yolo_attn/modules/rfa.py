@@ -6,7 +6,8 @@ convolution with batch norm and ReLU, so that every position has a field of its 
 are weighed; a convolution of kernel and stride k then sums each field. RFAConv weighs by a softmax over each field,
 of a grouped 1 x 1 convolution on the mean of the k x k values. RFCBAMConv weighs by CBAM's two halves: an SE gate of
 the channels from the input, and a sigmoid of a 3 x 3 convolution on the mean and maximum over the channels of the
-fields.
+fields. RFCAConv weighs by coordinate attention on the fields (https://arxiv.org/abs/2103.02907); CAConv is a plain
+convolution behind it.
 
 Equal to: the formula; layers as in the authors' code. The last convolution is the hosts' unit, as in their YOLO code:
 no bias, batch norm, activation. Unfolding a field is a pixel shuffle. Average pooling counts the zeros around the
@@ -15,14 +16,16 @@ map, as theirs does.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import BatchNorm, check_integer, check_kernel, full_precision, match, mean, spatial_mean, wide
-from ._conv import Conv, check_act, check_widths
+from ._conv import Conv, attention_of, check_act, check_widths
 
-__all__ = ["RFAConv", "RFCBAMConv"]
+__all__ = ["CAConv", "RFAConv", "RFCAConv", "RFCBAMConv"]
 
 PAPER = "RFAConv: Innovating Spatial Attention and Standard Convolutional Operation"
 ARXIV = "2304.03198"
@@ -123,3 +126,79 @@ class RFCBAMConv(nn.Module):
         fields = nn.functional.pixel_shuffle(self.generate(x), self.k) * channel
         position = self.get_weight(torch.cat((fields.amax(1, keepdim=True), mean(fields, 1)), 1)).sigmoid()
         return self.conv(fields * position)
+
+
+@register(
+    "RFCAConv",
+    aliases=("RFCA_Conv", "RFCA"),
+    paper=PAPER,
+    arxiv=ARXIV,
+    kind="block",
+    oracle="formula",
+    use="RFAConv that weighs rows and columns of the fields as coordinate attention does",
+)
+class RFCAConv(nn.Module):
+    """Receptive-field coordinate attention convolution, (B, c1, H, W) -> (B, c2, H/s, W/s).
+
+    Args:
+        c1: Input channels.
+        c2: Output channels.
+        k: Kernel size, odd.
+        s: Stride.
+        act: True for the default activation, False for none.
+        options: Passed on to ``CoordAtt``, e.g. ``reduction``.
+
+    Raises:
+        TypeError: A width that is a list or no integer.
+        ValueError: A number below 1, an even kernel, or another `act`.
+    """
+
+    def __init__(self, c1: int, c2: int, k: int = 3, s: int = 1, act: bool | nn.Module = True, **options: Any) -> None:
+        super().__init__()
+        check_widths("RFCAConv", c1=c1, c2=c2, k=k, s=s)
+        check_act("RFCAConv", act)
+        self.k = check_kernel(k, "RFCAConv: k")
+        self.generate = _fields(c1, k, s)
+        self.attn = attention_of("CoordAtt", c1, "RFCAConv", options)
+        self.conv = Conv(c1, c2, k, k, 0, act=act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the convolution of the weighed fields."""
+        return self.conv(self.attn(nn.functional.pixel_shuffle(self.generate(x), self.k)))
+
+
+@register(
+    "CAConv",
+    aliases=("CA_Conv",),
+    paper=PAPER,
+    arxiv=ARXIV,
+    kind="block",
+    oracle="CoordAtt followed by ultralytics Conv",
+    use="in place of a Conv row: coordinate attention on what it reads",
+)
+class CAConv(nn.Module):
+    """Coordinate attention, then a convolution, (B, c1, H, W) -> (B, c2, H/s, W/s).
+
+    Args:
+        c1: Input channels.
+        c2: Output channels.
+        k: Kernel size.
+        s: Stride.
+        act: True for the default activation, False for none.
+        options: Passed on to ``CoordAtt``, e.g. ``reduction``.
+
+    Raises:
+        TypeError: A width that is a list or no integer.
+        ValueError: A number below 1, or another `act`.
+    """
+
+    def __init__(self, c1: int, c2: int, k: int = 3, s: int = 1, act: bool | nn.Module = True, **options: Any) -> None:
+        super().__init__()
+        check_widths("CAConv", c1=c1, c2=c2, k=k, s=s)
+        check_act("CAConv", act)
+        self.attn = attention_of("CoordAtt", c1, "CAConv", options)
+        self.conv = Conv(c1, c2, k, s, act=act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return conv(attn(x))."""
+        return self.conv(self.attn(x))
