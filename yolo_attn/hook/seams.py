@@ -12,9 +12,11 @@ from typing import Any, Callable
 from ..errors import RowError, UnknownModuleError, YoloAttnError, did_you_mean, first_line
 from ..log import announce
 from ..registry import allowed, plugins, registry, sources
-from ..registry.binding import Call, Mismatch
+from ..registry.binding import Binding, Call, Mismatch
+from ..registry.forms import Calls, adapt, is_users
 from ..registry.layer_class import RESERVED
 from ..registry.registry import PREFIX, plain_name
+from .module_trial import Row, try_out
 from .resolve import rival
 
 __all__ = ["find", "place", "reading", "where"]
@@ -119,7 +121,8 @@ def place(
     if args and isinstance(args[-1], dict):
         args[-1] = _own_module(args[-1], d, spot)
     try:
-        call = binding.bind(args, _channels(ch, f, i), n, widen)
+        channels = _channels(ch, f, i)
+        call = binding.bind(args, _as_one(m, binding, channels), n, widen)
     except Mismatch as exc:
         raise RowError(f"{spot}: {m.__name__}: {exc}.") from exc
     for note in call.notes:
@@ -127,7 +130,25 @@ def place(
     shown = [*call.args, dict(call.kwargs)] if call.kwargs else list(call.args)
     if "model_scale" in binding.signature.parameters:
         call.kwargs.setdefault("model_scale", str(d.get("scale") or next(iter(d.get("scales") or ()), "")))
-    return Builder(m, call, spot), call.c2, call.n, shown
+    return Builder(m, call, spot, _row(m, binding, spot, channels, call, i, d)), call.c2, call.n, shown
+
+
+def _as_one(m: type, binding: Binding, channels: Any) -> Any:
+    """The channels that a user's class is built with where its `forward` takes equal inputs one by one."""
+    if isinstance(channels, list) and is_users(m) and len(set(channels)) == 1:
+        return channels[0] if Calls.of(m).one_by_one(len(channels), binding.form) else channels
+    return channels
+
+
+def _row(m: type, binding: Binding, spot: str, channels: Any, call: Call, i: int, d: dict[str, Any]) -> Row | None:
+    """Where a user's module is to be tried; None for the kit's own, and for a head, which gives what it likes."""
+    rows = [*(d.get("backbone") or ()), *(d.get("head") or ())]
+    entry = registry.entry_of(m)
+    if not is_users(m) or i >= len(rows) - 1 or (entry is not None and entry.kind == "head"):
+        return None
+    register = d.get("register")
+    name = plain_name(str(rows[i][2]))
+    return Row(spot, name, channels, call.c2, register if isinstance(register, dict) else {}, binding.form)
 
 
 _told: set[str] = set()
@@ -146,9 +167,10 @@ class Builder:
     cls: type
     call: Call
     spot: str
+    row: Row | None
 
-    def __init__(self, cls: type, call: Call, spot: str) -> None:
-        vars(self).update(cls=cls, call=call, spot=spot)
+    def __init__(self, cls: type, call: Call, spot: str, row: Row | None = None) -> None:
+        vars(self).update(cls=cls, call=call, spot=spot, row=row)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """What a host notes on the class of a row, as ultralytics did with `np` before 8.3.9, it finds there again."""
@@ -177,6 +199,10 @@ class Builder:
                 f"{self.spot}: {self.cls.__name__}({', '.join(given)}) cannot be built: {told}.{self._taken()}"
             ) from exc
         self._check(built)
+        if self.row is not None:
+            adapt(built, self.row.form, self.row.count)
+            if not any(p.is_meta for p in built.parameters()):  # a model that is only measured
+                try_out(built, self.row)
         return built
 
     def _taken(self) -> str:
@@ -249,7 +275,10 @@ def _registered(name: str, d: dict[str, Any], i: int) -> tuple[type | None, regi
     if own is not None:
         return own, registry.entry_of(own)
     entry = registry.find(plain)
-    return (entry.cls, entry) if entry is not None else (None, None)
+    if entry is None:
+        return None, None
+    registry.as_registered(entry.cls)
+    return entry.cls, entry
 
 
 def _known(d: dict[str, Any]) -> list[str]:

@@ -15,6 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..registry import layer_class, registry
 from ..registry.binding import Binding
+from ..registry.forms import adapt
 from ._base import check_number
 
 __all__ = ["Conv", "attention_of", "check_act", "check_widths", "fold_batch_norm", "fuse", "hidden_width"]
@@ -141,7 +142,7 @@ def attention_of(module: str | type | None, channels: int, owner: str, options: 
         binding.signature.bind(*given, **options)
     except TypeError as exc:
         raise TypeError(f"{owner} passes {sorted(options)} on to {name}: {exc}; {binding.options()}") from exc
-    return cls(*given, **options)
+    return adapt(cls(*given, **options), binding.form)
 
 
 def check_widths(owner: str, **widths: object) -> None:

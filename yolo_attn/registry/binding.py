@@ -18,6 +18,7 @@ from typing import Any, Callable
 
 from ..errors import RegistryError
 from .constructor import Constructor
+from .forms import Form, OutChannels, out_channels
 from .parameters import LARGEST_OPTION, LEAST_WIDTH, PLAIN, implausible, is_number, read
 
 __all__ = ["Binding", "Call", "Mismatch"]
@@ -53,25 +54,35 @@ class Binding(Constructor):
         positional: The same, each text split into words.
         guessed: Whether the parameter for channels has a name that says nothing.
         sets: Options, with their values, that a spelling such as ``C3_GC`` stands for.
+        form: How the module is called, where that is not one map in, one map out.
     """
 
     out_channels: Callable[..., int] | None = None
     positional: tuple[tuple[str, ...], ...] = ()
     guessed: bool = False
     sets: tuple[tuple[str, Any], ...] = ()
+    form: Form | None = None
 
     @classmethod
     def of(
         cls,
         target: type,
         takes: str | None = None,
-        out_channels: Callable[..., int] | None = None,
+        stated: Any = None,
         positional: Iterable[str] = (),
+        form: Form | None = None,
     ) -> Binding:
         """Read the binding off `target`'s constructor, or take it from `takes`.
 
+        Args:
+            target: The class.
+            takes: As for :func:`~yolo_attn.registry.registry.register`.
+            stated: Its `out_channels`: a function, a number, or such as ``c1/2``.
+            positional: The same.
+            form: As above.
+
         Raises:
-            RegistryError: The constructor cannot be read, or `takes` or `positional` does not fit it.
+            RegistryError: The constructor cannot be read, or one of these does not fit it.
         """
         try:
             signature = inspect.signature(target)
@@ -85,9 +96,9 @@ class Binding(Constructor):
             words = tuple(takes.replace(",", " ").split())
             if words not in ((), ("channels",), ("c1", "c2"), ("c1", "c2", "n")):
                 raise RegistryError(f"takes={takes!r} is none of '', 'channels', 'c1 c2', 'c1 c2 n'")
-            return cls(words, signature, out_channels=out_channels, positional=spellings)
+            return cls(words, signature, (), out_channels(stated), spellings, form=form)
         words, by_name, guessed = read(signature)
-        return cls(words, signature, by_name, out_channels, spellings, guessed)
+        return cls(words, signature, by_name, out_channels(stated), spellings, guessed, form=form)
 
     def preset(self, **options: Any) -> Binding:
         """Return the same with other defaults for `options`."""
@@ -156,6 +167,11 @@ class Binding(Constructor):
 
     def _stated_width(self, args: list[Any], channels: Any, widen: Callable[[Any], Any]) -> tuple[int, int]:
         """Take a block's output width off `args`; return it, scaled and as written."""
+        if self.out_channels is not None:  # stated with the name: a row may repeat it
+            c2 = int(self.out_channels(channels))
+            if args and is_number(args[0]) and c2 in (args[0], widen(args[0])):
+                args.pop(0)
+            return c2, c2
         if not args:
             if isinstance(channels, int) and "n" not in self.takes:  # attention that is given both: it keeps the width
                 return channels, channels
@@ -275,6 +291,8 @@ class Binding(Constructor):
                 raise Mismatch(f"{name}={value!r} {why}. Options go by name, e.g. {self.example(name, width)}")
 
     def _output(self, call: Call, channels: int | list[int]) -> int:
+        if isinstance(self.out_channels, OutChannels):
+            return self.out_channels(channels)
         if self.out_channels is not None:
             return int(self.out_channels(*call.args, **call.kwargs))
         if isinstance(channels, list):
@@ -285,6 +303,7 @@ class Binding(Constructor):
                 )
             return channels[0]
         return channels
+
 
 def _option(word: str) -> str:
     """The option that a word of `positional` names."""

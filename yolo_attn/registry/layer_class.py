@@ -7,6 +7,7 @@ import sys
 from .._name import PACKAGE
 from ..errors import RegistryError
 from . import safe
+from .forms import Between, is_users
 
 __all__ = ["RESERVED", "check_class"]
 
@@ -42,7 +43,7 @@ def check_class(cls: object) -> None:
     # With it what it is built of: the classes that its file defines or takes from the kit.
     near = vars(sys.modules.get(cls.__module__) or object).values()
     parts = [c for c in near if isinstance(c, type) and issubclass(c, nn.Module) and _is_near(c, cls)]
-    safe.declare([cls, *parts])
+    safe.declare([cls, *parts, *([Between] if is_users(cls) else [])])
 
 
 def _is_near(part: type, cls: type) -> bool:

@@ -24,6 +24,7 @@ from ..errors import PluginError, RegistryError, did_you_mean
 from ..log import announce
 from . import finder, installed, memory, registry, sources
 from .finder import PLUGINS, VARIABLE, advice
+from .forms import WORDS
 from .safe import safe_load
 
 __all__ = ["VARIABLE", "from_yaml", "load_file", "load_named", "load_register", "resolve", "safe_load"]
@@ -177,7 +178,7 @@ def load_register(d: dict[str, Any], folder: Path, file: str) -> None:
     Raises:
         PluginError: With YAML, name and path; also when ULTRALYTICS_SAFE_LOAD is set.
     """
-    for name, spec, takes in _specs(d, file):
+    for name, spec, words in _specs(d, file):
         if safe_load():
             raise PluginError(
                 f"{file}: 'register: {name}: {spec}' asks to run code, and ULTRALYTICS_SAFE_LOAD is set. "
@@ -205,12 +206,12 @@ def load_register(d: dict[str, Any], folder: Path, file: str) -> None:
             module = _installed_module(target, asked)
         cls = _attribute(module, attribute, asked)
         taken = registry.find(name)
-        if taken is not None and taken.cls is not cls:
+        if taken is not None and taken.cls is not cls and not taken.implied:  # a name that a file's author chose
             raise RegistryError(
                 f"{file}: 'register: {name}' ({cls.__module__}.{cls.__qualname__}) takes a name that belongs to "
                 f"{taken.owner}. Choose another name in the YAML."
             )
-        _bind(cls, takes, name, file)
+        _bind(cls, words, name, file)
         _named.add(cls)
 
 
@@ -228,7 +229,7 @@ def from_yaml(name: str, d: dict[str, Any], spot: str) -> type | None:
     Raises:
         PluginError: The dictionary registers the name, but its code is not loaded, or is not to be used.
     """
-    for n, spec, takes in _specs(d, spot):
+    for n, spec, words in _specs(d, spot):
         if n != name:
             continue
         target, attribute = _split(spec, n, spot)
@@ -244,7 +245,7 @@ def from_yaml(name: str, d: dict[str, Any], spot: str) -> type | None:
                 f"Unset it, or register the class in a file that you name with --plugin."
             )
         cls = _attribute(module, attribute, f"{spot}: 'register: {n}: {spec}'")
-        _bind(cls, takes, n, spot)
+        _bind(cls, words, n, spot)
         return cls
     return None
 
@@ -254,28 +255,28 @@ def named_by_user(cls: type) -> bool:
     return cls in _named
 
 
-def _bind(cls: type, takes: str | None, name: str, file: str) -> None:
+def _bind(cls: type, words: dict[str, Any], name: str, file: str) -> None:
     try:
-        registry.bind_class(cls, takes)
+        registry.bind_class(cls, words)
     except RegistryError as exc:
         raise RegistryError(f"{file}: 'register: {name}': {exc}") from exc
 
 
-def _specs(d: dict[str, Any], file: str) -> list[tuple[str, str, str | None]]:
+def _specs(d: dict[str, Any], file: str) -> list[tuple[str, str, dict[str, Any]]]:
+    """Each name under ``register:``, where its class is, and what else is said of it."""
     mapping = d.get("register") or {}
     if not isinstance(mapping, dict):
         raise PluginError(f"{file}: 'register:' must map names to file.py:Class, got {mapping!r}")
     specs = []
     for name, given in mapping.items():
-        value: Any = given
-        takes = None
-        if isinstance(given, dict):
-            value, takes = given.get("from"), given.get("takes")
+        words = dict(given) if isinstance(given, dict) else {"from": given}
+        value: Any = words.pop("from", None)
         if not isinstance(name, str) or not isinstance(value, str):
             raise PluginError(
-                f"{file}: 'register: {name}' must say file.py:Class or package.module:Class, got {value!r}"
+                f"{file}: 'register: {name}' must say file.py:Class or package.module:Class, got {value!r}. "
+                f"With more to say: {name}: {{from: file.py:Class, {', '.join(WORDS)}}}"
             )
-        specs.append((name, value, takes))
+        specs.append((name, value, words))
     return specs
 
 

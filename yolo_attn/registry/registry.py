@@ -12,7 +12,7 @@ Registering is importing. What to import, :mod:`.sources` is told; it happens on
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable
 
@@ -21,6 +21,7 @@ from ..errors import RegistryError, UnknownModuleError, did_you_mean
 from ..system.fork import Lock
 from . import sources, spellings
 from .binding import Binding
+from .forms import Form, check_words
 from .layer_class import check_class
 
 __all__ = [
@@ -81,6 +82,7 @@ class _State:
     names: dict[str, str] = field(default_factory=dict)  # name or alias -> name
     by_class: dict[type, Entry] = field(default_factory=dict)
     bindings: dict[type, Binding] = field(default_factory=dict)  # of classes that a model file names, by class
+    said: dict[type, dict[str, Any]] = field(default_factory=dict)  # what that file says of them
     lock: Lock = field(default_factory=Lock)
 
 
@@ -98,8 +100,12 @@ def register(
     oracle: str = "",
     use: str = "",
     takes: str | None = None,
-    out_channels: Callable[..., int] | None = None,
+    out_channels: Callable[..., int] | int | str | None = None,
     positional: Iterable[str] = (),
+    layout: str = "map",
+    inputs: int | None = None,
+    output: int | None = None,
+    copy: bool = False,
     lists: bool = True,
     implied: bool = False,
 ) -> Any:
@@ -118,12 +124,16 @@ def register(
         use: One line on when to use it.
         takes: Overrides what the constructor's signature says: ``""`` (no channels), ``"channels"``,
             ``"c1 c2"`` or ``"c1 c2 n"``.
-        out_channels: ``f(channels, *args, **kwargs)`` giving the output channels of a module whose output
-            differs from its input and that takes no ``c2``.
+        out_channels: The output channels of a module that gives others than it takes, where no row states them:
+            a number, ``"c1/2"``, ``"c1*2"``, or ``f(channels, *args, **kwargs)``.
         positional: What further numbers in a row mean, one text for each count of them, where it is not the options
             in their order: ``("kernel_size", "reduction kernel_size")``. A word is an option; ``1/option`` or
             ``width/option`` for a number that states it as a part; ``option?`` for one that is read over where it
             is no number; ``-`` for one that is read over. What is read over is said in one line.
+        layout: What `forward` takes and gives: ``map`` (B, C, H, W), ``sequence`` (B, H*W, C) or ``last`` (B, H, W, C).
+        inputs: How many maps `forward` takes one by one; with a single `from`, the same one as often.
+        output: Which of several outputs goes on, from 0.
+        copy: Whether the module changes its input in place, and is therefore given a copy.
         lists: Whether the module appears in the generated tables.
         implied: The class was found in a plug-in, whose author gave it no name: a host's class of that name goes
             first in a row.
@@ -135,18 +145,20 @@ def register(
         RegistryError: Not an ``nn.Module`` subclass, a reserved submodule name, or a name that is taken.
     """
     if isinstance(name, type):  # @register without parentheses
-        return register(None, name, takes=takes)
+        return register(None, name, takes=takes, out_channels=out_channels, layout=layout, inputs=inputs,
+                        output=output, copy=copy)  # fmt: skip
     if cls is None:
 
         def decorate(c: type) -> type:
             return register(name, c, aliases=aliases, paper=paper, arxiv=arxiv, kind=kind, oracle=oracle, use=use,
-                            takes=takes, out_channels=out_channels, positional=positional, lists=lists,
-                            implied=implied)  # fmt: skip
+                            takes=takes, out_channels=out_channels, positional=positional, layout=layout,
+                            inputs=inputs, output=output, copy=copy, lists=lists, implied=implied)  # fmt: skip
 
         return decorate
     check_class(cls)
-    entry = Entry(name or cls.__name__, cls, Binding.of(cls, takes, out_channels, positional), tuple(aliases), paper,
-                  arxiv, kind, oracle, use, lists, implied)  # fmt: skip
+    form = Form(layout, inputs, output, copy)
+    binding = Binding.of(cls, takes, out_channels, positional, None if form == Form() else form)
+    entry = Entry(name or cls.__name__, cls, binding, tuple(aliases), paper, arxiv, kind, oracle, use, lists, implied)
     with _state.lock:
         old = _state.entries.get(entry.name)
         again = old is not None and old.owner == entry.owner  # a reloaded module or a re-run notebook cell
@@ -265,25 +277,41 @@ def binding_of(cls: Any) -> Binding | None:
     """Return how a class is bound to its row: one that is registered, or that a model file names; None for others."""
     if not isinstance(cls, type):
         return None
-    entry = _state.by_class.get(cls)
-    return entry.binding if entry is not None else _state.bindings.get(cls)
+    said = _state.bindings.get(cls)
+    entry = _state.by_class.get(cls) if said is None else None
+    return entry.binding if entry is not None else said
 
 
-def bind_class(cls: type, takes: str | None = None) -> Binding:
+def bind_class(cls: type, words: Mapping[str, Any] | None = None) -> Binding:
     """Record how a class is bound to its row without giving it a name; for classes that a model file names itself.
 
     Args:
         cls: The class.
-        takes: As for :func:`register`.
+        words: What the file says beside its name, as for :func:`register`.
 
     Raises:
         RegistryError: A class that cannot live in a detector.
     """
     check_class(cls)
-    found = binding_of(cls)
-    if found is None:
-        found = _state.bindings[cls] = Binding.of(cls, takes)
-    return found
+    words = dict(words or {})
+    known = _state.bindings.get(cls)
+    if known is None or _state.said.get(cls) != words:
+        entry = _state.by_class.get(cls)
+        known = entry.binding if entry is not None and not words else _bound(cls, words)
+        _state.bindings[cls], _state.said[cls] = known, words
+    return known
+
+
+def _bound(cls: type, words: dict[str, Any]) -> Binding:
+    check_words(words)
+    form = Form.of(words)
+    return Binding.of(cls, words.get("takes"), words.get("out_channels"), (), None if form == Form() else form)
+
+
+def as_registered(cls: type) -> None:
+    """Forget what a model file said of a class: a row names it by the name that it is registered under."""
+    if cls in _state.bindings and cls in _state.by_class:
+        _state.bindings.pop(cls, None)
 
 
 def known_names() -> list[str]:
