@@ -259,12 +259,12 @@ def test_freezing_rows_says_which_attention_goes_with_them(caplog: pytest.LogCap
     caplog.set_level("INFO", "yolo_attn")
     from ultralytics import YOLO
 
-    from yolo_attn.training import ultralytics as train
+    from yolo_attn.training import checks
 
     model, given = YOLO("yolov5n_se.yaml"), options.parse(["--cfg", "yolov5n_se.yaml"])
     instead = "--freeze base:3 is the one that trains it first"
     for freeze, rows in ((10, "[3, 6, 9]"), ([0, 6], "[6]"), (3, None), (None, None)):
-        train._check_model(given, model, {"freeze": freeze})
+        checks.check_model(given, model, {"freeze": freeze})
         assert caplog.messages == (
             [f"--freeze freezes the attention in rows {rows} as well; {instead}"] if rows else []
         )

@@ -214,7 +214,9 @@ def _check_attention(options: argparse.Namespace) -> None:
     if lonely and not options.attention:
         raise UsageError(f"{lonely} says more about --attention NAME, which is missing ('yolo-attn list' shows names)")
     if options.attention and options.resume:
-        raise UsageError("--resume goes on with the model of the checkpoint; --attention puts attention into a new run's")
+        raise UsageError(
+            "--resume goes on with the model of the checkpoint; --attention puts attention into a new run's"
+        )
 
 
 # A value of these may hold an equals sign of its own.
