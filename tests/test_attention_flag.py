@@ -43,7 +43,7 @@ def saved(name: str = "yolov8n.pt") -> Any:
         (["--attention", "SE", "--args", "reduction=0"], 2, "--args reduction=0"),
         (["--attention", "SE", "--args", "reduction"], 2, "--args takes KEY=VALUE, got 'reduction'"),
         (["--attention", "ECAA"], 1, "no attention module is called 'ECAA'"),
-        (["--attention", "ECA", "--weights", "tensors.pt"], 1, "does not tell its model|is a bare state dict"),
+        (["--attention", "ECA", "--weights", "tensors.pt"], 1, "does not tell its model|is a state dict"),
     ],
 )
 def test_mistakes(here: Path, capsys: pytest.CaptureFixture[str], argv: list[str], code: int, message: str) -> None:

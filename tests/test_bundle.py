@@ -113,7 +113,7 @@ def test_a_changed_file_is_refused(made: tuple[Path, Path], tmp_path: Path) -> N
     for changes, words in (
         ({"weights": bytes(weights)}, "weights.safetensors was changed"),
         ({"model": model}, "model.yaml was changed"),
-        ({"manifest": b"{}"}, "no bundle"),
+        ({"manifest": b"{}"}, "not a bundle"),
         ({"manifest": json.dumps({**manifest, "format": 99}).encode()}, "format 99"),
         ({"manifest": json.dumps({**manifest, "names": {"0": "other"}}).encode()}, "manifest.json was changed"),
         ({"manifest": json.dumps({**manifest, "register": {"SEAttention": "os:system"}}).encode()}, "was changed"),
@@ -159,7 +159,7 @@ def test_a_zip_that_would_grow_or_leave_its_folder(made: tuple[Path, Path], tmp_
         yolo_attn.load(path)
     with zipfile.ZipFile(rewritten(made[1], path), "a") as file:
         file.writestr("../outside", "x")
-    with pytest.raises(CheckpointError, match="is no bundle"):
+    with pytest.raises(CheckpointError, match="is not a bundle"):
         yolo_attn.load(path)
     assert not (tmp_path.parent / "outside").exists()
 
@@ -186,8 +186,9 @@ def test_a_plug_in_that_is_missing(made: tuple[Path, Path], python: Any, cli: An
 def test_files_that_are_no_bundle(made: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not found"):
         yolo_attn.load(tmp_path / "none.bundle")
-    with pytest.raises(CheckpointError, match="is no bundle"):
-        yolo_attn.load(made[0])  # a .pt is a zip too
+    (tmp_path / "pt.bundle").write_bytes(made[0].read_bytes())  # a .pt is a zip too
+    with pytest.raises(CheckpointError, match="is not a bundle"):
+        yolo_attn.load(tmp_path / "pt.bundle")
     (tmp_path / "text.bundle").write_text("text")
     (tmp_path / "cut.bundle").write_bytes(made[1].read_bytes()[:-5000])
     for name in ("text", "cut"):

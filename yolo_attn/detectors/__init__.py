@@ -1,1 +1,1 @@
-"""A detector at hand: opened from a checkpoint, a bundle or a YAML; attention attached and detached."""
+"""Detectors: opened from a checkpoint, a bundle or a YAML; attention attached and detached."""

@@ -1,9 +1,7 @@
-"""Attention into a detector that is there already, and out again: no YAML to write, every weight in its own layer.
+"""Insert attention into an existing detector, or remove it, without writing a YAML.
 
-:func:`attach` and :func:`detach` take a detector of either host in memory, or what :func:`.loading.load` can open.
-The rows come from :mod:`.placement`, the weights go by :mod:`.weights`; what is new here is that everything else about
-a detector comes along (names, task, class widths, what was set on its head), and that the result is proved: with an
-identity start one forward pass of both must agree.
+:func:`attach` and :func:`detach` take a detector of either host in memory, or anything that :func:`.opening.load` can
+open. :mod:`yolo_attn.model_yaml.placement` changes the rows, :mod:`.rebuilding` builds them with the old weights.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from .rebuilding import rebuilt
 
 __all__ = ["attach", "detach", "file_name"]
 
-# The rows of a detector as they were before anything was attached, kept in its YAML and so in its checkpoints.
+# Key of a detector's original rows in its model dictionary, and so in its checkpoints.
 BEFORE = "before_attach"
 
 
@@ -39,27 +37,29 @@ def attach(
     start: str | None = "identity",
     args: Mapping[str, Any] | Sequence[Any] | None = None,
 ) -> Any:
-    """Put attention into a detector and keep all that it has learned.
+    """Insert attention into a detector and keep its weights.
 
     Args:
         detector: An ``ultralytics.YOLO`` (or ``RTDETR``, ``YOLOWorld``, ``YOLOE``) of any family and task, a network of
-            either host, a checkpoint or bundle, or a model's name; it is not changed. A model's name without weights
-            gives a detector with fresh ones.
+            either host, a checkpoint or bundle, or a model's name. It is not changed. Without a checkpoint of that
+            name, a model's name gives a detector with random weights.
         module: A registered name (``"ECA"``), or one under ``register:`` of the detector's YAML.
-        where: One or more places, as :func:`yolo_attn.insert` knows them; ``neck`` if `after` is absent as well.
-        after: Module types (``"C3"``) or row numbers that attention goes behind. With `where`, both must hold.
-        start: ``identity``: the outputs are those of `detector` until it is trained, which is checked; ``paper``: as its
-            authors say; None for a module of your own that has no such option.
-        args: The module's options, e.g. ``{"reduction": 8}``.
+        where: One or more placements, as for :func:`yolo_attn.insert`; ``neck`` if `after` is absent as well.
+        after: Module types (``"C3"``) or row numbers after which attention is inserted. With `where`, both must hold.
+        start: How attention begins. ``identity``: the outputs stay those of `detector` until training, which is
+            checked; ``paper``: as in the paper; None: as the module's own constructor does, for modules without such
+            an option.
+        args: Options of the module, e.g. ``{"reduction": 8}``.
 
     Returns:
         A new detector of the same kind, task, names and class count, ready to train, predict, validate and export.
         Attach again for a second module.
 
     Raises:
-        UsageError: No such place or option, or nothing that attention can be attached to.
+        UsageError: No such placement or option, or `detector` is not a detector.
         UnknownModuleError: `module` is not registered.
-        CheckpointError: A weight would lose its layer (a fused model, layers changed by hand), or outputs would differ.
+        CheckpointError: A weight has no layer in the new detector (a fused model, layers changed by hand), or the
+            outputs differ.
         HostError: The host cannot be imported.
     """
     if not isinstance(module, str):
@@ -72,8 +72,8 @@ def attach(
     what = resolve.named(module, d)
     if start == "identity" and what is not None and what.is_attention and "start" not in what.options:
         raise UsageError(
-            f"{module} has no identity start, and the detector would be another one with it at once: "
-            "start=None puts it in as it is"
+            f"{module} has no identity start: it would change the outputs of the detector at once. "
+            "To insert it anyway, pass start=None"
         )
     places = [where] if isinstance(where, str) else list(where or ())
     rows = [str(after)] if isinstance(after, (str, int)) else [str(a) for a in after or ()]
@@ -85,21 +85,22 @@ def attach(
 
 
 def detach(detector: Any, module: str | None = None) -> Any:
-    """Take attention out of a detector: the inverse of :func:`attach`.
+    """Remove attention from a detector: the inverse of :func:`attach`.
 
-    The base weights are those of `detector`, bit for bit. Where attention was still the identity the outputs are too;
-    what attention has learned since goes with it, so a trained detector needs some more training afterwards.
+    The base weights stay those of `detector`, bit for bit. The outputs are unchanged while attention is still the
+    identity; what attention has learned is lost, so a trained detector needs some training afterwards.
 
     Args:
         detector: As for :func:`attach`; it is not changed.
-        module: Take out this one only. By default all that was attached; where nothing was, all attention in its YAML.
+        module: Remove only this module. By default all attached attention; if none was attached, all attention of
+            the detector's YAML.
 
     Returns:
         A new detector without it.
 
     Raises:
-        UsageError: There is no such attention, or this is nothing that attention can be taken out of.
-        CheckpointError: A weight would lose its layer.
+        UsageError: There is no such attention, or `detector` is not a detector.
+        CheckpointError: A weight has no layer in the new detector.
     """
     handle, network = _opened(detector, "detach")
     d = _dictionary(network)
@@ -117,22 +118,22 @@ def detach(detector: Any, module: str | None = None) -> Any:
                 new.update(new.pop(BEFORE))
     if all(new[part] == d[part] for part in ("backbone", "head")):
         found = ", ".join(sorted(set(attention_in(network).values()))) or "none"
-        raise UsageError(f"detach: the detector has no {module or 'attention'} to take out; its attention: {found}")
+        raise UsageError(f"detach: the detector has no {module or 'attention'} to remove; its attention: {found}")
     return rebuilt(handle, network, new, proved=False)
 
 
 def file_name(stem: str, module: str, where: Sequence[str], after: Sequence[str]) -> str:
-    """Return the stem of a model's name with attention, as the kit's own YAMLs are named: ``yolov5n_se_neck``."""
+    """Return the stem of a model with attention, named like the kit's own YAMLs: ``yolov5n_se_neck``."""
     parts = [stem, module.rpartition(".")[2].removesuffix("Attention") or module]
     parts += [p for p in where if p != "backbone"] + [f"after_{a}" for a in after]
     return re.sub(r"[^\w.-]+", "_", "_".join([parts[0], *(p.lower() for p in parts[1:])]))
 
 
 def _opened(detector: Any, verb: str) -> tuple[Any, Any]:
-    """Return the host's handle around a network, or None, and the network.
+    """Return the ultralytics wrapper around a network, or None, and the network.
 
     Raises:
-        UsageError: Neither.
+        UsageError: `detector` is neither.
     """
     import torch
 
@@ -142,32 +143,32 @@ def _opened(detector: Any, verb: str) -> tuple[Any, Any]:
     network = detector.model if handle is not None else detector
     kind = type(network).__name__
     if isinstance(network, (str, os.PathLike)):
-        raise UsageError(f"{verb}: {network} is an exported file; attention goes into the .pt that it was made from")
+        raise UsageError(f"{verb}: {network} is an exported file; give the .pt that it was exported from")
     if not isinstance(network, torch.nn.Module):
-        raise UsageError(f"{verb}: neither a detector nor the name of one, but a {kind}")
+        raise UsageError(f"{verb}: a {kind} is neither a detector nor the name of one")
     for inner, what in (("_orig_mod", "compiled by torch.compile"), ("module", f"wrapped in {kind}")):
         if inner in network._modules:
-            raise UsageError(f"{verb}: the network is {what}; give the one inside, its .{inner}")
+            raise UsageError(f"{verb}: the network is {what}; give its .{inner}")
     if checkpoint.detector(network) is None or not isinstance(getattr(network, "yaml", None), dict):
         inside = ", or the detector inside it" if checkpoint.detector(network) is not None else ""
-        raise UsageError(f"{verb}: a {kind} is no YOLO detector. Give a YOLO object, a checkpoint or a name{inside}")
+        raise UsageError(f"{verb}: a {kind} is not a YOLO detector. Give a YOLO object, a checkpoint or a name{inside}")
     if checkpoint.detector(network) is not network:
-        raise UsageError(f"{verb}: a {kind} is wrapped around the detector; give the one inside, its .model")
+        raise UsageError(f"{verb}: a {kind} is wrapped around the detector; give its .model")
     return handle, network
 
 
 def _is_handle(detector: Any) -> bool:
-    """Whether this is the ultralytics host's wrapper around a network; without importing that host."""
+    """Whether this is the ultralytics wrapper around a network, without importing ultralytics."""
     return any(c.__module__ == "ultralytics.engine.model" and c.__name__ == "Model" for c in type(detector).__mro__)
 
 
 def _dictionary(network: Any) -> dict[str, Any]:
     d: dict[str, Any] = copy.deepcopy(network.yaml)
-    if "yaml_file" not in d and getattr(network, "yaml_file", None):  # the classic host keeps it beside the rows
+    if "yaml_file" not in d and getattr(network, "yaml_file", None):  # the classic host keeps it as an attribute
         d["yaml_file"] = network.yaml_file
     head = getattr(network.model[-1], "nc", None)
     if isinstance(head, int) and "nc" in d:
-        d["nc"] = head  # what it detects, whatever its YAML said
+        d["nc"] = head  # the number of classes in use, whatever the YAML says
     return d
 
 

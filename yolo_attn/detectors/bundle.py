@@ -1,9 +1,10 @@
-"""A detector as one file without a pickle: weights, the model YAML, what its rows' names mean, versions, hashes.
+"""A detector as one file without a pickle: weights, model YAML, origin of the modules, versions, hashes.
 
 A `.bundle` is an uncompressed zip of three files: ``weights.safetensors``, ``model.yaml`` and ``manifest.json``, which
-holds the SHA-256 of the other two and of itself. The hashes tell that a file was changed, not who made it. Reading one
-unpacks nothing to the disk and runs no code from it: its rows name layers that :mod:`.allowed` lists, with plain values
-for arguments, nothing is imported or fetched by a name from the file, and the host builds in its restricted mode.
+holds the SHA-256 of the other two and of itself. The hashes show that a file was changed, not who created it. Loading
+one unpacks nothing to disk and runs no code from it: its rows may only name layers that
+:mod:`yolo_attn.registry.allowed` lists, with plain values as arguments; nothing is imported or downloaded by a name
+from the file; and the host builds in its restricted mode.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ FORMAT = 1
 TEXT = 16_000_000  # bytes of a manifest or a model YAML
 WEIGHTS, MODEL, MANIFEST = "weights.safetensors", "model.yaml", "manifest.json"
 
-# The wrapper class of the host builds from a file alone; its network is replaced.
+# The host's wrapper class can only be built from a file; its network is then replaced.
 _PLACEHOLDER = {
     "nc": 1,
     "backbone": [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "Conv", [8, 3, 2]]],
@@ -42,17 +43,17 @@ _PLACEHOLDER = {
 def save(source: Source, target: Path) -> None:
     """Write a detector as a bundle.
 
-    Weights that fp16 holds exactly, as those of a host's checkpoint, are stored in fp16 and come back in fp32.
+    Weights that fp16 represents exactly, such as those of the hosts' checkpoints, are stored in fp16 and loaded as fp32.
 
     Raises:
-        UsageError: Not of the ultralytics host.
+        UsageError: The detector is not of the ultralytics host.
     """
     import torch
     import ultralytics
     from safetensors.torch import save as serialize
 
     if source.host != "ultralytics":
-        raise UsageError(f"{source.path}: a bundle holds a detector of the ultralytics host, this is {source.host}'s")
+        raise UsageError(f"{source.path}: bundles are for detectors of ultralytics, this one is of {source.host}")
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in source.model.state_dict().items()}
     small = {k: v.half() for k, v in tensors.items() if v.dtype == torch.float32}
     exact = all(torch.equal(v.float(), tensors[k]) for k, v in small.items())
@@ -75,7 +76,7 @@ def save(source: Source, target: Path) -> None:
         },
         "sha256": {WEIGHTS: hashlib.sha256(weights).hexdigest(), MODEL: hashlib.sha256(model).hexdigest()},
     }
-    manifest = json.loads(json.dumps(manifest))  # as it will be read, keys as text
+    manifest = json.loads(json.dumps(manifest))  # as it will be read: keys are strings
     manifest["sha256"][MANIFEST] = _seal(manifest)
     with replacing(target) as draft, zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as file:
         file.writestr(MANIFEST, json.dumps(manifest, indent=1))
@@ -84,24 +85,24 @@ def save(source: Source, target: Path) -> None:
 
 
 def read_manifest(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Return a bundle's manifest and its files, after checking every hash.
+    """Return a bundle's manifest and its other files, after checking every hash.
 
     Raises:
-        CheckpointError: No bundle, damaged, or changed.
+        CheckpointError: The file is missing, not a bundle, damaged or changed.
     """
     try:
         with zipfile.ZipFile(path) as file:
             inside = file.namelist()
             if sorted(inside) != sorted((WEIGHTS, MODEL, MANIFEST)):
                 raise CheckpointError(
-                    f"{path}: is no bundle: it should hold {WEIGHTS}, {MODEL} and {MANIFEST}, it holds "
+                    f"{path}: is not a bundle: it should contain {WEIGHTS}, {MODEL} and {MANIFEST}, it contains "
                     f"{', '.join(name[:80] for name in inside[:5]) or 'nothing'}."
                 )
-            for entry in file.infolist():  # what is stored as it is cannot grow beyond the file
+            for entry in file.infolist():  # uncompressed entries cannot grow beyond the file's size
                 if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
-                    raise CheckpointError(f"{path}: is no bundle: {entry.filename} is compressed or encrypted.")
+                    raise CheckpointError(f"{path}: is not a bundle: {entry.filename} is compressed or encrypted.")
                 if entry.filename != WEIGHTS and entry.file_size > TEXT:
-                    raise CheckpointError(f"{path}: is no bundle: {entry.filename} is larger than {TEXT:,} bytes.")
+                    raise CheckpointError(f"{path}: is not a bundle: {entry.filename} is larger than {TEXT:,} bytes.")
             content = {name: file.read(name) for name in inside}
         manifest = json.loads(content.pop(MANIFEST))
         hashes = manifest["sha256"]
@@ -113,24 +114,24 @@ def read_manifest(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[st
         raise CheckpointError(f"bundle not found: {path} (looked in {Path.cwd()})") from exc
     except CheckpointError:
         raise
-    except Exception as exc:  # zipfile and json raise a dozen kinds for as many kinds of damage
+    except Exception as exc:  # zipfile and json raise many kinds of errors
         told = first_line(exc)[:200] or type(exc).__name__
-        raise CheckpointError(f"{path}: is no bundle, or it is damaged: {told}") from exc
+        raise CheckpointError(f"{path}: is not a bundle, or is damaged: {told}") from exc
     if version != FORMAT:
         raise CheckpointError(
-            f"{path}: is a bundle of format {shown(version)}, this kit reads format {FORMAT}. Update it."
+            f"{path}: is a bundle of format {shown(version)}, yolo_attn {__version__} reads format {FORMAT}. Update the package."
         )
     for name, value in found.items():
         if value != said[name]:
             raise CheckpointError(
                 f"{path}: {name} was changed: its SHA-256 is {value[:16]}..., the manifest says {said[name][:16]}... "
-                f"Get the file again from where it was made."
+                f"Get the file again from its source."
             )
     return manifest, content
 
 
 def _seal(manifest: dict[str, Any]) -> str:
-    """Return the hash of a manifest: of its text without this hash, keys in order."""
+    """Return the hash of a manifest without its own hash, keys sorted."""
     hashes = {k: v for k, v in manifest["sha256"].items() if k != MANIFEST}
     text = json.dumps({**manifest, "sha256": hashes}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
@@ -146,8 +147,8 @@ def load(path: str | os.PathLike[str]) -> Any:
         An ``ultralytics.YOLO``, ready to predict, validate, export or train on.
 
     Raises:
-        CheckpointError: No bundle, damaged, changed, or its weights do not fit its YAML.
-        YoloAttnError: A row names a module that is not here; plug-ins are given beforehand.
+        CheckpointError: The file is not a bundle, is damaged or changed, or its weights do not match its YAML.
+        YoloAttnError: A row names an unknown module; load plug-ins first.
     """
     manifest, content = read_manifest(path)
     from safetensors import SafetensorError
@@ -194,7 +195,7 @@ def load(path: str | os.PathLike[str]) -> Any:
         k for k in state if k not in wanted
     ]
     if bad:
-        raise CheckpointError(f"{path}: its weights do not fit its YAML, first at {bad[0]} ({len(bad)} tensors).")
+        raise CheckpointError(f"{path}: {len(bad)} of its weights do not match its YAML, the first is {bad[0]}.")
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     model.names = names
     model.task = handle.task
@@ -207,7 +208,7 @@ def load(path: str | os.PathLike[str]) -> Any:
 
 
 def _expanded(d: dict[str, Any]) -> dict[str, Any]:
-    """Return a model dictionary whose meaning does not depend on a file's name: the one scale that it was built with."""
+    """Return a model dictionary that does not depend on a file's name: with only the scale that it was built with."""
     d = {k: v for k, v in d.items() if k not in ("yaml_file",)}
     scales, scale = d.get("scales"), d.pop("scale", "")
     if scales:
@@ -216,7 +217,7 @@ def _expanded(d: dict[str, Any]) -> dict[str, Any]:
 
 
 def _register_map(model: Any) -> dict[str, str]:
-    """Return where the class of each attention name in the rows comes from, `module:Class`."""
+    """Return the origin, `module:Class`, of each attention module in the rows."""
     from ..registry import plugins, registry
 
     out = {}
@@ -230,7 +231,7 @@ def _register_map(model: Any) -> dict[str, str]:
 
 
 def plain(value: Any) -> Any:
-    """Turn what a host put into a model dictionary into what YAML writes."""
+    """Convert a model dictionary, into which hosts put other types, to plain values that YAML can represent."""
     if isinstance(value, dict):
         return {str(k) if not isinstance(k, (str, int)) else k: plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

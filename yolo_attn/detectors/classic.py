@@ -1,7 +1,7 @@
-"""Checkpoints of classic YOLOv5, a checkout's or the `yolov5` package's, opened by that host.
+"""Open checkpoints of classic YOLOv5, of a checkout or of the `yolov5` package, with that host.
 
-Such a checkpoint pickles the host's classes, so the host must be importable: its folder is named by `--host`, or is
-the working folder, or the package is installed.
+Such a checkpoint pickles the host's classes, so the host must be importable: its folder is given with `--host` or is
+the working directory, or the package is installed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["is_classic", "open_classic", "quiet", "use_host"]
 
 
 def is_classic(file: Path) -> str:
-    """Return the package whose classes a checkpoint was pickled with, ``models`` or ``yolov5.models``; else nothing.
+    """Return the package of a checkpoint's classes, ``models`` or ``yolov5.models``, or an empty string for others.
 
     Reads names out of the pickle without running it.
     """
@@ -41,7 +41,7 @@ def use_host(name: str) -> None:
     """Make a YOLOv5 checkout importable.
 
     Raises:
-        HostError: No such folder, or no YOLOv5.
+        HostError: No such folder, or it is not YOLOv5.
     """
     from ..hook.checkout import find_host
 
@@ -50,7 +50,7 @@ def use_host(name: str) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what the host prints, logs and warns of on its way from the screen."""
+    """Suppress what the host prints, logs and warns about."""
     before = logging.root.manager.disable
     logging.disable(logging.INFO)
     try:
@@ -65,7 +65,7 @@ def open_classic(file: Path) -> Source:
     """Open a classic checkpoint with its own host.
 
     Raises:
-        CheckpointError: The host is not importable, or cannot load it.
+        CheckpointError: The host cannot be imported, or cannot load the file.
     """
     package = is_classic(file) or "models"
     here = os.getcwd()
@@ -79,15 +79,17 @@ def open_classic(file: Path) -> Source:
     except ImportError as exc:
         hint = "pip install yolov5" if package != "models" else "name its checkout with --host DIR"
         raise CheckpointError(
-            f"{file}: is a checkpoint of classic YOLOv5, whose code is needed to open it: {hint}. ({exc})"
+            f"{file}: is a checkpoint of classic YOLOv5, which needs that host's code: {hint}. ({exc})"
         ) from exc
     try:
         with quiet():
-            model = loader(str(file.resolve()), fuse=False)  # the package looks up a bare name on the network
+            model = loader(
+                str(file.resolve()), fuse=False
+            )  # an absolute path: the package looks for a bare name on the network
     except YoloAttnError:
         raise
     except Exception as exc:
         raise CheckpointError(f"{file}: YOLOv5 cannot load it: {type(exc).__name__}: {first_line(exc)[:300]}") from exc
     if not hasattr(model, "stride") or not hasattr(model.model[-1], "anchors"):
-        raise CheckpointError(f"{file}: is a YOLOv5 checkpoint, but no detector's")
+        raise CheckpointError(f"{file}: is a YOLOv5 checkpoint, but not of a detector")
     return Source(file, "yolov5", model.float().eval())

@@ -1,4 +1,4 @@
-"""Images that are drawn on the spot, for what needs images and was given none."""
+"""Generated images, for checks that were given none."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["drawn_images"]
 
 
 def drawn_images(count: int = 4, seed: int = 0) -> list[np.ndarray]:
-    """Return images of coloured shapes on a noisy ground, (480, 640, 3) uint8 BGR, the same for the same seed."""
+    """Return images of coloured shapes on a noisy background, (480, 640, 3) uint8 BGR, determined by the seed."""
     import cv2
 
     rng = np.random.default_rng(seed)

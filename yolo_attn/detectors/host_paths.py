@@ -1,4 +1,4 @@
-"""Paths that the ultralytics host reads as others: it takes an apostrophe out of a checkpoint's path."""
+"""Ultralytics removes apostrophes from the paths of checkpoints; keep them for files that exist."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["keep_apostrophes"]
 
 
 def keep_apostrophes() -> None:
-    """Let the host open a checkpoint below a folder such as `bob's`; anything that is no file here goes its own way."""
+    """Let the host open a checkpoint in a folder such as `bob's`; names of files that do not exist are left to it."""
     from ultralytics.utils import downloads
 
     original = downloads.attempt_download_asset
@@ -24,6 +24,6 @@ def keep_apostrophes() -> None:
         return str(file) if there else original(file, *args, **kwargs)
 
     attempt_download_asset._yolo_attn = True  # type: ignore[attr-defined]
-    for name, module in list(sys.modules.items()):  # some hold it by name
+    for name, module in list(sys.modules.items()):  # some have imported it by name
         if name.startswith("ultralytics.") and getattr(module, "attempt_download_asset", None) is original:
             module.attempt_download_asset = attempt_download_asset  # type: ignore[attr-defined]

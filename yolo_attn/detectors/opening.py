@@ -1,6 +1,6 @@
-"""Open a trained detector for export: an ultralytics or YOLOv5 checkpoint, a bundle, or a YAML with weights.
+"""Open a detector: a checkpoint of ultralytics or YOLOv5, a bundle, a model YAML, or a YAML with weights.
 
-Every way in which a file can be the wrong file ends in one message that says what it is instead.
+For any other file, the error says what it is instead.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from .source import Source, quiet_host, widen_classes
 
 __all__ = ["load", "open_source"]
 
-# A random network that keeps its variance from layer to layer is at the edge of chaos: at 640 pixels it amplifies
-# rounding in the seventh digit to the fourth. A little more assumed variance takes it off that edge.
+# A random network that keeps its variance from layer to layer amplifies rounding errors: at 640 pixels from the seventh
+# digit to the fourth. Assuming a slightly larger variance prevents that.
 CALM = 1.15
 
 
@@ -29,11 +29,11 @@ def open_source(path: str | os.PathLike[str], cfg: str | os.PathLike[str] | None
     """Open a checkpoint, a bundle, or a model YAML.
 
     Args:
-        path: ``.pt``, ``.bundle``, or a model YAML (fresh weights).
-        cfg: A model YAML that the checkpoint's weights are put into; every tensor must fit.
+        path: A ``.pt`` or ``.bundle`` file, or a model YAML (random weights).
+        cfg: A model YAML to load the checkpoint's weights into; every tensor must match.
 
     Raises:
-        CheckpointError: Not there, damaged, or something else than a detector's checkpoint.
+        CheckpointError: The file is missing, damaged or not a detector's checkpoint.
         ConfigError: The YAML is wrong.
     """
     file = Path(os.path.expanduser(str(path)))
@@ -50,18 +50,18 @@ def open_source(path: str | os.PathLike[str], cfg: str | os.PathLike[str] | None
 
 
 def load(path: str | os.PathLike[str]) -> Any:
-    """Open whatever the kit can open.
+    """Open a detector of any kind that the kit can open.
 
     Args:
         path: A checkpoint (``.pt``) of ultralytics or classic YOLOv5, a bundle, or a model's name or YAML. A bare name
-            (``yolov8n``) is the checkpoint of that name where it is here, else the YAML, with fresh weights.
+            (``yolov8n``) means the checkpoint of that name if it exists, otherwise the YAML, with random weights.
 
     Returns:
-        An ``ultralytics.YOLO``, ready to predict, validate, export or train on; for a checkpoint of classic YOLOv5,
+        An ``ultralytics.YOLO``, ready to predict, validate, export or train; for a checkpoint of classic YOLOv5,
         whose host must be importable, the network in eval mode.
 
     Raises:
-        CheckpointError: Not there, damaged, changed, or something else than a detector.
+        CheckpointError: The file is missing, damaged, changed or not a detector.
         ConfigError: The YAML is wrong, or there is none of that name.
     """
     file = Path(os.path.expanduser(str(path)))
@@ -69,7 +69,7 @@ def load(path: str | os.PathLike[str]) -> Any:
         file = file.with_suffix(".pt")
     elif _is_yaml(file):
         if not file.suffix:
-            announce("%s: fresh weights; no %s.pt is here", path, path)
+            announce("%s: random weights, since there is no %s.pt here", path, path)
         return _build(path)
     source = open_source(file)
     return source.model if source.handle is None else source.handle
@@ -78,30 +78,30 @@ def load(path: str | os.PathLike[str]) -> Any:
 def _check_file(file: Path) -> None:
     if file.is_dir():
         inside = sorted(file.rglob("best.pt")) or sorted(file.rglob("*.pt"))
-        hint = f" It holds {inside[0]}." if inside else ""
+        hint = f" It contains {inside[0]}." if inside else ""
         raise CheckpointError(f"{file}: is a folder, not a checkpoint.{hint}")
     if not file.is_file():
         near = sorted(file.parent.glob("*.pt")) if file.parent.is_dir() else []
-        hint = f" That folder has {', '.join(p.name for p in near[:5])}." if near else ""
+        hint = f" The folder has {', '.join(p.name for p in near[:5])}." if near else ""
         raise CheckpointError(f"checkpoint not found: {file} (looked in {Path.cwd()}).{hint} Nothing is downloaded.")
     if file.stat().st_size == 0:
-        raise CheckpointError(f"{file}: is empty. Was it copied while the training wrote it?")
+        raise CheckpointError(f"{file}: is empty. Was it copied while it was being written?")
 
 
 def _checkpoint(file: Path) -> Source:
     import torch
 
     if file.suffix.lower() == ".onnx":
-        raise CheckpointError(f"{file}: is an ONNX file already. Give the checkpoint (.pt) that it was made from.")
+        raise CheckpointError(f"{file}: is an ONNX file already. Give the checkpoint (.pt) that it was exported from.")
     if file.suffix.lower() != ".pt":
-        raise CheckpointError(f"{file}: is no checkpoint by its name; it ends in .pt.")
+        raise CheckpointError(f"{file}: is not a checkpoint: its name should end in .pt.")
     with file.open("rb") as stream:
         head = stream.read(4)
     if head[:2] != b"PK" and head[:1] not in (b"\x80", b"\x8a"):
-        raise CheckpointError(f"{file}: is no PyTorch checkpoint: it starts with {head!r}.")
+        raise CheckpointError(f"{file}: is not a PyTorch checkpoint: its first bytes are {head!r}.")
     if head[:2] == b"PK" and not zipfile.is_zipfile(file):
         raise CheckpointError(
-            f"{file}: is cut off: the index at its end is missing ({file.stat().st_size:,} bytes are there). Copy it again."
+            f"{file}: is truncated: the index at its end is missing ({file.stat().st_size:,} bytes). Copy it again."
         )
     pickles.refuse_script(file)
     from .classic import is_classic, open_classic
@@ -119,33 +119,33 @@ def _checkpoint(file: Path) -> Source:
         raise
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
-    except Exception as exc:  # the host raises whatever unpickling raised
+    except Exception as exc:  # unpickling may raise anything
         raise _explain(file, exc) from exc
     if not isinstance(handle.model, torch.nn.Module):
-        raise CheckpointError(f"{file}: holds no network.")
+        raise CheckpointError(f"{file}: contains no network.")
     return _of_ultralytics(file, handle)
 
 
 def _explain(file: Path, exc: Exception) -> CheckpointError:
-    """Tell what a file is that the ultralytics host cannot load."""
+    """Return an error that says what a file is that the ultralytics host cannot load."""
     if isinstance(exc.__cause__ or exc, ModuleNotFoundError):
         name = getattr(exc.__cause__ or exc, "name", None) or "?"
         return CheckpointError(
-            f"{file}: was saved with classes of the module '{name}', which is not installed. If that is attention of "
-            f"your own, name its file with --plugin FILE."
+            f"{file}: was saved with classes of the module '{name}', which is not installed. If that is your own "
+            f"attention, give its file with --plugin FILE."
         )
     kind = None
     with contextlib.suppress(CheckpointError):
         loaded = pickles.load(file)
         if isinstance(loaded, dict) and loaded.get("model") is not None:
-            pass  # a detector's, which the host does not take: what it said stands below
+            pass  # a detector that the host refuses: its own message is used below
         elif _is_state(loaded):
-            kind = "is a bare state dict, weights without a network. Give the YAML too: --cfg MODEL.yaml"
+            kind = "is a state dict, weights without a network. Give the YAML as well: --cfg MODEL.yaml"
         elif isinstance(loaded, dict):
             keys = ", ".join(shown(k, 40) for k in list(loaded)[:5]) or "nothing"
-            kind = f"is no YOLO checkpoint: it is a dictionary with {keys}, and has no 'model'"
+            kind = f"is not a YOLO checkpoint: it is a dictionary with {keys}, without 'model'"
         else:
-            kind = f"is no YOLO checkpoint: it is a {type(loaded).__name__}"
+            kind = f"is not a YOLO checkpoint: it is a {type(loaded).__name__}"
     if kind:
         return CheckpointError(f"{file}: {kind}.")
     return CheckpointError(f"{file}: cannot be loaded: {type(exc).__name__}: {first_line(exc)[:300]}")
@@ -171,7 +171,7 @@ def _is_yaml(file: Path) -> bool:
 
 
 def _build(path: str | os.PathLike[str]) -> Any:
-    """The host's handle around the network of a model YAML, with fresh weights."""
+    """Build a model YAML, with random weights, as the host's wrapper."""
     from ultralytics import YOLO
 
     from ..model_yaml import find
@@ -181,23 +181,23 @@ def _build(path: str | os.PathLike[str]) -> Any:
         with quiet_host(), told_by_row(str(path)):
             return YOLO(str(path) if str(path).endswith((".yaml", ".yml")) else f"{path}.yaml")
     except NotImplementedError as exc:  # the host cannot tell the task from the last row
-        raise ConfigError(f"{path}: is no model that the ultralytics host's YOLO class builds: {exc}") from exc
-    except OSError as exc:  # a row of torchvision's fetches its weights
+        raise ConfigError(f"{path}: is not a model that the ultralytics YOLO class can build: {exc}") from exc
+    except OSError as exc:  # a TorchVision row downloads weights
         raise ConfigError(f"{path}: cannot be built: {type(exc).__name__}: {first_line(exc)}") from exc
 
 
 def _yaml(path: str | os.PathLike[str]) -> Source:
     source = _of_ultralytics(Path(str(path)), _build(path))
     _settle(source.model)
-    source.notes.append("fresh weights: the file is good for timing and for tests, it detects nothing")
+    source.notes.append("random weights: the file is for timing and tests only, it detects nothing")
     return source
 
 
 def _settle(model: Any) -> None:
-    """Fit the batch-norm statistics of a fresh network to images.
+    """Fit the batch-norm statistics of a network with random weights to images.
 
-    With the usual start, mean 0 and variance 1, activations fade layer by layer and the output is a constant:
-    equal to anything, whatever the layers do.
+    With the initial statistics, mean 0 and variance 1, activations vanish layer by layer and the output is constant,
+    so that a comparison would pass whatever the layers compute.
     """
     import torch
 
@@ -207,7 +207,7 @@ def _settle(model: Any) -> None:
     norms = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
     kept = [m.momentum for m in norms]
     for m in norms:
-        m.momentum = None  # the plain average
+        m.momentum = None  # cumulative average
         m.reset_running_stats()
     model.train()
     try:
@@ -222,7 +222,7 @@ def _settle(model: Any) -> None:
 
 
 def _yaml_with_weights(cfg: str | os.PathLike[str], file: Path) -> Source:
-    """Build the YAML with the checkpoint's classes, then take over its weights, all of them."""
+    """Build the YAML with the checkpoint's number of classes, then load all of its weights."""
     _check_file(file)
     state: dict[str, Any] | None = None
     names: dict[int, str] = {}
@@ -249,8 +249,8 @@ def _yaml_with_weights(cfg: str | os.PathLike[str], file: Path) -> Source:
     if bad or more:
         first = (bad or more)[0]
         raise CheckpointError(
-            f"{file}: its weights are not those of {cfg}: {len(wanted) - len(bad)} of {len(wanted)} tensors fit, "
-            f"{len(more)} are left over; the first that does not fit is {first}."
+            f"{file}: its weights do not match {cfg}: {len(wanted) - len(bad)} of {len(wanted)} tensors match, "
+            f"{len(more)} are left over; the first that does not match is {first}."
         )
     source.model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     if names:
@@ -259,6 +259,6 @@ def _yaml_with_weights(cfg: str | os.PathLike[str], file: Path) -> Source:
 
 
 def _classes(state: dict[str, Any], wanted: dict[str, Any]) -> int:
-    """Read the number of classes off a bare state dict: the last bias that differs from the YAML's by shape alone."""
+    """Infer the number of classes of a state dict: the length of the last bias whose shape differs from the YAML's."""
     off = [k for k, v in wanted.items() if k in state and state[k].shape != v.shape and v.ndim == 1]
     return int(state[off[-1]].shape[0]) if off else 0

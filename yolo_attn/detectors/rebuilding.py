@@ -1,4 +1,4 @@
-"""Build a detector again from other rows: the same class, task, names and settings, every weight in its own layer."""
+"""Rebuild a detector from changed rows, keeping its class, task, names, settings and every weight in its own layer."""
 
 from __future__ import annotations
 
@@ -18,14 +18,29 @@ from . import source
 
 __all__ = ["rebuilt"]
 
-# Attributes that belong to one network and not to what it is a copy of.
+# Attributes that are not copied to the new network.
 _ITS_OWN = frozenset(["yaml", "save", "training", "criterion", "stride", "pt_path"])
 _GRAPH = frozenset(["f", "i", "type", "np", "training"])
 _PLAIN = (bool, int, float, str, tuple, type(None))
-AGREE = 1e-5  # largest difference relative to the output's scale
+AGREE = 1e-5  # largest allowed difference, relative to the scale of the outputs
 
 
 def rebuilt(handle: Any, network: Any, d: dict[str, Any], *, proved: bool) -> Any:
+    """Build a network from other rows, with the weights and settings of an existing one.
+
+    Args:
+        handle: The ultralytics wrapper around the network, or None.
+        network: The existing network; it is not changed.
+        d: The new model dictionary.
+        proved: Check that both networks give equal outputs.
+
+    Returns:
+        The new wrapper, or the new network if `handle` is None.
+
+    Raises:
+        ConfigError: The host cannot build the rows.
+        CheckpointError: A weight has no layer in the new network, or the outputs differ.
+    """
     new = _network(network, d)
     if proved:
         _prove(network, new, d["yaml_file"])
@@ -36,11 +51,7 @@ def rebuilt(handle: Any, network: Any, d: dict[str, Any], *, proved: bool) -> An
 
 
 def _network(old: Any, d: dict[str, Any]) -> Any:
-    """Build the rows of `d` as a network of the class of `old`, with everything that `old` is beside its rows.
-
-    Raises:
-        CheckpointError: A weight would lose its layer.
-    """
+    """Build the rows of `d` as a network of the class of `old`, with its weights and attributes."""
     name = str(d["yaml_file"])
     with _quiet(old):
         try:
@@ -59,10 +70,10 @@ def _network(old: Any, d: dict[str, Any]) -> Any:
         if not key.startswith("_") and key not in _ITS_OWN and not callable(value):
             vars(new)[key] = copy.deepcopy(value)
     for key, child in old._modules.items():
-        if key != "model" and child is not None:  # a text encoder that the host keeps beside the rows
+        if key != "model" and child is not None:  # such as the text encoder of YOLO-World
             new.add_module(key, copy.deepcopy(child))
     if hasattr(old, "pt_path"):
-        new.pt_path = None  # of another file: an export is named by the model
+        new.pt_path = None  # the path of another file; exports are then named after the model
     if hasattr(old, "yaml_file"):
         new.yaml_file = name
     report = align.transfer(old, new, force=True)
@@ -93,7 +104,7 @@ def _quiet(network: Any) -> Iterator[None]:
 
 
 def _carry(old: Any, new: Any) -> None:
-    """Set what was set by hand on a layer: whether a head is end-to-end, how many boxes it keeps, `eps` of a norm."""
+    """Copy plain attributes of a layer that users may have set: `end2end` and `max_det` of a head, `eps` of a norm."""
     twins = dict(new.named_modules())
     for path, module in old.named_modules():
         twin = twins.get(path)
@@ -105,10 +116,10 @@ def _carry(old: Any, new: Any) -> None:
 
 
 def _check_whole(report: align.Report, old: Any, new: Any, name: str) -> None:
-    """Refuse what would not be the same detector.
+    """Check that all base weights have arrived and no base row reads from another row.
 
     Raises:
-        CheckpointError: It is one.
+        CheckpointError: Not so.
     """
     there, here = attention_in(old), attention_in(new)
     fewer = Counter(there.values()) - Counter(here.values())
@@ -121,13 +132,15 @@ def _check_whole(report: align.Report, old: Any, new: Any, name: str) -> None:
         count = len(other) + len(fresh) + len(gone)
         fused = any(".bn." in k for k in fresh) and not any(".bn." in k for k in old.state_dict())
         why = (
-            "its batch norms are folded into its convolutions, as predict, val and export do it; load it again"
+            "its batch norms are fused into its convolutions, as predict, val and export do; load it again"
             if fused
             else "its layers are not those of its YAML; were they changed by hand?"
         )
-        raise CheckpointError(f"{name}: {count} tensors of the detector have no place, first {first}: {why}")
+        raise CheckpointError(
+            f"{name}: {count} tensors of the detector have no matching layer, the first is {first}: {why}"
+        )
     if report.rewired:
-        raise CheckpointError(f"{name}: rows {report.rewired} would read other rows than before")
+        raise CheckpointError(f"{name}: rows {report.rewired} would read from other rows than before")
 
 
 def _prove(old: Any, new: Any, name: str) -> None:
@@ -139,17 +152,17 @@ def _prove(old: Any, new: Any, name: str) -> None:
     worst = untrained.difference(old, new)
     if not worst <= AGREE:
         raise CheckpointError(
-            f"{name}: the outputs differ from the detector's by {worst:.2g} of their scale, although attention begins as "
-            f"the identity. Was a layer changed by hand? With start='paper' nothing is compared."
+            f"{name}: the outputs differ from the detector's by {worst:.2g} of their scale, although attention starts as "
+            f"the identity. Was a layer changed by hand? start='paper' skips the comparison."
         )
 
 
 def _handle(old: Any, network: Any) -> Any:
-    """Return a handle like `old` around a network.
+    """Return a wrapper like `old` around a network.
 
-    Its trainer takes the network from memory while ``ckpt`` is set; workers of a multi-GPU run (ultralytics before
-    8.4) and the tuner's processes read ``overrides["model"]`` from the disk, so it is a checkpoint that lives as long
-    as the handle does.
+    The trainer uses the network in memory while ``ckpt`` is set. Workers of a multi-GPU run (ultralytics before 8.4)
+    and the tuner's processes read ``overrides["model"]`` from disk: a temporary checkpoint that is removed together
+    with the wrapper.
     """
     new = object.__new__(type(old))
     new.__dict__.update({k: copy.copy(v) for k, v in vars(old).items()})

@@ -1,4 +1,4 @@
-"""A detector in PyTorch, opened: what every way of opening one gives, and what all of them need."""
+"""The opened detector, and helpers that every way of opening one shares."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ __all__ = ["Source", "attention_used", "quiet_host", "widen_classes"]
 
 @dataclass
 class Source:
-    """A detector in PyTorch, in fp32 and eval mode, as it was trained.
+    """A detector in PyTorch, in fp32 and eval mode, not fused.
 
     Args:
-        path: What the user named.
+        path: The path that the user gave.
         host: ``ultralytics`` or ``yolov5``.
         model: The network.
-        task: ``detect`` and so on.
-        imgsz: Height and width that it was trained with, or 640.
-        handle: The ultralytics host's own wrapper around the network.
+        task: ``detect``, ``segment``, ...
+        imgsz: Height and width that it was trained with, in pixels, or 640.
+        handle: The ultralytics wrapper around the network; None for other hosts.
+        notes: Remarks for the user.
     """
 
     path: Path
@@ -50,18 +51,18 @@ class Source:
 
     @property
     def layout(self) -> str:
-        """What the output means, a key of :data:`.runtime.boxes.LAYOUTS`."""
+        """Layout of the output, a key of :data:`yolo_attn.runtime.boxes.LAYOUTS`."""
         return "anchor-free" if self.host == "ultralytics" else "anchor-based"
 
 
 @contextlib.contextmanager
 def quiet_host() -> Iterator[None]:
-    """Keep the ultralytics host from installing packages, and its progress lines from the screen."""
+    """Keep ultralytics from installing packages and from printing."""
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # read when the host is imported
     from ultralytics.utils import LOGGER, checks
 
     level, install = LOGGER.level, getattr(checks, "AUTOINSTALL", None)
-    LOGGER.setLevel("CRITICAL")  # what goes wrong is raised, and told once
+    LOGGER.setLevel("CRITICAL")  # errors are raised, and so reported once
     if install is not None:
         checks.AUTOINSTALL = False
     try:
@@ -73,10 +74,17 @@ def quiet_host() -> Iterator[None]:
 
 
 def widen_classes(model: Any, state: dict[str, Any]) -> Any:
-    """Give the head's class branches the hidden width that they have in `state`, in place; return the model.
+    """Set the hidden width of the head's class branches to that in `state`, in place.
 
-    The width follows the number of classes, but a detector that was fine-tuned from one of more classes keeps that
-    one's (ultralytics 8.4 does so to keep its weights): the YAML alone does not say it.
+    The width depends on the number of classes, but a detector that was fine-tuned from one with more classes keeps
+    the wider branches (ultralytics 8.4 does so to keep their weights), which the YAML does not tell.
+
+    Args:
+        model: The network.
+        state: The state dict that it will load.
+
+    Returns:
+        The model.
     """
     import torch
 
@@ -89,7 +97,7 @@ def widen_classes(model: Any, state: dict[str, Any]) -> Any:
         last = state.get(f"model.{head.i}.{name}.0.{len(branches[0]) - 1}.weight")
         if last is None or last.ndim != 4 or last.shape[1] == branches[0][-1].in_channels:
             continue
-        if donor is None:  # as many classes as the width was made for
+        if donor is None:  # with the number of classes that gives this width
             with quiet_host():
                 donor = type(model)({**model.yaml, "nc": int(last.shape[1])}, verbose=False)
         wide = getattr(donor.model[-1], name)
