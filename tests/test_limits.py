@@ -17,9 +17,7 @@ from yolo_attn.registry import plain
 from yolo_attn.weights import checkpoint
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
-MERGES = "a0: &a0 {x: 1}\n" + "".join(
-    f"a{i}: &a{i}\n  <<: [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
-)
+MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i}\n  <<: [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
 
 
 @pytest.mark.parametrize(
@@ -197,8 +195,67 @@ def test_what_the_host_cannot_build_is_named_by_row(tmp_path: Path, cli: Any) ->
 
     (tmp_path / "bad.yaml").write_text(BAD)
     before = Conv.default_act
-    with pytest.raises(ConfigError, match=r"bad.yaml, row 1 .*Conv.* cannot be built by the host: RuntimeError") as told:
+    with pytest.raises(ConfigError, match=r"bad.yaml, row 1 .*Conv.* cannot be run by the host: RuntimeError") as told:
         open_source(tmp_path / "bad.yaml")
     assert "\n" not in str(told.value) and Conv.default_act is before
     assert "row 1" in cli("show", "bad.yaml").mistake()
     assert "Traceback" in cli("show", "bad.yaml", env={"YOLO_ATTN_DEBUG": "1"}).err
+    assert "Traceback" in cli("show", "bad.yaml", "--debug").err
+    assert "row 1" in cli("train", "--cfg", "bad.yaml").mistake()
+
+
+def test_what_attach_cannot_build_is_named_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ultralytics import YOLO
+    from ultralytics.nn import tasks
+
+    import yolo_attn
+
+    handle = YOLO("yolov8n.yaml")
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError("of the host")
+
+    monkeypatch.setattr(tasks, "Concat", broken)
+    with pytest.raises(ConfigError, match=r"row 11 .* cannot be built by the host: (TypeError|ZeroDivisionError)"):
+        yolo_attn.attach(handle, "ECA", where="neck")
+
+
+def test_a_model_that_needs_more_memory_than_there_is_is_refused_with_both_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ultralytics.nn import tasks
+
+    from yolo_attn.hook import memory_need
+    from yolo_attn.model_yaml import load
+
+    d = load.load_ultralytics("yolov5n_se.yaml", find.require("yolov5n_se.yaml"))
+    state = torch.get_rng_state()
+    count = memory_need.parameters(d, tasks)
+    assert torch.equal(torch.get_rng_state(), state)
+    model = tasks.DetectionModel(d, verbose=False)
+    assert count == sum(p.numel() for p in model.parameters())
+    memory_need.refuse_too_large(d, "m.yaml", tasks, training=True)
+    monkeypatch.setattr(memory_need, "available", lambda: count * 10)
+    memory_need.refuse_too_large(d, "m.yaml", tasks)
+    both = f"m.yaml: its {count:,} parameters need 0.0 GB to train, and 0.0 GB of memory are available.*--force"
+    with pytest.raises(ConfigError, match=both):
+        memory_need.refuse_too_large(d, "m.yaml", tasks, training=True)
+    memory_need.refuse_too_large(d, "m.yaml", tasks, training=True, force=True)
+    monkeypatch.setattr(memory_need, "available", lambda: None)  # a system that does not say
+    memory_need.refuse_too_large(d, "m.yaml", tasks, training=True)
+
+
+def test_show_and_train_refuse_what_does_not_fit_before_they_build(tmp_path: Path, cli: Any) -> None:
+    (tmp_path / "huge.yaml").write_text(
+        BAD.replace("[16, [3], {}]", "[65536, 3, 2]").replace("16, 3, 2", "65536, 3, 2")
+    )
+    for command in (["show", "huge.yaml"], ["train", "--cfg", "huge.yaml"]):
+        assert "128,0" in cli(*command).mistake()
+
+
+def test_the_stated_limits_are_lifted_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    d = {"nc": 1, "backbone": [[-1, 1, "Conv", [70_000]]], "head": []}
+    with pytest.raises(ConfigError, match="at most 65,536 are built. YOLO_ATTN_LIMITS=off"):
+        plain.check_size(d, "m.yaml")
+    monkeypatch.setenv("YOLO_ATTN_LIMITS", "off")
+    plain.check_size(d, "m.yaml")

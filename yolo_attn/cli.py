@@ -8,10 +8,12 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from ._version import __version__
 from .errors import UsageError, YoloAttnError
 from .files import REFUSED
+from .hook.host_errors import DEBUG, told_by_row
 from .log import printing
 from .system.console import OutputClosed, Parser, drop_output, given_back, standard_output
 from .system.shell import exit_code, ready
@@ -35,6 +37,7 @@ COMMANDS = {
 }
 # These pass the rest of the command line on unchanged.
 PASS_THROUGH = ("yolo", "run", "train")
+SCRIPTS = ("yolo", "run")  # what these raise is the script's own
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,6 +68,9 @@ def _main(argv: list[str]) -> int:
         print(f"yolo_attn {__version__}")
         return 0
     name, rest = argv[0], argv[1:]
+    if "--debug" in rest and name not in SCRIPTS:
+        rest = [a for a in rest if a != "--debug"]
+        os.environ[DEBUG] = "1"
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
@@ -73,16 +79,18 @@ def _main(argv: list[str]) -> int:
     # A checkpoint whose plug-in is missing must not make the host install a package of that name.
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     try:
-        with ready(script=name in ("yolo", "run")):
+        with ready(script=name in SCRIPTS), told_by_row(building=True) if name not in SCRIPTS else nullcontext():
             return _run(name, rest)
     except YoloAttnError as exc:
+        if os.environ.get(DEBUG):
+            raise
         print(f"yolo-attn {name}: {exc}", file=sys.stderr)
         return 2 if isinstance(exc, UsageError) else 1
     except KeyboardInterrupt as exc:
         print(f"\nyolo-attn {name}: stopped", file=sys.stderr)
         return exit_code(exc)
     except OSError as exc:
-        if exc.errno not in REFUSED or name in ("yolo", "run"):  # a script's own errors pass through
+        if exc.errno not in REFUSED or name in SCRIPTS:  # a script's own errors pass through
             raise
         print(f"yolo-attn {name}: {exc.filename or 'the disk'}: {exc.strerror}", file=sys.stderr)
         return 1
@@ -101,6 +109,7 @@ def _run(name: str, rest: list[str]) -> int:
         metavar="FILE",
         help="Python file with your own attention modules; repeatable",
     )
+    parser.add_argument("--debug", action="store_true", help="on an error, show the whole traceback")
     try:
         args = parser.parse_args(rest)
     except SystemExit as exc:  # --help has been printed

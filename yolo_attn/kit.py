@@ -73,6 +73,7 @@ class TheKit:
     @contextlib.contextmanager
     def building(self, cfg: Any, detector: Any) -> Iterator[Any]:
         from .hook import seams
+        from .hook.host_errors import told_by_row
         from .model_yaml import dialect, load
         from .patches.yolov5_shared import is_model
 
@@ -87,7 +88,7 @@ class TheKit:
             found = Path(name) if Path(name).is_file() else self.locate(name)
             if found is not None and is_model(found):
                 cfg = str(load.classic_file(name, found))
-        with seams.reading(name, layers_only=isinstance(given, dict)):
+        with seams.reading(name, layers_only=isinstance(given, dict)), told_by_row(name):
             yield cfg
 
     def unknown_model(self, name: str) -> Exception | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..hook.host_errors import told_by_row
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -17,12 +18,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--imgsz", "--img", type=int, default=640, metavar="N", help="image size in pixels for the GFLOPs (default 640)"
     )
     parser.add_argument("--nc", type=int, metavar="N", help="number of classes (default: the YAML's)")
+    parser.add_argument("--force", action="store_true", help="build a model that needs more memory than there is")
 
 
 def run(args: argparse.Namespace) -> int:
     """Build both models and print the host's table of layers and a comparison."""
     os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing here needs a network
     from ..hook.install import install
+    from ..hook.memory_need import refuse_too_large
     from ..model_yaml import find, load, placement
     from ..weights.attention import attention_used
     from ._tables import grid
@@ -35,13 +38,15 @@ def run(args: argparse.Namespace) -> int:
     d = load.load_ultralytics(args.cfg, path)
     if args.nc:
         d["nc"] = args.nc
-    import ultralytics.nn.tasks  # noqa: F401 # the module that install patches
+    import ultralytics.nn.tasks  # the module that install patches
 
     install(strict=True)
+    refuse_too_large(d, str(args.cfg), ultralytics.nn.tasks, force=args.force)
     model = _build(d, str(args.cfg), verbose=True)
     stride = int(max(model.stride))
     side = -(-args.imgsz // stride) * stride  # the hosts round up as well
-    with_attention = _figures(model, side)
+    with told_by_row(str(args.cfg)):
+        with_attention = _figures(model, side)
     base = placement.remove(d, all=True)
     rows = [[Path(args.cfg).stem, *with_attention]]
     stays: dict[str, int] = {}
@@ -64,7 +69,6 @@ def _build(d: dict[str, Any], file: str, *, verbose: bool) -> Any:
     """Build with the model class that the host would choose."""
     from copy import deepcopy
 
-    from ..hook.host_errors import told_by_row
     from ..weights.start_from import model_class
 
     with told_by_row(file):

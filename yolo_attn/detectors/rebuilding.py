@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import CheckpointError, ConfigError, YoloAttnError, first_line
 from ..files import scratch
+from ..hook.host_errors import told_by_row
 from ..weights import align, start_from, untrained
 from ..weights.attention import attention_in
 from . import source
@@ -55,7 +56,8 @@ def _network(old: Any, d: dict[str, Any]) -> Any:
     name = str(d["yaml_file"])
     with _quiet(old):
         try:
-            new = type(old)(copy.deepcopy(d), **_words(old))
+            with told_by_row(name):
+                new = type(old)(copy.deepcopy(d), **_words(old))
         except YoloAttnError:
             raise
         except Exception as exc:  # a host's parser raises whatever a wrong row leads to

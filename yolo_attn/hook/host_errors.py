@@ -16,11 +16,12 @@ DEBUG = "YOLO_ATTN_DEBUG"  # set, the host's own traceback is shown
 
 
 @contextlib.contextmanager
-def told_by_row(file: str) -> Iterator[None]:
+def told_by_row(file: str = "", *, building: bool = False) -> Iterator[None]:
     """Turn what a host's parser raises meanwhile into one line; leave the host's default activation as it was.
 
     Args:
-        file: Named in the message.
+        file: Named in the message; the one that the model names when empty.
+        building: Only what is raised while a model is built and run for its strides, for a span that does more.
 
     Raises:
         RowError: A row cannot be built; the message names it and quotes the host.
@@ -33,24 +34,33 @@ def told_by_row(file: str) -> Iterator[None]:
         raise
     except Exception as exc:  # a host's parser raises whatever a wrong row leads to
         _restore(before)
-        row = _row(exc)
+        row = _row(exc, building)
         if row is None or os.environ.get(DEBUG):
             raise
+        number, columns, does, named = row
         said = f"{type(exc).__name__}: {first_line(exc)[:300]}"
-        raise RowError(f"{file}, row {row[0]} {shown(row[1])} cannot be built by the host: {said}") from exc
+        raise RowError(f"{file or named}, row {number} {shown(columns)} cannot be {does} by the host: {said}") from exc
 
 
-def _row(exc: BaseException) -> tuple[int, list[Any]] | None:
-    """The row at which a host's parser, or the forward pass that it tries, stood: its number, from, number and module."""
+def _row(exc: BaseException, building: bool) -> tuple[int, list[Any], str, str] | None:
+    """The row at which a host's parser, or the forward pass that it tries, stood: its number, from, number and module.
+
+    Also what it did there, and the file that the model names.
+    """
     found, tb = None, exc.__traceback__
+    inside, file = False, "model YAML"
     while tb is not None:
         local, name = tb.tb_frame.f_locals, tb.tb_frame.f_code.co_name
+        if name == "__init__" and isinstance(getattr(local.get("self"), "yaml", None), dict):
+            inside, file = True, str(local["self"].yaml.get("yaml_file") or local.get("cfg") or file)[:300]
         if name == "parse_model" and isinstance(local.get("i"), int):
             m = local.get("m")
-            found = local["i"], [local.get("f"), local.get("n"), getattr(m, "__name__", str(m))]
+            named = str((local.get("d") or {}).get("yaml_file") or file)
+            found = local["i"], [local.get("f"), local.get("n"), getattr(m, "__name__", str(m))], "built", named
         elif name in ("_predict_once", "_forward_once", "forward_once") and hasattr(local.get("m"), "i"):
             m = local["m"]
-            found = int(m.i), [m.f, 1, str(m.type).rpartition(".")[2]]
+            if inside or not building:
+                found = int(m.i), [m.f, 1, str(m.type).rpartition(".")[2]], "run", file
         tb = tb.tb_next
     return found
 

@@ -24,6 +24,7 @@ DEPTH = 20
 TEXT = 1_000  # characters in one text
 ROWS, REPEATS, WIDTH = 2_000, 1_000, 65_536  # of one model; repeats of one row, after scaling; channels
 LAYERS = 20_000  # rows times repeats
+LIMITS = "YOLO_ATTN_LIMITS"  # `off` lifts these
 
 # What a text in a row may name of the parser's own: numbers of the model.
 NUMBERS = frozenset({"nc", "anchors", "kpt_shape", "no", "na", "None", "True", "False"})
@@ -180,23 +181,28 @@ def check_size(d: dict[str, Any], file: str) -> None:
     Raises:
         ConfigError: Names the row and the limit.
     """
+    if os.environ.get(LIMITS) == "off":
+        return
+    lifted = f"{LIMITS}=off lifts the limits."
     rows = [*d["backbone"], *d["head"]]
     if len(rows) > ROWS:
-        raise ConfigError(f"{file}: has {len(rows):,} rows; at most {ROWS:,} are built.")
+        raise ConfigError(f"{file}: has {len(rows):,} rows; at most {ROWS:,} are built. {lifted}")
     depth, width = _largest(d)
     total = 0
     for i, (_, n, _name, args) in enumerate(rows):
         repeats = max(1, round(n * depth)) if n > 1 else 1
         total += repeats
         if repeats > REPEATS:
-            raise ConfigError(f"{file}, row {i}: is repeated {shown(repeats)} times; at most {REPEATS:,} are built.")
+            raise ConfigError(
+                f"{file}, row {i}: is repeated {shown(repeats)} times; at most {REPEATS:,} are built. {lifted}"
+            )
         first = args[0] if args and type(args[0]) in (int, float) else 0
         if not math.isfinite(first) or abs(first) * width > WIDTH:
-            raise ConfigError(f"{file}, row {i}: has {shown(first)} channels; at most {WIDTH:,} are built.")
+            raise ConfigError(f"{file}, row {i}: has {shown(first)} channels; at most {WIDTH:,} are built. {lifted}")
     if total > LAYERS:
-        raise ConfigError(f"{file}: has {total:,} layers, repeats counted; at most {LAYERS:,} are built.")
+        raise ConfigError(f"{file}: has {total:,} layers, repeats counted; at most {LAYERS:,} are built. {lifted}")
     if d.get("nc", 1) > WIDTH:
-        raise ConfigError(f"{file}: has {shown(d['nc'])} classes; at most {WIDTH:,} are built.")
+        raise ConfigError(f"{file}: has {shown(d['nc'])} classes; at most {WIDTH:,} are built. {lifted}")
 
 
 def _largest(d: dict[str, Any]) -> tuple[float, float]:

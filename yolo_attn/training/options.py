@@ -158,6 +158,8 @@ def _parser() -> Parser:
         metavar="FILE",
         help="a Python file with attention of your own; repeatable",
     )
+    add("--force", action="store_true", help="train a model that needs more memory than there is")
+    add("--debug", action="store_true", help="on an error, show the whole traceback")
     add("--export", nargs="?", const="onnx", default=None, metavar="FORMAT", help="export best.pt afterwards (onnx)")
     add("--no-export", action="store_true", help="no export after a run on the embedded data set")
     add(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import importlib
 import shlex
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from .. import words
 from ..errors import CheckpointError, UsageError, YoloAttnError, first_line
 from ..files import REFUSED, cache_folder, expand, scratch
+from ..hook.memory_need import refuse_too_large
 from ..log import announce
 from ..model_yaml import check, find, load
 from ..system.shell import exit_code
@@ -97,6 +99,9 @@ def _begin(options: argparse.Namespace) -> int:
             hint = f". --weights {coco} would start from COCO" if coco else ""
             announce("no --weights: training from scratch%s.", hint)
         name = options.cfg if find.locate(options.cfg) else str(path)
+        if not options.force:
+            parser = importlib.import_module("ultralytics.nn.tasks")
+            refuse_too_large(load.load_ultralytics(name, path), str(options.cfg), parser, training=True)
         return _run(options, host.YOLO(name, task="detect"), args)
     with scratch() as folder:
         return _run(options, _pretrained(options, host, weights, folder), args)
@@ -123,7 +128,7 @@ def _pretrained(options: argparse.Namespace, host: Any, weights: str, folder: Pa
     if not options.chosen_cfg and file.suffix == ".pt":
         return planned(host.YOLO(str(file)))
     start = options.start or "identity"
-    model, report = start_from.build(file, options.cfg, start=start)
+    model, report = start_from.build(file, options.cfg, start=start, training=True, large=options.force)
     announce("%s", report.table().splitlines()[-1])
     if report.until_trained:
         announce("%s", report.until_trained)

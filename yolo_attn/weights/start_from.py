@@ -7,16 +7,18 @@ worker of a multi-GPU run.
 from __future__ import annotations
 
 import datetime
+import functools
 import importlib
 import io
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from ..errors import ConfigError, HostError
 from ..files import write_bytes
 from ..hook.host_errors import told_by_row
+from ..hook.memory_need import refuse_too_large
 from ..model_yaml import check, dialect, find, load
 from ..model_yaml.start import with_start
 from ..registry import plugins
@@ -68,6 +70,8 @@ def build(
     nc: int | None = None,
     minimum: float = align.THRESHOLD,
     force: bool = False,
+    large: bool = False,
+    training: bool = False,
     yolov5: str | os.PathLike[str] | None = None,
 ) -> tuple[Any, align.Report]:
     """Build a model YAML and give it pretrained weights.
@@ -78,7 +82,9 @@ def build(
         start: How new attention begins: ``identity``, ``paper``, or ``yaml`` for what the rows say.
         nc: Number of classes; the YAML's when absent.
         minimum: Least share of the detector's tensors that must match.
-        force: Go on below it.
+        force: Go on below it, and with a model that needs more memory than there is.
+        large: Only the latter.
+        training: Whether the memory is to suffice for training.
         yolov5: Build for the classic YOLOv5 checkout in this folder, instead of ultralytics.
 
     Returns:
@@ -100,26 +106,28 @@ def build(
         d, _ = with_start(d, start)  # what has none is in the sentence
     d["yaml_file"] = str(cfg)
     with told_by_row(str(cfg)):
-        model = _classic(d, nc, str(yolov5)) if yolov5 else _ultralytics(d, nc, str(cfg))
+        fits = functools.partial(refuse_too_large, file=str(cfg), training=training, force=force or large)
+        model = _classic(d, nc, str(yolov5), fits) if yolov5 else _ultralytics(d, nc, str(cfg), fits)
     report = align.transfer(ckpt, model, minimum=minimum, force=force)
     report.until_trained = untrained.sentence(ckpt, model, report)
     return model, report
 
 
-def _ultralytics(d: dict[str, Any], nc: int | None, cfg: str) -> Any:
+def _ultralytics(d: dict[str, Any], nc: int | None, cfg: str, fits: Callable[..., None]) -> Any:
     os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing here asks the network
     try:
-        importlib.import_module("ultralytics.nn.tasks")
+        tasks = importlib.import_module("ultralytics.nn.tasks")
     except ImportError as exc:
         raise HostError(f"the ultralytics package cannot be imported: {exc}. 'pip install ultralytics'") from exc
     d = dialect.to_ultralytics(d, cfg)
     cls, task = model_class(d, cfg)
+    fits(d, parser=tasks)
     model = cls(d, nc=nc, verbose=False)
     model.task = task
     return model
 
 
-def _classic(d: dict[str, Any], nc: int | None, folder: str) -> Any:
+def _classic(d: dict[str, Any], nc: int | None, folder: str, fits: Callable[..., None]) -> Any:
     if not (Path(folder) / "models" / "yolo.py").is_file():
         raise HostError(f"--yolov5 {folder}: no YOLOv5 checkout (it has no models/yolo.py)")
     sys.path.insert(0, str(Path(folder).resolve()))
@@ -127,6 +135,8 @@ def _classic(d: dict[str, Any], nc: int | None, folder: str) -> Any:
         yolo = importlib.import_module("models.yolo")
     except ImportError as exc:
         raise HostError(f"--yolov5 {folder}: cannot be imported: {exc}") from exc
+    d = dialect.to_classic(d, str(d.get("scale") or ""), str(d["yaml_file"]))
+    fits(d, parser=yolo)
     return yolo.Model(d, nc=nc)
 
 

@@ -1,0 +1,91 @@
+"""What memory a model will need, counted before it is built: its parameters on torch's meta device, which holds none."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..errors import ConfigError, YoloAttnError
+
+__all__ = ["available", "parameters", "refuse_too_large"]
+
+BUILT, TRAINED = 4, 16  # bytes a parameter: the number; with its gradient and an optimizer's two further numbers
+
+
+def refuse_too_large(
+    d: dict[str, Any], file: str, parser: ModuleType, *, training: bool = False, force: bool = False
+) -> None:
+    """Refuse a model that needs more memory than there is.
+
+    Args:
+        d: The model, as the parser takes it.
+        file: Named in the message.
+        parser: The host's module with `parse_model`, hooked.
+        training: Whether it is to be trained, which takes four times as much; activations come on top.
+        force: Build it all the same.
+
+    Raises:
+        ConfigError: With both numbers.
+    """
+    if force:
+        return
+    count = parameters(d, parser)
+    need, there = (count or 0) * (TRAINED if training else BUILT), available()
+    if count is not None and there is not None and need > there:
+        what = "train" if training else "build"
+        raise ConfigError(
+            f"{file}: its {count:,} parameters need {need / 1e9:,.1f} GB to {what}, and {there / 1e9:,.1f} GB of memory "
+            f"are available. --force (in Python, force=True) goes on all the same."
+        )
+
+
+def parameters(d: dict[str, Any], parser: ModuleType) -> int | None:
+    """Return how many parameters a model has; None where its layers cannot be counted without building them."""
+    import torch
+
+    if not hasattr(torch.device, "__enter__"):  # before torch 2.0
+        return None
+    ultralytics = parser.__name__.startswith("ultralytics.")
+    channels = d.get("channels", d.get("ch", 3))
+    given: list[Any] = [deepcopy(d), channels if ultralytics else [channels], *([False] if ultralytics else [])]
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), _quiet():
+            layers, _ = parser.parse_model(*given)
+    except (YoloAttnError, MemoryError):
+        raise
+    except Exception:  # what cannot be built is told when it is built, with its row
+        return None
+    return sum(p.numel() for p in layers.parameters())
+
+
+def available() -> int | None:
+    """Return the bytes of memory that this process can still take, a container's limit included; None if unknown."""
+    found = []
+    with contextlib.suppress(ImportError, OSError):
+        import psutil
+
+        found.append(int(psutil.virtual_memory().available))
+    if not found:
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # no such call on Windows
+            found.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with contextlib.suppress(OSError, ValueError):  # no limit reads 'max'
+        folder = Path("/sys/fs/cgroup")
+        found.append(int((folder / "memory.max").read_text()) - int((folder / "memory.current").read_text()))
+    return min(found) if found else None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the table that hosts print; it comes when the model is built."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
