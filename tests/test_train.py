@@ -337,3 +337,12 @@ def test_the_main_job(tmp_path: Path, python: Callable[..., Run]) -> None:
     assert names.count("SEAttention") == 4, names
     """
     python(code, str(folder / "weights" / "best.pt")).ok()
+
+
+@pytest.mark.parametrize("repaired", [False, True])
+def test_the_lines_in_front_of_a_workers_script(python: Callable[..., Run], repaired: bool) -> None:
+    """Run in a fresh process they import the kit, and repair hosts where this process does."""
+    code = "import yolo_attn\nfrom yolo_attn.hook import install\nfrom yolo_attn.kit import KIT\n"
+    lines = python(code + ("install.repair()\n" if repaired else "") + "print(KIT.worker_lines())").ok()
+    asks = "\nimport ultralytics.nn.tasks\nprint('HOOKED', yolo_attn.installed(), yolo_attn.hook.install.repairing())"
+    assert f"HOOKED ['ultralytics'] {repaired}" in python(lines + asks).ok()

@@ -5,8 +5,11 @@ Values are planted, each tensor with its own, and looked for where they belong; 
 
 from __future__ import annotations
 
+import copy
+import io
 import json
 import os
+import pickle
 import subprocess
 import sys
 import types
@@ -641,3 +644,27 @@ build, anchors = lambda d: yolo.Model(dict(d)), 0
 """
     code = HELD.replace("{host}", host, 1)
     assert "HELD" in classic.python(code, str(Path(__file__).parent), cwd=tmp_path).ok()
+
+
+@pytest.mark.parametrize("cfg", ["yolov5n.yaml", "yolov5n_se.yaml"])
+def test_a_state_dict_stays_plain(cfg: str) -> None:
+    """It can be saved, copied and read by anybody: which detector it is of is kept beside it."""
+    model = DetectionModel(cfg, verbose=False)
+    state = model.state_dict()
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    read = torch.load(file, weights_only=True)
+    assert list(read) == list(state) and vars(state).keys() == {"_metadata"} and vars(read).keys() == {"_metadata"}
+    assert same(dict(copy.deepcopy(state)), dict(state)) and pickle.loads(pickle.dumps(state)).keys() == state.keys()
+
+
+def test_nothing_is_kept_of_a_state_dict_that_is_gone() -> None:
+    from yolo_attn.weights import built
+
+    model = DetectionModel("yolov5n_se.yaml", verbose=False)
+    before = len(built._states)
+    state = model.state_dict()
+    assert built.owner(state, "target's") is model and len(built._states) == before + 1
+    del state
+    assert len(built._states) == before

@@ -154,7 +154,7 @@ class TheKit:
         from .hook import install
 
         lines = f"import {self.name}\n"
-        return lines + (f"import {self.name}.parser\n{self.name}.parser.repair()\n" if install.repairing() else "")
+        return lines + (f"import {install.__name__}\n{install.__name__}.repair()\n" if install.repairing() else "")
 
     # -- reading checkpoints
 

@@ -1,11 +1,12 @@
 """Which detector a state dict is of: the hosts load weights by two state dicts, and by logical layer takes two models.
 
 Both hosts' detectors note themselves when their `state_dict` is taken, however they came to be: built, unpickled or
-copied. All that is kept is weak.
+copied. All that is kept is weak, and beside the dictionary: users save it as it is.
 """
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +18,8 @@ __all__ = ["note", "owner"]
 
 # By detector, whether it has attention.
 _noted: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
-OWNER = "_" + PACKAGE.replace(".", "_") + "_owner"
+# By the id of a state dict: itself, its detector, and whether that has attention.
+_states: dict[int, tuple[weakref.ref[Any], weakref.ref[Any], bool]] = {}
 
 
 def note(detector: Any, state: Any) -> None:
@@ -27,7 +29,14 @@ def note(detector: Any, state: Any) -> None:
 
         _noted[detector] = bool(attention_in(detector))
     if hasattr(state, "_metadata"):  # torch's own dictionary, not one of the caller's
-        setattr(state, OWNER, (weakref.ref(detector), _noted[detector]))
+        key = id(state)
+        itself = weakref.ref(state, functools.partial(_forget, key))
+        _states[key] = itself, weakref.ref(detector), _noted[detector]
+
+
+def _forget(key: int, itself: weakref.ref[Any]) -> None:
+    if _states.get(key, (None,))[0] is itself:  # not the next one that got its id
+        del _states[key]
 
 
 def owner(state: Any, role: str) -> Any | None:
@@ -42,7 +51,9 @@ def owner(state: Any, role: str) -> Any | None:
     """
     if not isinstance(state, Mapping) or not state:
         return None
-    reference, attention = getattr(state, OWNER, (None, False))
+    itself, reference, attention = _states.get(id(state), (None, None, False))
+    if itself is None or itself() is not state:
+        reference, attention = None, False
     detector = reference() if reference is not None else None
     if detector is not None:
         return detector
