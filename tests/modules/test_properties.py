@@ -273,7 +273,8 @@ def test_onnx_with_dynamic_batch_height_and_width(name, start):
 NODES = {
     "SEAttention": 6, "ECA": 6, "SEVar1": 3, "SEVar2": 4, "SEVar3": 4, "eSE": 4, "CBAM": 17, "CoordAtt": 14, "LSKA": 6,
     "TripletAttention": 23, "GAM": 10, "BAM": 15, "GCT": 15, "ParNetAttention": 10, "scSE": 11,
-    "LKA": 4, "CPCA": 21, "CAA": 11,
+    "LKA": 4, "CPCA": 21, "CAA": 11, "SEAM": 24, "MultiSEAM": 62, "MSCA": 12, "SENetV2": 6, "LSK": 19, "StripPooling": 12,
+    "EPSA": 35, "SRM": 10, "MSCAM": 11,
 }  # fmt: skip
 
 
@@ -289,7 +290,10 @@ def test_the_exported_graph_is_small(name):
 SIZED = {
     "NAM": 8, "SK": 18, "GC": 21, "ELA": 20, "SimAM": 22, "GE": 22, "DoubleAttention": 24, "SGE": 25, "EMAttention": 33,
     "ParallelPolarizedSelfAttention": 30, "SequentialPolarizedSelfAttention": 30, "ShuffleAttention": 32, "NonLocal": 25,
-    "DualAttention": 38, "S2Attention": 54, "CrissCross": 80, "MLCA": 61,
+    "DualAttention": 38, "S2Attention": 54, "CrissCross": 80, "MLCA": 61, "FcaNet": 40, "SCSA": 137, "MHSA": 123,
+    "BiLevelRoutingAttention": 382, "ACmix": 230, "DAttention": 331, "Halo": 322, "Outlook": 190, "MSDA": 531,
+    "ExternalAttention": 26, "FocusedLinearAttention": 120, "iRMB": 299, "DeformableLKA": 132,
+    "DeformableLKAAttention": 140, "CoT": 103, "CoTAttention": 34,
 }  # fmt: skip
 
 
