@@ -260,6 +260,80 @@ def test_a_package_s_module_needs_the_user_s_word(honest: Path, tmp_path: Path, 
         registry.unregister("Brought")
 
 
+def test_a_package_s_module_inside_a_block(honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block that names it in its own name, in its options, or with the kit's prefix."""
+    from types import SimpleNamespace
+
+    built = []
+
+    class Brought(nn.Module):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            built.append(channels)
+
+        def forward(self, x: Any) -> Any:
+            return x
+
+    Brought.__module__ = "some_package.gates"
+    registry.register("Brought", Brought)
+    try:
+        points = [SimpleNamespace(name="Brought", value="some_package.gates:Brought")]
+        monkeypatch.setattr(plugins, "entry_points", lambda: points)
+        for row in (
+            [-1, 1, "C3_Brought", [8]], [-1, 1, "yolo_attn.C3_Brought", [8]], [-1, 1, "Conv_Brought", [8]],
+            [-1, 1, "C3Attention", [8, {"module": "Brought"}]], [-1, 1, "C3Attention", [8, "Brought"]],
+            [-1, 1, "ResBlock_Brought", [8]], [-1, 1, "C3_brought", [8]],
+            [-1, 1, "C3Attention", [8, {"module": "yolo_attn.Brought"}]],
+        ):  # fmt: skip
+            with pytest.raises(YoloAttnError):
+                yolo_attn.load(forged(honest, tmp_path / "x.bundle", small(row)))
+        assert built == []
+    finally:
+        registry.unregister("Brought")
+
+
+WAYS = {
+    "open": "open('mark', 'w')",
+    "a caught refusal": "exec('try:\\n open(\"mark\", \"w\")\\nexcept BaseException: pass')",
+    "a file by its number": "__import__('os').open('mark', 65)",
+    "behind the system's own": "open('/proc/self/cwd/secret').read()",
+    "a process": "__import__('os').system('touch mark')",
+    "another process": "__import__('subprocess').run(['touch', 'mark'])",
+    "a folder": "__import__('os').mkdir('mark')",
+    "an address": "__import__('socket').create_connection(('127.0.0.1', 9))",
+    "a pickle": "__import__('pickle').loads(b'cos\\ngetcwd\\n.')",
+    "torch": "__import__('torch').load('secret')",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_layer_that_does_more_than_compute(
+    way: str, honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one of a later release of the host: whatever its code looks like, it is refused when it is built."""
+    from ultralytics.nn import tasks
+    from ultralytics.nn.modules import conv
+
+    class Later(nn.Module):
+        def __init__(self, *args: Any) -> None:
+            super().__init__()
+            eval(WAYS[way])
+
+        def forward(self, x: Any) -> Any:
+            return x
+
+    Later.__module__ = conv.__name__
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret").write_text("")
+    for home in (conv, tasks):
+        monkeypatch.setattr(home, "Later", Later, raising=False)
+    with pytest.raises(YoloAttnError, match="while it is built"):
+        yolo_attn.load(forged(honest, tmp_path / "x.bundle", small([-1, 1, "Later", [8]])))
+    assert not (tmp_path / "mark").exists()
+    (tmp_path / "mark").write_text("")  # and afterwards all is as before
+    yolo_attn.load(honest)
+
+
 def test_safe_load_by_the_host_s_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     from ultralytics import utils
 
@@ -293,6 +367,7 @@ from yolo_attn.errors import YoloAttnError
 {host}
 code = "__import__('pathlib').Path('mark').touch()"
 pathlib.Path("evil.yaml").write_text("x: 1")
+pathlib.Path("evil").write_text("x: 1")
 
 def model(row=None, **more):
     rows = [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "Conv", [8, 3, 2]], row or [-1, 1, "Conv", [8, 3, 2]]]
@@ -346,8 +421,12 @@ class Fork(torch.nn.Module):
         return self.cv(x)
 
 class Reads(Fork):
-    def forward(self, x):
-        return torch.load("x.pt")
+    def __init__(self, c1, file):
+        super().__init__(c1)
+        try:
+            getattr(pathlib.Path(file), "read" + "_bytes")()
+        except Exception:
+            pass
 
 common = sys.modules[yolo.Conv.__module__]
 for cls in (Fork, Reads):
@@ -360,7 +439,7 @@ built = yolo.Model(d)
 assert d == before, "the user's dictionary was changed"
 told["a fork's layer"] = type(built.model[2]).__name__
 try:
-    yolo.Model(model([-1, 1, "Reads", [8]]))
+    yolo.Model(model([-1, 1, "Reads", [8, "evil"]]))
 except YoloAttnError as exc:
     told["a fork's reader"] = str(exc)
 
@@ -383,7 +462,7 @@ print("TOLD" + json.dumps(told))
 def test_dictionaries_on_a_classic_host(classic: Classic, tmp_path: Path) -> None:
     told = json.loads(classic.python(CLASSIC, cwd=tmp_path).ok().rpartition("TOLD")[2])
     assert told.pop("mark") is False
-    assert told.pop("a fork's layer") == "Fork" and "its code calls load" in told.pop("a fork's reader")
+    assert told.pop("a fork's layer") == "Fork" and "opens 'evil' while it is built" in told.pop("a fork's reader")
     assert told.pop("honest") > 10
     assert set(told.values()) == {"refused"}, told
 

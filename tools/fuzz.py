@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import io
 import json
 import os
@@ -155,29 +156,74 @@ def pt_case(rng: random.Random, folder: Path, build: bool) -> None:
     checkpoint.read(folder / "a.pt")
 
 
+# A model small enough to be built many times.
+SMALL: dict[str, Any] = {
+    "nc": 1, "scales": {"n": [1.0, 1.0, 1024]},
+    "backbone": [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "SEAttention", []], [-1, 1, "C2f", [8, True]]],
+    "head": [[-1, 1, "nn.Upsample", [None, 2, "nearest"]], [[-1, 1], 1, "Detect", ["nc"]]],
+}  # fmt: skip
+ODD = [
+    None, True, -1, 0, 3, 10**6, 10**30, 1e400, float("nan"), "", "x", "nc", "nn.SiLU()", "nn.Module", "torch.load", "C3_SE",
+    "Conv", "DetectionModel", "AutoBackend", "TorchVision", "__import__('os')", "exit", b"aGk=", [], {}, [[]], {"module": "SE"},
+    {"start": "identity"}, [8, 3, 2], ["a", {"b": None}], {None: 1}, "\x1b[2J\n", "a" * 2000, "yolo_attn.SE", "9" * 5000,
+]  # fmt: skip
+
+
+def mutated_value(value: Any, rng: random.Random, depth: int = 0) -> Any:
+    """A model dictionary with one of its values, at any depth, replaced, doubled or dropped."""
+    if depth > 6 or not isinstance(value, (dict, list)) or not value or rng.random() < 0.12:
+        return copy.deepcopy(rng.choice(ODD))
+    key = rng.choice(list(value)) if isinstance(value, dict) else rng.randrange(len(value))
+    way = rng.random()
+    if way < 0.85:
+        value[key] = mutated_value(value[key], rng, depth + 1)
+    elif way < 0.95:
+        del value[key]
+    elif isinstance(value, list):
+        value.insert(key, copy.deepcopy(value[key]))
+    else:
+        value[rng.choice(["register", "activation", "scale", "start", "anchors", "kpt_shape", "x"])] = rng.choice(ODD)
+    return value
+
+
 def bundle_case(rng: random.Random, folder: Path, build: bool) -> None:
-    """A bundle whose manifest, archive or hashes are damaged."""
+    """A bundle whose archive, manifest or rows are damaged; with hashes that fit, so that it is read to its rows."""
     import hashlib
+
+    import torch
+    import yaml
+    from safetensors.torch import save
 
     from yolo_attn.detectors import bundle
 
-    text = _configs(rng)[1].encode()
+    way = rng.choice(["archive", "manifest", "rows", "rows", "text"])
+    d = copy.deepcopy(SMALL)
+    for _ in range(rng.randint(1, 3) if way == "rows" else 0):
+        d = mutated_value(d, rng)
+        d = d if isinstance(d, dict) else copy.deepcopy(SMALL)
+    text = yaml.safe_dump(d, sort_keys=False)
+    data = {
+        bundle.MODEL: (mutated_text(text, rng) if way == "text" else text).encode("utf-8", "surrogatepass"),
+        bundle.WEIGHTS: save({"model.0.conv.weight": torch.zeros(8, 3, 3, 3)}),
+    }
     manifest: dict[str, Any] = {
         "format": 1, "task": "detect", "names": {"0": "a"}, "imgsz": [64, 64],
-        "sha256": {bundle.WEIGHTS: hashlib.sha256(b"").hexdigest(), bundle.MODEL: hashlib.sha256(text).hexdigest()},
+        "sha256": {k: hashlib.sha256(v).hexdigest() for k, v in data.items()},
     }  # fmt: skip
-    if rng.random() < 0.6:
-        odd = [None, [], {}, "x", float("inf"), -1, [[]], {"a": 1}, True, 10**30]
+    if way == "manifest":
+        odd = [None, [], {}, "x", float("inf"), -1, [[]], {"a": 1}, True, 10**30, {"0": "\x1b[2J"}, [2.5, 64], {"0": [1]}]
         manifest[rng.choice(list(manifest))] = rng.choice(odd)
     with contextlib.suppress(TypeError, AttributeError):
         manifest["sha256"][bundle.MANIFEST] = bundle._seal(json.loads(json.dumps(manifest)))
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as file:
-        for name, data in {bundle.MANIFEST: json.dumps(manifest).encode(), bundle.MODEL: text, bundle.WEIGHTS: b""}.items():
-            file.writestr(name, data)
-    data = target.getvalue()
-    (folder / "a.bundle").write_bytes(mutated_bytes(data, rng) if rng.random() < 0.5 else data)
-    bundle.read_manifest(folder / "a.bundle")
+        for name, content in {bundle.MANIFEST: json.dumps(manifest).encode(), **data}.items():
+            file.writestr(name, content)
+    (folder / "a.bundle").write_bytes(mutated_bytes(target.getvalue(), rng) if way == "archive" else target.getvalue())
+    if build:
+        bundle.load(folder / "a.bundle")
+    else:
+        bundle.content_of(folder / "a.bundle")
 
 
 def onnx_case(rng: random.Random, folder: Path, build: bool) -> None:

@@ -26,7 +26,7 @@ from ..hook import seams
 from ..model_yaml.reader import mapping_of
 from .source import Source, attention_used, quiet_host, widen_classes
 
-__all__ = ["load", "plain", "read_manifest", "save"]
+__all__ = ["content_of", "load", "plain", "read_manifest", "save"]
 
 FORMAT = 1
 TEXT = 16_000_000  # bytes of a manifest or a model YAML
@@ -137,6 +137,47 @@ def _seal(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def content_of(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return what a bundle holds, checked to the last value of its rows, with nothing built.
+
+    Returns:
+        The model dictionary, the tensors, and of the manifest ``names``, ``imgsz`` and ``task``.
+
+    Raises:
+        CheckpointError: No bundle, damaged or changed.
+        YoloAttnError: A row or value that is none of what a model needs, or names a module that is not here.
+    """
+    manifest, content = read_manifest(path)
+    from safetensors import SafetensorError
+    from safetensors.torch import load as deserialize
+    from ultralytics.nn import tasks
+
+    from ..model_yaml import check
+    from ..registry import allowed
+    from ..registry.plain import check_size
+
+    try:
+        text = content[MODEL].decode()
+        state = deserialize(content[WEIGHTS])
+        about = {
+            "names": {int(k): str(v) for k, v in manifest["names"].items()},
+            "imgsz": [int(v) for v in manifest["imgsz"]],
+            "task": manifest.get("task", "detect"),
+        }
+        if len(about["imgsz"]) != 2 or not all(0 < v <= 65_536 for v in about["imgsz"]):
+            raise ValueError(f"imgsz {shown(about['imgsz'])}")
+        if about["task"] not in ("detect", "segment", "pose", "obb", "classify", "semantic", "depth"):
+            raise ValueError(f"task {shown(about['task'])}")
+    except (SafetensorError, RecursionError, AttributeError, ArithmeticError, ValueError, KeyError, TypeError) as exc:
+        raise CheckpointError(f"{path}: is damaged: {first_line(exc)[:200] or type(exc).__name__}") from exc
+    d = mapping_of(text, f"{path}: its {MODEL}", CheckpointError, "It should hold the model.")
+    d["yaml_file"] = str(path)
+    d = allowed.checked(d, str(path), tasks)
+    check.validate({**d, "scale": ""}, str(path))
+    check_size(d, str(path))
+    return d, state, about
+
+
 def load(path: str | os.PathLike[str]) -> Any:
     """Rebuild a detector from a bundle, without a pickle.
 
@@ -150,38 +191,17 @@ def load(path: str | os.PathLike[str]) -> Any:
         CheckpointError: The file is not a bundle, is damaged or changed, or its weights do not match its YAML.
         YoloAttnError: A row names an unknown module; load plug-ins first.
     """
-    manifest, content = read_manifest(path)
-    from safetensors import SafetensorError
-    from safetensors.torch import load as deserialize
+    d, state, about = content_of(path)
     from ultralytics import YOLO
     from ultralytics.nn import tasks
 
-    from ..model_yaml import check
     from ..registry import allowed
-    from ..registry.plain import check_size
 
-    try:
-        text = content[MODEL].decode()
-        state = deserialize(content[WEIGHTS])
-        names = {int(k): str(v) for k, v in manifest["names"].items()}
-        size = [int(v) for v in manifest["imgsz"]]
-        task = manifest.get("task", "detect")
-        if len(size) != 2 or not all(0 < v <= 65_536 for v in size):
-            raise ValueError(f"imgsz {shown(size)}")
-        if task not in ("detect", "segment", "pose", "obb", "classify", "semantic", "depth"):
-            raise ValueError(f"task {shown(task)}")
-    except (SafetensorError, RecursionError, AttributeError, ArithmeticError, ValueError, KeyError, TypeError) as exc:
-        raise CheckpointError(f"{path}: is damaged: {first_line(exc)[:200] or type(exc).__name__}") from exc
-    d = mapping_of(text, f"{path}: its {MODEL}", CheckpointError, "It should hold the model.")
-    d["yaml_file"] = str(path)
-    d = allowed.checked(d, str(path), tasks)
-    check.validate({**d, "scale": ""}, str(path))
-    check_size(d, str(path))
     try:
         with quiet_host(), scratch() as folder:
             placeholder = folder / "placeholder.yaml"
             write_text(placeholder, yaml.safe_dump(_PLACEHOLDER), durable=False)
-            handle: Any = YOLO(str(placeholder), task=task)
+            handle: Any = YOLO(str(placeholder), task=about["task"])
             with seams.reading(str(path), layers_only=True), allowed.restricted(tasks):
                 model = widen_classes(handle._smart_load("model")(d, verbose=False), state)
     except YoloAttnError:
@@ -197,13 +217,13 @@ def load(path: str | os.PathLike[str]) -> Any:
     if bad:
         raise CheckpointError(f"{path}: {len(bad)} of its weights do not match its YAML, the first is {bad[0]}.")
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
-    model.names = names
+    model.names = about["names"]
     model.task = handle.task
-    model.args = {**handle.model.args, "model": str(path), "imgsz": size}
+    model.args = {**handle.model.args, "model": str(path), "imgsz": about["imgsz"]}
     model.pt_path = None
     handle.model = model.eval()
     handle.model_name = str(path)
-    handle.overrides.update(model=str(path), imgsz=size)
+    handle.overrides.update(model=str(path), imgsz=about["imgsz"])
     return handle
 
 

@@ -16,6 +16,7 @@ from ..registry.binding import Binding, Call, Mismatch
 from ..registry.forms import Calls, adapt, is_users
 from ..registry.layer_class import RESERVED
 from ..registry.registry import PREFIX, plain_name
+from ..system.stillness import stillness
 from .module_trial import Row, try_out
 from .resolve import rival
 
@@ -43,7 +44,8 @@ def reading(file: str, *, layers_only: bool = False) -> Iterator[None]:
     """
     tokens = _file.set(file), _layers_only.set(layers_only)
     try:
-        yield
+        with stillness(file) if layers_only else contextlib.nullcontext():
+            yield
     finally:
         _file.reset(tokens[0])
         _layers_only.reset(tokens[1])
@@ -81,6 +83,7 @@ def find(name: Any, args: list[Any], i: int, d: dict[str, Any], host_lookup: Cal
         return found
     if _layers_only.get():
         allowed.check_class(cls, name, where(d, i), _home(host_lookup))
+        allowed.check_spelled(entry, name, where(d, i), _home(host_lookup))
     if plain_name(name) == name:
         try:
             hosts = host_lookup()

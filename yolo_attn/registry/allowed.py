@@ -9,7 +9,8 @@ dictionary. So the classes are a list, by identity and not by name:
 - the kit's registered modules; those that this process registered itself or that came with a plug-in file, which
   only the user can name; those that a package brings by an entry point only if the user names them too.
 
-A row is checked twice: before the host sees the dictionary, and when the host's parser has looked its name up.
+A row is checked twice: before the host sees the dictionary, and when the host's parser has looked its name up. While
+the model is built, :mod:`..system.stillness` refuses what is more than computing, whatever layer tries it.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from types import CodeType, FunctionType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from .._name import PACKAGE
 from ..errors import ConfigError, RowError, did_you_mean, shown
 from . import plain, plugins, registry
 
-__all__ = ["TRUST", "check_class", "checked", "restricted"]
+__all__ = ["TRUST", "check_class", "check_spelled", "checked", "restricted"]
 
 TRUST = "YOLO_ATTN_TRUST"  # names of modules that installed packages register, comma between them
 
@@ -35,15 +36,6 @@ _TORCH = """
     activation batchnorm channelshuffle conv dropout flatten fold instancenorm linear normalization padding
     pixelshuffle pooling upsampling
 """
-# What the code of a class names that does more than compute.
-_CALLS = frozenset(
-    """
-    open eval exec __import__ import_module attempt_load attempt_download load_state_dict_from_url torch_load hub
-    urlopen urlretrieve requests subprocess system popen Popen pickle from_pretrained load read_text read_bytes
-    check_requirements safe_download hf_hub_download yaml_model_load DetectMultiBackend AutoBackend load_library
-    create_model torch_safe_load attempt_load_weights attempt_load_one_weight jit
-    """.split()
-)
 _NAME = re.compile(r"(?:(?:torch\.)?nn\.|yolo_attn\.)?[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -94,6 +86,18 @@ def check_class(found: Any, name: str, spot: str, home: ModuleType | None) -> No
         raise RowError(f"{spot}: '{name}' is {shown(found)}, {why}, and is not called.")
 
 
+def check_spelled(entry: registry.Entry | None, name: str, spot: str, home: ModuleType | None) -> None:
+    """Refuse a block whose name says another module with it, as ``C3_SE`` does, where that one is not on the list.
+
+    Raises:
+        RowError: It is not.
+    """
+    for _, value in entry.binding.sets if entry is not None else ():
+        inner = registry.find(value) if isinstance(value, str) else None
+        if inner is not None:
+            check_class(inner.cls, name, spot, home)
+
+
 @contextlib.contextmanager
 def restricted(home: ModuleType) -> Iterator[None]:
     """Have the ultralytics host build without evaluating, as while it loads under ULTRALYTICS_SAFE_LOAD.
@@ -133,6 +137,7 @@ def _check_row(row: Any, spot: str, d: dict[str, Any], home: ModuleType | None, 
             )
     else:
         check_class(cls, name, spot, home)
+        check_spelled(registry.find(registry.plain_name(name)), name, spot, home)
     if cls is not None and (registry.binding_of(cls) or _of_register(name, d, spot) is cls):
         for text in plain.texts(args):  # the kit's arguments stay texts; a name among them is a module's
             inner = _resolve(text, d, spot, None) if _NAME.fullmatch(text) else None
@@ -219,8 +224,7 @@ def _refusal(cls: Any, home: ModuleType | None) -> str:
         )  # fmt: skip
     if not module.startswith(f"{PACKAGE}.plugins.") and cls not in _host_layers(home):
         return "no layer of the host's, of torch.nn or of the registry"
-    called = sorted(_code_names(cls) & _CALLS)
-    return f"no layer: its code calls {called[0]}" if called else ""
+    return ""
 
 
 def _torch_layers() -> set[type]:
@@ -266,27 +270,6 @@ def _named_by_user(cls: type) -> bool:
         return True
     named = {n.strip() for n in os.environ.get(TRUST, "").split(",")}
     return any(e is not None and e.cls is cls for e in map(registry.find, filter(None, named)))
-
-
-def _code_names(cls: type) -> set[str]:
-    """Every name that the methods of a class, and of its bases below torch's, use."""
-    out: set[str] = set()
-    for base in cls.__mro__:
-        if base.__module__.startswith("torch.") or base is object:
-            break
-        for value in vars(base).values():
-            value = getattr(value, "__func__", value)
-            if isinstance(value, FunctionType):
-                out |= _names(value.__code__)
-    return out
-
-
-def _names(code: CodeType) -> set[str]:
-    out = set(code.co_names)
-    for inner in code.co_consts:
-        if isinstance(inner, CodeType):
-            out |= _names(inner)
-    return out
 
 
 def _parser_names(home: ModuleType | None) -> frozenset[str]:

@@ -8,6 +8,7 @@ live in a checkout) or of a fork with classes that exist nowhere is read alike, 
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +23,8 @@ from .pickles import Inert
 __all__ = ["Checkpoint", "Inert", "detector", "of", "read", "tensors_of"]
 
 DEPTH, MODULES, TENSORS = 100, 100_000, 1_000_000  # of one module tree: nesting, modules, tensors
+NAME = 1_000  # characters in the name of a tensor
+CLASSES = 100_000
 
 
 @dataclass
@@ -96,7 +99,9 @@ def of(content: Any, file: str = "checkpoint", depth: int = 0) -> Checkpoint:
 
 
 def _of_tensors(content: Mapping[Any, Any], file: str) -> Checkpoint:
-    tensors = {str(k): v for k, v in content.items() if _is_tensor(v)}
+    tensors = {k: v for k, v in content.items() if isinstance(k, str) and _is_tensor(v)}
+    if any(len(k) > NAME for k in tensors):
+        raise CheckpointError(f"a tensor has a name of more than {NAME:,} characters")
     return Checkpoint(None, _unprefixed(tensors), file=file)
 
 
@@ -194,9 +199,15 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _names(names: Any) -> dict[int, str]:
-    if isinstance(names, Mapping):
-        return {int(k): str(v) for k, v in names.items() if str(k).isdigit()}
-    return {i: str(n) for i, n in enumerate(names)} if isinstance(names, (list, tuple)) else {}
+    """Class names by index; what is no text is told shortly: printed whole, nested values may have no end."""
+    pairs = names.items() if isinstance(names, Mapping) else enumerate(names) if isinstance(names, (list, tuple)) else ()
+    found = {}
+    for key, value in itertools.islice(pairs, CLASSES):
+        if isinstance(key, str) and len(key) < 8 and key.isdecimal():
+            key = int(key)
+        if type(key) is int and key >= 0:
+            found[key] = value[:NAME] if isinstance(value, str) else shown(value)
+    return found
 
 
 def _unprefixed(tensors: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,9 @@ import contextlib
 import io
 import math
 import mmap
+import os
 import pickle
+import re
 import struct
 import sys
 import zipfile
@@ -107,11 +109,12 @@ def refuse_script(path: Path) -> None:
         names: list[str] = []
         with contextlib.suppress(zipfile.BadZipFile, ValueError, NotImplementedError, OSError, struct.error):
             names = zipfile.ZipFile(file).namelist()
+        # Zip libraries compare names without regard to case.
         script = any(n.rpartition("/")[2].lower() in ("constants.pkl", "bytecode.pkl") for n in names)
         script = script or any("code" in n.lower().split("/")[1:-1] for n in names)
         # A zip can be written so that two readers see different entries: the name of this one stands in neither
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as raw:
-            script = script or raw.find(b"constants.pkl") >= 0
+            script = script or re.search(rb"(?i)constants\.pkl", raw) is not None
     if script:
         raise CheckpointError(
             f"{path}: is a TorchScript archive, which runs code when it is loaded. A checkpoint (.pt) of a training is "
@@ -128,6 +131,9 @@ def _of_zip(file: Any) -> Any:
             if entry.filename in entries:
                 raise Refused(f"{entry.filename[:80]} is in it twice")
             entries[entry.filename] = entry
+        whole = os.fstat(file.fileno()).st_size
+        if sum(entry.file_size for entry in entries.values()) > whole:  # entries that lie in one another
+            raise Refused("its entries are larger than the file")
         found = [n for n in entries if n.count("/") == 1 and n.endswith("/data.pkl")]
         if len(found) != 1:
             raise Refused("it holds no data.pkl")
@@ -157,12 +163,15 @@ def _of_legacy(file: Any, size: int) -> Any:
     if not plain[2].get("little_endian", True):
         raise Refused("it was written on a machine of the other byte order")
     known: dict[str, Any] = {}
+    left = size
 
     def storage(kind: Any, key: Any, number: int) -> Any:
+        nonlocal left
         width = _width(kind)
         if key not in known:
-            if not 0 <= number <= size:
-                raise Refused("a tensor is larger than the file")
+            if not 0 <= number * width <= left:
+                raise Refused("its tensors are larger than the file")
+            left -= number * width
             known[key] = torch.zeros(number * width, dtype=torch.uint8), width
         return known[key][0], kind
 
@@ -220,7 +229,9 @@ def _rebuilt(stored: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> An
     import torch
 
     dtype = next((r for r in rest if isinstance(r, torch.dtype)), None)
-    return stored.tensor(offset, tuple(size), tuple(stride), dtype) if isinstance(stored, _Stored) else Inert()
+    if type(size) is not tuple or type(stride) is not tuple:
+        raise Refused("a tensor without a shape")
+    return stored.tensor(offset, size, stride, dtype) if isinstance(stored, _Stored) else Inert()
 
 
 def _first(data: Any, *_: Any) -> Any:
@@ -293,6 +304,8 @@ class _Unpickler(_Python):  # type: ignore[misc]
             if len(args) > 1 or any(type(a) not in _COPIED for a in args):
                 raise Refused(f"{name} of something else than values of the file")
             self.spend(sum(map(len, args)))
+            if args and kind not in (list, tuple, bytearray):
+                self.keys(args[0] if isinstance(args[0], dict) or kind in _SETS else [pair[0] for pair in args[0]])
             return kind(*args)
 
         return make
@@ -301,6 +314,21 @@ class _Unpickler(_Python):  # type: ignore[misc]
         self.items += number
         if self.items > ITEMS:
             raise Refused(f"it copies more than {ITEMS:,} values")
+
+    def keys(self, found: Any) -> None:
+        """Refuse what is endless to hash: tuples of tuples, and numbers made to have one hash."""
+        for key in found:
+            kind = type(key)
+            if kind is tuple:
+                self.spend(2_000)
+                if len(key) > 8 or any(type(part) not in (str, int, bool, type(None)) for part in key):
+                    raise Refused("a key is a tuple of more than a few plain values")
+                self.keys(key)
+            elif kind is int:
+                if abs(key) >= sys.hash_info.modulus:
+                    raise Refused("a key is a number of more than 18 digits")
+            elif kind in (frozenset, complex):
+                raise Refused(f"a key is a {kind.__name__}")
 
     dispatch: ClassVar[dict[int, Any]] = dict(_Python.dispatch)
 
@@ -315,6 +343,67 @@ class _Unpickler(_Python):  # type: ignore[misc]
         _Python.load_build(self)
 
     dispatch[pickle.BUILD[0]] = _build
+
+    def _call(self) -> None:
+        """Call with a tuple; anything else that can be gone through may have no end."""
+        given = self.stack[-1] if type(self.stack[-1]) is tuple else None
+        if given is None:
+            raise Refused("a call without a tuple of arguments")
+        _Python.load_reduce(self)
+
+    dispatch[pickle.REDUCE[0]] = _call
+
+    def _new(self) -> None:
+        if type(self.stack[-1]) is not tuple:
+            raise Refused("a call without a tuple of arguments")
+        _Python.load_newobj(self)
+
+    dispatch[pickle.NEWOBJ[0]] = _new
+
+    def _new_by_name(self) -> None:
+        if type(self.stack[-1]) is not dict or type(self.stack[-2]) is not tuple:
+            raise Refused("a call without arguments by name")
+        _Python.load_newobj_ex(self)
+
+    dispatch[pickle.NEWOBJ_EX[0]] = _new_by_name
+
+    def _filling(
+        original: Any, kinds: tuple[type, ...], above: int, keys: Callable[[list[Any]], Any]
+    ) -> Callable[[Any], None]:
+        """An operation that puts values into what stands `above` them on the stack, or below the mark where it is 0."""
+
+        def fill(self: Any) -> None:
+            target = self.stack[-above] if above else self.metastack[-1][-1]
+            if type(target) not in kinds and not isinstance(target, Inert):
+                raise Refused(f"values for a {type(target).__name__}")
+            self.keys(keys(self.stack))
+            original(self)
+
+        return fill
+
+    _MAPS, _LISTS = (dict, OrderedDict), (list, bytearray)
+    dispatch[pickle.SETITEM[0]] = _filling(_Python.load_setitem, _MAPS, 3, lambda s: s[-2:-1])
+    dispatch[pickle.SETITEMS[0]] = _filling(_Python.load_setitems, _MAPS, 0, lambda s: s[::2])
+    dispatch[pickle.APPEND[0]] = _filling(_Python.load_append, _LISTS, 2, lambda s: ())
+    dispatch[pickle.APPENDS[0]] = _filling(_Python.load_appends, _LISTS, 0, lambda s: ())
+    dispatch[pickle.ADDITEMS[0]] = _filling(_Python.load_additems, (set,), 0, lambda s: s)
+
+    def _dict(self) -> None:
+        self.keys(self.stack[::2])
+        _Python.load_dict(self)
+
+    dispatch[pickle.DICT[0]] = _dict
+
+    def _frozenset(self) -> None:
+        self.keys(self.stack)
+        _Python.load_frozenset(self)
+
+    dispatch[pickle.FROZENSET[0]] = _frozenset
+
+    def _extension(self) -> None:
+        raise Refused("it names a class by a number")
+
+    dispatch[pickle.EXT1[0]] = dispatch[pickle.EXT2[0]] = dispatch[pickle.EXT4[0]] = _extension
 
     def _bytearray8(self) -> None:
         (number,) = struct.unpack("<Q", self.read(8))
@@ -336,10 +425,10 @@ _CONTAINERS: dict[str, Any] = {
     "set": set, "frozenset": frozenset, "dict": dict, "list": list, "tuple": tuple, "bytearray": bytearray,
     "OrderedDict": OrderedDict,
 }  # fmt: skip
+_SETS = (set, frozenset)
 _COPIED = (set, frozenset, dict, list, tuple, bytes, bytearray, OrderedDict)
 _SCALARS: dict[str, Any] = {
-    "int": int, "float": float, "bool": bool, "complex": complex, "str": str, "bytes": bytes, "slice": slice,
-    "range": range,
+    "int": int, "float": float, "bool": bool, "complex": complex, "str": str, "bytes": bytes,
 }  # fmt: skip
 
 
