@@ -17,6 +17,7 @@ from .registry import sources
 _EXPORTS = {
     "Trainer": "training.trainer",
     "YoloAttnError": "errors",
+    "adopt": "detectors.adopting",
     "attach": "detectors.attaching",
     "detach": "detectors.attaching",
     "export_model": "export.onnx:export",
@@ -40,6 +41,7 @@ __all__ = [
     "Trainer",
     "YoloAttnError",
     "__version__",
+    "adopt",
     "attach",
     "detach",
     "export_model",
@@ -60,6 +62,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from .detectors.adopting import adopt
     from .detectors.attaching import attach, detach
     from .detectors.opening import load
     from .errors import YoloAttnError

@@ -25,6 +25,7 @@ COMMANDS = {
     "show": "build a model YAML and compare parameters and GFLOPs with the model without attention",
     "env": "print versions, devices and patched hosts, for bug reports",
     "insert": "insert attention into a model YAML, or remove it",
+    "adopt": "rewrite the model YAML of a fork, or a folder of them, to one that builds here",
     "transfer": "transfer pretrained weights into a model with attention, layer by layer",
     "train": "train a detector; same as train_detect.py",
     "export": "export a checkpoint to ONNX and verify it against PyTorch",

@@ -108,7 +108,7 @@ def _run(args: argparse.Namespace) -> int:
         )
     path = find.require(args.cfg)
     before = read_text(path, ConfigError, mark=True)
-    text = _keep_scale(text, args)
+    text = _SCALE.sub("", text) if args.remove or not args.output else keep_scale(text, args.cfg, args.output)
     if args.dry_run:
         lines = difflib.unified_diff(
             before.splitlines(), text.splitlines(), str(path), args.output or "with attention", lineterm=""
@@ -137,14 +137,12 @@ def _pair(text: str) -> tuple[str, Any]:
     return key.strip(), value_of(value, f"--args {shown(text)[1:-1]}", UsageError)
 
 
-def _keep_scale(text: str, args: argparse.Namespace) -> str:
+def keep_scale(text: str, cfg: str, output: str) -> str:
     """Keep the scale of `yolov5s.yaml` under an output name without scale letter; `--remove` undoes it."""
     text = _SCALE.sub("", text)
-    letter = find.split_scale(Path(args.cfg).stem)[1]
+    letter = find.split_scale(Path(cfg).stem)[1]
     found = _SCALES.search(text)
-    if args.remove or not args.output or not letter or found is None or "\nscale:" in text:
-        return text
-    if find.split_scale(Path(args.output).stem)[1]:
+    if not letter or found is None or "\nscale:" in text or find.split_scale(Path(output).stem)[1]:
         return text
     newline = "\r\n" if "\r\n" in text else "\n"
     line = f"scale: {letter} # of the file that this was made from{newline}"

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from types import ModuleType
 from typing import Any, Callable
 
-from ..errors import RowError, UnknownModuleError, YoloAttnError, did_you_mean, first_line
+from ..errors import RowError, UnknownModuleError, YoloAttnError, first_line
 from ..log import announce
 from ..registry import allowed, plugins, registry, sources
 from ..registry.binding import Binding, Call, Mismatch
@@ -17,10 +17,11 @@ from ..registry.forms import Calls, adapt, is_users
 from ..registry.layer_class import RESERVED
 from ..registry.registry import PREFIX, plain_name
 from ..system.stillness import stillness
+from . import elsewhere
 from .module_trial import Row, try_out
 from .resolve import rival
 
-__all__ = ["find", "place", "reading", "where"]
+__all__ = ["Reader", "find", "place", "reading", "watched", "where"]
 
 # Names in a row's arguments that a host's parser resolves and that its users rely on.
 RESOLVED = frozenset({"nc", "anchors", "None", "True", "False"})
@@ -51,6 +52,31 @@ def reading(file: str, *, layers_only: bool = False) -> Iterator[None]:
         _layers_only.reset(tokens[1])
 
 
+class Reader:
+    """Who reads a model's rows before it is to be built, and lets the parser go on where a row is wrong or unknown."""
+
+    def unknown(self, name: str, i: int) -> type:
+        """Return a class that stands in for one that nobody knows."""
+        raise NotImplementedError
+
+    def place(self, m: Any, channels: Any, n: int, args: list[Any], i: int, widen: Callable[[Any], Any]) -> Any:
+        """Return what :func:`place` returns; None where the row is the host's."""
+        raise NotImplementedError
+
+
+_reader: ContextVar[Reader | None] = ContextVar("reader", default=None)
+
+
+@contextlib.contextmanager
+def watched(reader: Reader) -> Iterator[None]:
+    """Let `reader` see, and place, every row of others than the host that is parsed meanwhile."""
+    token = _reader.set(reader)
+    try:
+        yield
+    finally:
+        _reader.reset(token)
+
+
 class Text:
     """A string argument kept from the host's parser, which would evaluate it."""
 
@@ -72,8 +98,12 @@ def find(name: Any, args: list[Any], i: int, d: dict[str, Any], host_lookup: Cal
         try:
             found = host_lookup()
         except (KeyError, NameError, AttributeError, SyntaxError) as exc:
+            reader = _reader.get()
+            if reader is not None:
+                return reader.unknown(name, i)
+            home = _home(host_lookup)
             raise UnknownModuleError(
-                f"{where(d, i)}: no module is called '{name}'.{did_you_mean(plain_name(name), _known(d))}"
+                f"{where(d, i)}: no module is called '{name}'.{elsewhere.advice(plain_name(name), _known(d, home), home)}"
                 f"{sources.why_missing(plain_name(name))} "
                 f"'yolo-attn list' shows the attention modules; your own are named under 'register:' in the YAML, "
                 f"or given with --plugin FILE."
@@ -116,7 +146,12 @@ def place(
     Raises:
         RowError: The row's numbers contradict the graph, or its `from` points nowhere.
     """
-    binding = registry.binding_of(m)
+    binding, reader = registry.binding_of(m), _reader.get()
+    if reader is not None:
+        row = [a.value if isinstance(a, Text) else a for a in args]
+        read: tuple[Any, Any, int, list[Any]] | None = reader.place(m, _channels(ch, f, i), n, row, i, widen)
+        if read is not None:
+            return read
     if binding is None:
         return m, ch[f], n, args
     spot = where(d, i)
@@ -284,6 +319,12 @@ def _registered(name: str, d: dict[str, Any], i: int) -> tuple[type | None, regi
     return entry.cls, entry
 
 
-def _known(d: dict[str, Any]) -> list[str]:
-    host = ["Conv", "C3", "C2f", "SPPF", "Concat", "Detect", "Bottleneck", "nn.Upsample"]
-    return [*registry.known_names(), *(d.get("register") or {}), *host]
+def _known(d: dict[str, Any], home: ModuleType | None) -> list[str]:
+    """Every name that a row may have: of the registry, the YAML, and the host's parser."""
+    hosts = elsewhere.ULTRALYTICS | elsewhere.CLASSIC
+    return [
+        *registry.known_names(),
+        *(d.get("register") or {}),
+        *sorted(hosts & vars(home or object).keys()),
+        "nn.Upsample",
+    ]

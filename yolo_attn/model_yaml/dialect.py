@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import ConfigError
+from ..hook import elsewhere
 from ..log import announce
 from ..registry import allowed
 from .graph import stride_factor
@@ -136,9 +137,11 @@ def detection_levels(d: dict[str, Any], file: str = "model YAML") -> tuple[int, 
     rows = [*d["backbone"], *d["head"]]
     if not rows or rows[-1][2] not in HEADS:
         last = rows[-1][2] if rows else "nothing"
+        known = last in elsewhere.ULTRALYTICS or not rows
+        told = " Use the ultralytics host for this one." if known else elsewhere.whose(last)
         raise ConfigError(
-            f"{file}: the last row is {last}; classic YOLOv5 trains models that end in {' or '.join(HEADS)}. "
-            f"Use the ultralytics host for this one."
+            f"{file}: the last row is {last}; classic YOLOv5 trains models that end in {' or '.join(HEADS)}."
+            f"{told or ' No host is known to have it.'}"
         )
     levels: list[int] = []
     for i, (f, n, m, args) in enumerate(rows):

@@ -7,7 +7,7 @@ from typing import Any
 
 from .graph import Graph, Node, is_block
 
-__all__ = ["misread"]
+__all__ = ["found", "misread"]
 
 # No published head reads these; each is followed by the block that fuses what it joins.
 _BETWEEN = ("Concat", "WeightedConcat", "Upsample")
@@ -20,6 +20,15 @@ def misread(d: Mapping[str, Any]) -> list[str]:
     Args:
         d: A validated model dictionary.
     """
+    return [sentence for *_, sentence in found(d)]
+
+
+def found(d: Mapping[str, Any]) -> list[tuple[int, int | None, str]]:
+    """Return each row that the head hardly means, the row that was probably meant, and a sentence of both.
+
+    Args:
+        d: A validated model dictionary.
+    """
     graph = Graph.of(dict(d))
     head = graph.output
     if not head.listed:
@@ -28,12 +37,12 @@ def misread(d: Mapping[str, Any]) -> list[str]:
     feeds = [nodes.index(e.target) for e in head.edges if e.target is not None]
     wrong = [i for i in feeds if nodes[i].module.rpartition(".")[2] in _BETWEEN]
     shift = _shift(feeds, nodes, strides) if wrong else 0
-    found = []
+    told: list[tuple[int, int | None, str]] = []
     for i in wrong:
         meant = i + shift if shift else _next(i, nodes, strides)
         hint = f"; row {meant} ({nodes[meant].module}) was probably meant" if meant else ""
-        found.append(f"{head.module} reads row {i} ({nodes[i].module}){hint}")
-    return found
+        told.append((i, meant, f"{head.module} reads row {i} ({nodes[i].module}){hint}"))
+    return told
 
 
 def _shift(feeds: list[int], nodes: list[Node], strides: dict[Node, float]) -> int:

@@ -14,7 +14,7 @@ import yaml
 
 from ..errors import ConfigError
 
-__all__ = ["Change", "Layout", "Line", "flow"]
+__all__ = ["Change", "Layout", "Line", "end_of", "flow"]
 
 _INDEX = re.compile(r"#[ \t]*(\d+)(?![\w.])")
 
@@ -77,7 +77,7 @@ class Layout:
         for part in ("backbone", "head"):
             section = self.keys[part][1]
             for j, node in enumerate(section.value):
-                end = _end(node)
+                end = end_of(node)
                 row = _Row(node, section, node.start_mark.index, end, j == 0, j == len(section.value) - 1)
                 if row.start < section.start_mark.index:  # the mark of an alias is where its anchor stands
                     self._alias(len(self.rows))
@@ -104,6 +104,12 @@ class Layout:
     def module(self, i: int) -> str:
         """Return the module's name in row `i`, as the text has it."""
         return str(self.rows[i].node.value[2].value)
+
+    def shown(self, i: int) -> str:
+        """Return row `i` as the text has it, on one line, with its comment."""
+        row = self.rows[i]
+        comment = self.comment(i)
+        return " ".join(self.text[row.start : row.end].split()) + (f"  {comment.rstrip()}" if comment else "")
 
     def can_mark(self, i: int) -> bool:
         """Whether a comment behind row `i` speaks of that row alone: it shares its line with no other."""
@@ -183,15 +189,17 @@ class Layout:
     def _edit_row(self, change: Change) -> list[tuple[int, int, str]]:
         node = self.rows[change.old].node
         old = yaml.SafeLoader("").construct_object(node, deep=True)
-        if old == change.row:
+        if _same(old, change.row):
             return []
+        if len(old) != len(change.row):  # of a file that nobody has checked
+            return [(self.rows[change.old].start, self.rows[change.old].end, flow(change.row))]
         edits = []
         for piece, was, now in zip(node.value, old, change.row):
             edits += self._edit_value(piece, was, now, change.old)
         return edits
 
     def _edit_value(self, node: yaml.Node, was: Any, now: Any, i: int) -> list[tuple[int, int, str]]:
-        if was == now:
+        if _same(was, now):
             return []
         row = self.rows[i]
         if not row.start <= node.start_mark.index < row.end:
@@ -200,16 +208,16 @@ class Layout:
             if len(was) == len(now):
                 return [e for n, a, b in zip(node.value, was, now) for e in self._edit_value(n, a, b, i)]
             if len(now) == len(was) + 1 and now[:-1] == was and was:  # an argument joins, as `inside` adds one
-                at, last = _end(node.value[-1]), flow(now[-1])
+                at, last = end_of(node.value[-1]), flow(now[-1])
                 if node.flow_style:
                     return [(at, at, f", {last}")]
                 return [(at, at, f"{self._break(at)}{self._column(node.value[-1]) * ' '}- {last}")]
             if len(was) == len(now) + 1 and was[:-1] == now and now:
-                return [(_end(node.value[-2]), _end(node.value[-1]), "")]
+                return [(end_of(node.value[-2]), end_of(node.value[-1]), "")]
         text = flow(now)
         if isinstance(node, yaml.ScalarNode) and node.style in ("'", '"') and re.fullmatch(r"[\w.]+", text):
             text = f"{node.style}{text}{node.style}"
-        return [(node.start_mark.index, _end(node), text)]
+        return [(node.start_mark.index, end_of(node), text)]
 
     def _insert(self, after: int, lines: list[Line]) -> list[tuple[int, int, str]]:
         row = self.rows[after]
@@ -284,9 +292,14 @@ class Layout:
         return stop - 1 if stop > at and self.text[stop - 1] == "\r" else stop
 
 
-def _end(node: yaml.Node) -> int:
+def _same(was: Any, now: Any) -> bool:
+    """Whether a value is another neither by worth nor by type: 1.0 and True are no 1."""
+    return repr(was) == repr(now)
+
+
+def end_of(node: yaml.Node) -> int:
     """Where a node's last character ends; a block collection's own mark lies behind the comments that follow."""
     if not isinstance(node, yaml.CollectionNode) or node.flow_style or not node.value:
         return int(node.end_mark.index)
     last = node.value[-1]
-    return _end(last[1] if isinstance(last, tuple) else last)
+    return end_of(last[1] if isinstance(last, tuple) else last)

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..hook.resolve import named
+from ..hook.resolve import Named, named
 from .graph import Graph, Node
 
-__all__ = ["Scale", "widths"]
+__all__ = ["Scale", "states_width", "widths"]
 
 # Rows whose first argument is their width before scaling, in the hosts' parsers.
 _SCALED = frozenset(
@@ -46,6 +46,18 @@ class Scale:
     def __call__(self, stated: Any) -> int:
         """The hosts' rule: a multiple of 8, rounded up."""
         return math.ceil(min(stated, self.most) * self.width / 8) * 8
+
+
+def states_width(name: str, what: Named | None) -> bool:
+    """Whether a row's output width stands in its arguments, whatever arrives.
+
+    Args:
+        name: The row's module.
+        what: What the name stands for; None for the host's.
+    """
+    if what is not None:
+        return what.binding is not None and what.binding.is_block and not what.is_attention
+    return name in _SCALED or name in ("HGStem", "HGBlock")
 
 
 def widths(graph: Graph, d: Mapping[str, Any], scale: Scale) -> dict[Node, int | None]:

@@ -1,0 +1,134 @@
+"""`yolo-attn adopt`: a foreign model YAML, or a folder of them, becomes one that builds here."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ..errors import FileError, UsageError, YoloAttnError
+from ..files import write_text
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    add = parser.add_argument
+    add("cfg", metavar="YAML", help="a model YAML of a fork, or a folder of them")
+    add("-o", "--output", metavar="FILE", help="write here; for a folder, a folder")
+    add("--check", action="store_true", help="only tell what would change")
+    add(
+        "--fix", action="store_true", help="also shift a Detect that reads a Concat, since a row was inserted before it"
+    )
+    add("--host", metavar="HOST", help="who is to build it: ultralytics, yolov5, or the folder of a YOLOv5 checkout\n"
+        "(default: whichever can)")  # fmt: skip
+    add("--force", action="store_true", help="write as well where names are unknown or nobody builds it; overwrite")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Adopt, tell, write; 1 where a name is unknown or no host builds the result."""
+    source = Path(args.cfg).expanduser()
+    if args.check and args.output:
+        raise UsageError("--check writes nothing; leave -o out")
+    return _folder(source, args) if source.is_dir() else _file(args)
+
+
+def _file(args: argparse.Namespace) -> int:
+    from ..detectors.adopting import adopt
+
+    out = _target(Path(args.output), args.force) if args.output else None
+    found = adopt(args.cfg, host=args.host, fix=args.fix)
+    for change in found.changes:
+        print(change)
+    for note in found.notes:
+        print(f"left as it is: {note}{'' if args.fix else '; --fix changes it'}")
+    for name, rows in found.unknown.items():
+        print(_unknown(name, rows, found.near.get(name, "")))
+    if found.whole:
+        print(f"{args.cfg}: builds with {found.host}, {found.parameters:,} parameters; {_changes(found)}")
+    else:
+        print(f"{args.cfg}: does not build: {found.problem}; {_changes(found)}")
+    if out is not None and (found.whole or args.force):
+        _write(out, found.text, args.cfg)
+        print(f"{out}: written{'' if found.whole else ', though it does not build'}")
+    elif out is not None:
+        print(f"{out}: not written; --force writes it all the same")
+    elif found.changes and not args.check:
+        print("nothing is written: -o FILE says where")
+    return 0 if found.whole else 1
+
+
+def _folder(source: Path, args: argparse.Namespace) -> int:
+    from ..detectors.adopting import Adoption, adopt, tally
+    from ._tables import grid
+
+    files = sorted(p for p in source.rglob("*") if p.suffix in (".yaml", ".yml") and _has_rows(p))
+    if not files:
+        raise FileError(f"{source}: has no model YAML, one with 'backbone' and 'head'")
+    target = Path(args.output) if args.output else None
+    if target is not None and target.exists() and not target.is_dir():
+        raise UsageError(f"{target} is a file; the output of a folder is a folder")
+    rows: list[list[str]] = []
+    all_found: list[Adoption] = []
+    failed = False
+    for file in files:
+        name = str(file.relative_to(source))
+        try:
+            found = adopt(file, host=args.host, fix=args.fix)
+        except YoloAttnError as exc:
+            rows.append([name, "", "", str(exc).replace(f"{file}: ", "")])
+            failed = True
+            continue
+        all_found.append(found)
+        failed |= not found.whole
+        state = (
+            f"{found.host}, {found.parameters:,} parameters" if found.whole else found.problem.replace(f"{file}, ", "")
+        )
+        if target is not None and (found.whole or args.force):
+            _write(_target(target / name, args.force, folder=True), found.text, str(file))
+        rows.append([name, str(len(found.changes)), ", ".join(found.unknown), state])
+    print(grid(["file", "changes", "unknown names", "builds with"], rows))
+    near = {n: a.near[n] for a in all_found for n in a.near}
+    for name, count in tally(all_found).most_common():
+        print(_unknown(name, count, near.get(name, "")))
+    whole = sum(a.whole for a in all_found)
+    print(f"{len(files)} files, {whole} build" + (f"; written to {target}" if target is not None else ""))
+    return 1 if failed else 0
+
+
+def _has_rows(path: Path) -> bool:
+    """Whether a file may be a model's, in whatever encoding, and not one of data or hyperparameters."""
+    try:
+        data = path.read_bytes().replace(b"\0", b"")
+    except OSError:  # a folder of that name, or one that says so when it is adopted alone
+        return False
+    return b"backbone" in data and b"head" in data
+
+
+def _unknown(name: str, rows: list[int] | int, near: str) -> str:
+    many = rows if isinstance(rows, int) else len(rows)
+    places = "" if isinstance(rows, int) else f" ({'row' if many == 1 else 'rows'} {', '.join(map(str, rows))})"
+    return f"unknown: {name}, {many} {'row' if many == 1 else 'rows'}{places}.{' ' + near if near else ''}"
+
+
+def _changes(found: Any) -> str:
+    n = len(found.changes)
+    return "nothing changes" if not n else f"{n} change{'' if n == 1 else 's'}"
+
+
+def _target(out: Path, force: bool, *, folder: bool = False) -> Path:
+    """The file to write, if it may be written."""
+    if out.suffix not in (".yaml", ".yml"):
+        raise UsageError(f"the output must be a .yaml file, got {out}")
+    if out.exists() and not force:
+        raise FileError(f"{out} exists. Choose another name, or add --force to overwrite it.")
+    if folder:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    if not out.parent.is_dir():
+        raise FileError(f"the folder {out.parent} does not exist")
+    return out
+
+
+def _write(out: Path, text: str, source: str) -> None:
+    from .insert import keep_scale
+
+    write_text(out, keep_scale(text, source, str(out)))

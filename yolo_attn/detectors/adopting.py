@@ -1,0 +1,337 @@
+"""A foreign model YAML becomes one that builds here: what is changed and why, what nobody here knows, who builds it.
+
+Forks of YOLO give their modules numbers that their own parser reads. The kit reads the same rows off the graph, so
+most of what a fork's YAML needs is fewer numbers; what remains is names. The host's own parser tells what arrives at
+each row, and in the end the host itself builds the result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, HostError, UsageError, YoloAttnError, first_line
+from ..hook import elsewhere, host_errors, seams
+from ..hook.checkout import find_host
+from ..hook.install import install, repair
+from ..hook.resolve import named
+from ..model_yaml import config, dialect, foreign, foreign_rows, misread
+from ..model_yaml.foreign import Change
+from ..model_yaml.graph import Graph
+from ..model_yaml.reader import mapping_of
+from ..model_yaml.text import Change as RowChange
+from ..model_yaml.text import Layout
+from ..model_yaml.widths import states_width
+from ..registry import plugins, registry
+from ..weights.start_from import model_class
+from .classic import quiet
+
+__all__ = ["Adoption", "adopt"]
+
+HOSTS = ("ultralytics", "yolov5")
+
+
+@dataclass
+class Adoption:
+    """What became of a foreign YAML; unpacks as ``text, changes``.
+
+    Args:
+        text: The new YAML.
+        changes: What was changed, in the order of the file.
+        unknown: Rows by a name that no host and no registry knows.
+        near: Names near each of those, or what is said of it.
+        host: Who builds the result; empty if nobody does.
+        problem: Why nobody builds it, in one line.
+        notes: What is hardly meant and was left.
+        parameters: Of the detector that was built.
+    """
+
+    text: str
+    changes: list[Change] = field(default_factory=list)
+    unknown: dict[str, list[int]] = field(default_factory=dict)
+    near: dict[str, str] = field(default_factory=dict)
+    host: str = ""
+    problem: str = ""
+    notes: list[str] = field(default_factory=list)
+    parameters: int = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.text, self.changes))
+
+    @property
+    def whole(self) -> bool:
+        """Whether every name is known and a host builds the result."""
+        return not self.unknown and bool(self.host)
+
+
+def adopt(cfg: str | os.PathLike[str], *, host: str | None = None, fix: bool = False) -> Adoption:
+    """Rewrite a foreign model YAML to what builds here, its layout and comments kept.
+
+    Args:
+        cfg: A file, a model's name, or YAML text of several lines.
+        host: ``ultralytics``, ``yolov5`` (the package), or the folder of a YOLOv5 checkout: who is to build it. Whichever
+            can, in this order, when absent.
+        fix: Also shift a head that reads the wrong rows, since a row was inserted and its numbers were not shifted.
+
+    Returns:
+        Text and changes, with what is unknown and who builds it. Nothing is written.
+
+    Raises:
+        ConfigError: No text, not YAML, or no model.
+        UsageError: No such host.
+        HostError: The host that was asked for cannot be imported.
+    """
+    text, name, folder, changes = _read(cfg)
+    text, more = foreign.legible(text)
+    changes += more
+    text, more = foreign.header(text, name)
+    changes += more
+    if host is not None and host not in HOSTS and not Path(host).is_dir():
+        raise UsageError(f"host is ultralytics, yolov5 or the folder of a YOLOv5 checkout, got {host!r}")
+    best: Adoption | None = None
+    problems = []
+    for candidate in [host] if host is not None else HOSTS:
+        try:
+            parser = _parser(candidate)
+        except HostError as exc:
+            if host is not None:
+                raise
+            problems.append(str(exc))
+            continue
+        found = _on(candidate, parser, text, name, folder, fix)
+        if best is None or len(found.unknown) < len(best.unknown) or (found.whole and not best.whole):
+            best, found.changes = found, [*changes, *found.changes]
+        if found.whole:
+            break
+    if best is None:
+        raise HostError("; ".join(problems))
+    return best
+
+
+def _read(cfg: str | os.PathLike[str]) -> tuple[str, str, Path | None, list[Change]]:
+    """Return text, name for messages, folder, and what was done to the bytes."""
+    if isinstance(cfg, str) and ("\n" in cfg or cfg.lstrip().startswith("{")):
+        return cfg, "YAML text", None, []
+    path = config.require(cfg)
+    try:
+        data = path.read_bytes()
+    except OSError as exc:
+        raise ConfigError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+    text, changes = foreign.decode(data, str(path))
+    return text, str(cfg), path.parent, changes
+
+
+# -- one host ------------------------------------------------------------------------------------------------------
+
+
+def _parser(host: str) -> Any:
+    """Return the module with a host's parser.
+
+    Raises:
+        HostError: It cannot be imported.
+    """
+    os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing here asks the network
+    if host not in HOSTS:
+        folder = str(find_host(host))
+        sys.path[:] = [folder, *(p for p in sys.path if p != folder)]
+    try:
+        with quiet():
+            if host == "ultralytics":
+                found = importlib.import_module("ultralytics.nn.tasks")
+            else:
+                package = importlib.import_module("yolov5.models.yolo") if host == "yolov5" else None
+                found = package or importlib.import_module("models.yolo")
+    except Exception as exc:  # a host that lacks a package, or whose files are half there
+        raise HostError(f"host {host} cannot be imported: {type(exc).__name__}: {first_line(exc)}") from exc
+    install(strict=True)
+    repair()
+    return found
+
+
+def _on(host: str, parser: Any, text: str, name: str, folder: Path | None, fix: bool) -> Adoption:
+    """Adopt for one host."""
+    d = _model(text, name, folder)
+    theirs = {k for k, v in vars(parser).items() if isinstance(v, type)} & (elsewhere.ULTRALYTICS | elsewhere.CLASSIC)
+    theirs |= {
+        k for k, v in vars(parser).items() if isinstance(v, type) and v.__module__.startswith(parser.__package__)
+    }
+    rows: list[Any] = [*d["backbone"], *d["head"]]
+    reasons: dict[int, list[str]] = {}
+    for i, row in enumerate(rows):
+        rows[i], why = foreign_rows.tidy(row, d, theirs)
+        if why:
+            reasons[i] = why
+    text, early = _activate(host, text, d, rows, reasons)
+    d = _with(_model(text, name, folder) if early else d, rows)
+    config.validate(d, name)
+    notes = []
+    for i, meant, sentence in misread.found(d):
+        if fix and meant is not None:
+            head, old = rows[-1], rows[-1][0]
+            head[0] = (
+                [meant if x == i or x + len(rows) - 1 == i else x for x in old] if isinstance(old, list) else meant
+            )
+            reasons.setdefault(len(rows) - 1, []).append(sentence)
+        else:
+            notes.append(sentence)
+    d = _with(d, rows)
+    reader, stopped = _watch(host, parser, d, name)
+    unknown: dict[str, list[int]] = {}
+    for i, module in reader.unknowns.items():
+        unknown.setdefault(module, []).append(i)
+    for i, (module, args, why) in reader.settled(_sure(d, set(reader.unknowns))).items():
+        rows[i] = [*rows[i][:2], module, args]
+        reasons.setdefault(i, []).extend(why)
+    d = _with(d, rows)
+    new, changes = _render(text, name, rows, reasons)
+    found = Adoption(new, [*early, *changes], unknown, notes=notes)
+    known = [*registry.known_names(), *(d.get("register") or {}), *sorted(theirs), "nn.Upsample"]
+    found.near = {n: elsewhere.advice(n, known, parser).strip() for n in unknown}
+    if unknown:
+        found.problem = f"{_count(len(unknown), 'unknown name')} in {_count(sum(map(len, unknown.values())), 'row')}"
+        return found
+    found.problem = _silent(host, d) or stopped
+    if not found.problem:
+        found.host, found.problem, found.parameters = _built(host, parser, d, name)
+    return found
+
+
+def _model(text: str, name: str, folder: Path | None) -> dict[str, Any]:
+    d = mapping_of(text, name, ConfigError, config.WANTED)
+    for part in ("backbone", "head"):
+        if not isinstance(d.get(part), list):
+            raise ConfigError(f"{name}: has no list '{part}'. {config.WANTED}")
+    letter = config.split_scale(Path(name).stem)[1]
+    scales = d.get("scales")
+    if isinstance(scales, dict) and scales and not d.get("scale"):
+        d["scale"] = letter if letter in scales else str(next(iter(scales)))
+    d["yaml_file"] = name
+    if d.get("register") and folder is not None:
+        plugins.load_register(d, folder, name)
+    return d
+
+
+def _with(d: dict[str, Any], rows: list[Any]) -> dict[str, Any]:
+    cut = len(d["backbone"])
+    return {**d, "backbone": deepcopy(rows[:cut]), "head": deepcopy(rows[cut:])}
+
+
+def _for(host: str, d: dict[str, Any], name: str) -> dict[str, Any]:
+    """The model as a host's parser takes it."""
+    if host == "ultralytics":
+        return config.to_ultralytics(deepcopy(d), name)
+    return dialect.to_classic(d, str(d.get("scale") or ""), name)
+
+
+def _watch(host: str, parser: Any, d: dict[str, Any], name: str) -> tuple[foreign_rows.Numbers, str]:
+    """Let the host parse the model, and return what was seen of the rows and why it stopped, if it did."""
+    reader = foreign_rows.Numbers(d)
+    channels = d.get("channels", 3)
+    try:
+        with host_errors.told_by_row(name), seams.watched(reader), seams.reading(name), quiet(), _weightless():
+            made = _for(host, d, name)
+            parser.parse_model(made, channels, verbose=False) if host == "ultralytics" else parser.parse_model(
+                made, [channels]
+            )
+    except YoloAttnError as exc:
+        return reader, str(exc)
+    except Exception as exc:  # a host raises whatever a wrong model leads to
+        return reader, f"{type(exc).__name__}: {first_line(exc)}"
+    return reader, ""
+
+
+def _built(host: str, parser: Any, d: dict[str, Any], name: str) -> tuple[str, str, int]:
+    """Build the model as the host itself would; return host, problem, and the number of weights."""
+    try:
+        with host_errors.told_by_row(name), quiet():
+            made = _for(host, d, name)
+            model = model_class(made, name)[0](made, verbose=False) if host == "ultralytics" else parser.Model(made)
+    except YoloAttnError as exc:
+        return "", str(exc), 0
+    except Exception as exc:  # as above
+        return "", f"{type(exc).__name__}: {first_line(exc)}", 0
+    return host, "", sum(p.numel() for p in model.parameters())
+
+
+def _activate(
+    host: str, text: str, d: dict[str, Any], rows: list[Any], reasons: dict[int, list[str]]
+) -> tuple[str, list[Change]]:
+    """Let the ultralytics host read an activation in the header that every row repeats; on YOLOv5 the rows do."""
+    activation, where = (
+        foreign_rows.activation(rows) if host == "ultralytics" and not d.get("activation") else ("", set())
+    )
+    if not activation:
+        return text, []
+    for i in where:
+        rows[i] = [*rows[i][:3], rows[i][3][:3]]
+        reasons.setdefault(i, []).append("the activation stands in the header, where this host reads it")
+    return foreign.with_key(text, "activation", activation, "every convolution names it")
+
+
+def _silent(host: str, d: dict[str, Any]) -> str:
+    """What the ultralytics host would build as something else than the row says, or not at all."""
+    for i, (_, _, module, args) in enumerate([*d["backbone"], *d["head"]]):
+        for a in args:
+            if host == "ultralytics" and isinstance(a, str) and a.startswith(("nn.", "torch.nn.")) and "(" in a:
+                return (
+                    f"row {i}: {module} with {a}: the ultralytics host evaluates no argument; one for all stands in the "
+                    f"header, 'activation: {a}'"
+                )
+    return ""
+
+
+@contextlib.contextmanager
+def _weightless() -> Iterator[None]:
+    """torch's meta device where there is one as a context: nothing that is parsed here is ever run."""
+    import torch
+
+    with torch.device("meta") if hasattr(torch.device, "__enter__") else contextlib.nullcontext():
+        yield
+
+
+def _sure(d: dict[str, Any], unknown: set[int]) -> set[int]:
+    """The rows at which what arrives does not hang on an unknown row."""
+    nodes = Graph.of(d).nodes
+    open_: set[Any] = set()
+    sure = set()
+    for i, node in enumerate(nodes):
+        if any(e.target in open_ for e in node.edges):
+            if not states_width(node.module, named(node.module, d)) or i in unknown:
+                open_.add(node)
+            continue
+        sure.add(i)
+        if i in unknown:
+            open_.add(node)
+    return sure
+
+
+def _render(text: str, name: str, rows: list[Any], reasons: dict[int, list[str]]) -> tuple[str, list[Change]]:
+    """Write the rows into the text, and tell what became of each that changed."""
+    if not reasons:
+        return text, []
+    old = Layout(text, name)
+    new = old.apply([RowChange(i, i, row) for i, row in enumerate(rows)], [], renumber=False)
+    after = Layout(new, name)
+    cut = sum(r.section is old.rows[0].section for r in old.rows)
+    changes = []
+    for i in sorted(reasons):
+        place = f"row {i} ({'backbone' if i < cut else 'head'})"
+        changes.append(Change(place, old.shown(i), after.shown(i), "; ".join(dict.fromkeys(reasons[i]))))
+    return new, changes
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def tally(adoptions: list[Adoption]) -> Counter[str]:
+    """How many rows each unknown name has, over several files."""
+    return Counter({n: sum(len(a.unknown.get(n, ())) for a in adoptions) for a in adoptions for n in a.unknown})
