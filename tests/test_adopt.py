@@ -17,7 +17,7 @@ import yolo_attn
 from yolo_attn import cli
 from yolo_attn.errors import ConfigError, HostError, UnknownModuleError, UsageError
 from yolo_attn.hook import elsewhere, host_errors, seams
-from yolo_attn.model_yaml import config, dialect, foreign, placement
+from yolo_attn.model_yaml import dialect, find, foreign, placement
 from yolo_attn.registry import registry
 
 HEAD = "nc: 3  # classes\nscales:\n  n: [0.33, 0.50, 1024]\n"
@@ -244,6 +244,7 @@ def test_what_a_host_raises_has_file_and_row() -> None:
         ("scales:\n", "activation: SiLU\nscales:\n"),
         ("scales:\n", "activation: nn.LeakyReLU\nscales:\n"),
         ("scales:\n", "ch: 3\nscales:\n"),
+        ("scales:\n", "scales:\n  activation: nn.Mish()\n"),
         ("scales:\n", "nc: 3\nscales:\n"),
         ("  n: [0.33, 0.50, 1024]\n", "  n: [0.33, 0.50, 1024]\n  n: [0.33, 0.50, 1024]\n"),
         ("  - [-1, 1, SEAttention, []]\n", "\t- [-1,\t1, SEAttention, []]\n"),
@@ -388,7 +389,7 @@ def test_habits_of_the_field_give_the_kits_own_model(base: str, habit: str) -> N
     options = {"reduction": 8} if habit == "width and option" else {}
     ours = placement.insert(f"{base}.yaml", "SEAttention", where="neck", args=options)
     d = yaml.safe_load(ours)
-    letter = config.split_scale(base)[1]
+    letter = find.split_scale(base)[1]
     channels = {i: w for i, w in _widths(d, letter).items() if [*d["backbone"], *d["head"]][i][2] == "SEAttention"}
     theirs = ours
     for after in channels.values():

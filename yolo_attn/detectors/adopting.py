@@ -23,9 +23,10 @@ from ..hook import elsewhere, host_errors, seams
 from ..hook.checkout import find_host
 from ..hook.install import install, repair
 from ..hook.resolve import named
-from ..model_yaml import config, dialect, foreign, foreign_rows, misread
+from ..model_yaml import check, dialect, find, foreign, foreign_rows, misread
 from ..model_yaml.foreign import Change
 from ..model_yaml.graph import Graph
+from ..model_yaml.load import WANTED
 from ..model_yaml.reader import mapping_of
 from ..model_yaml.text import Change as RowChange
 from ..model_yaml.text import Layout
@@ -107,9 +108,9 @@ def adopt(cfg: str | os.PathLike[str], *, host: str | None = None, fix: bool = F
             problems.append(str(exc))
             continue
         found = _on(candidate, parser, text, name, folder, fix)
-        if best is None or len(found.unknown) < len(best.unknown) or (found.whole and not best.whole):
+        if best is None or found.whole:
             best, found.changes = found, [*changes, *found.changes]
-        if found.whole:
+        if found.whole or (found.unknown and not elsewhere.CLASSIC & found.unknown.keys()):  # no other host knows them
             break
     if best is None:
         raise HostError("; ".join(problems))
@@ -120,7 +121,7 @@ def _read(cfg: str | os.PathLike[str]) -> tuple[str, str, Path | None, list[Chan
     """Return text, name for messages, folder, and what was done to the bytes."""
     if isinstance(cfg, str) and ("\n" in cfg or cfg.lstrip().startswith("{")):
         return cfg, "YAML text", None, []
-    path = config.require(cfg)
+    path = find.require(cfg)
     try:
         data = path.read_bytes()
     except OSError as exc:
@@ -171,7 +172,7 @@ def _on(host: str, parser: Any, text: str, name: str, folder: Path | None, fix: 
             reasons[i] = why
     text, early = _activate(host, text, d, rows, reasons)
     d = _with(_model(text, name, folder) if early else d, rows)
-    config.validate(d, name)
+    check.validate(d, name)
     notes = []
     for i, meant, sentence in misread.found(d):
         if fix and meant is not None:
@@ -205,11 +206,11 @@ def _on(host: str, parser: Any, text: str, name: str, folder: Path | None, fix: 
 
 
 def _model(text: str, name: str, folder: Path | None) -> dict[str, Any]:
-    d = mapping_of(text, name, ConfigError, config.WANTED)
+    d = mapping_of(text, name, ConfigError, WANTED)
     for part in ("backbone", "head"):
         if not isinstance(d.get(part), list):
-            raise ConfigError(f"{name}: has no list '{part}'. {config.WANTED}")
-    letter = config.split_scale(Path(name).stem)[1]
+            raise ConfigError(f"{name}: has no list '{part}'. {WANTED}")
+    letter = find.split_scale(Path(name).stem)[1]
     scales = d.get("scales")
     if isinstance(scales, dict) and scales and not d.get("scale"):
         d["scale"] = letter if letter in scales else str(next(iter(scales)))
@@ -227,7 +228,7 @@ def _with(d: dict[str, Any], rows: list[Any]) -> dict[str, Any]:
 def _for(host: str, d: dict[str, Any], name: str) -> dict[str, Any]:
     """The model as a host's parser takes it."""
     if host == "ultralytics":
-        return config.to_ultralytics(deepcopy(d), name)
+        return dialect.to_ultralytics(deepcopy(d), name)
     return dialect.to_classic(d, str(d.get("scale") or ""), name)
 
 

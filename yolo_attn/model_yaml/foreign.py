@@ -14,7 +14,7 @@ import yaml
 
 from ..errors import ConfigError
 from ..registry import plain
-from . import config
+from .load import WANTED
 from .reader import mapping_of
 from .text import end_of, flow
 
@@ -164,7 +164,7 @@ def header(text: str, file: str) -> tuple[str, list[Change]]:
     Raises:
         ConfigError: Not YAML, or no mapping.
     """
-    d = mapping_of(text, file, ConfigError, config.WANTED)
+    d = mapping_of(text, file, ConfigError, WANTED)
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     assert isinstance(root, yaml.MappingNode)  # mapping_of read it
     keys = {k.value: (k, v) for k, v in root.value}
@@ -186,7 +186,7 @@ def header(text: str, file: str) -> tuple[str, list[Change]]:
         edits.append((at, at, f"nc: {number}{line_break}", f"'nc' is missing; {number} is {of}"))
     elif type(nc) is not int and str(nc).strip().removesuffix(".0").isdigit():
         replace("nc", int(float(str(nc))), "the number of classes is a whole number")
-    edits += _scales(d, keys)
+    edits += _scales(text, d, keys)
     if d.get("scales"):
         for key in ("depth_multiple", "width_multiple"):
             if key in d:
@@ -222,12 +222,14 @@ def _classes(d: dict[str, Any]) -> tuple[int, str]:
     return (first, "what the head says") if type(first) is int and first > 0 else (80, "COCO's, as everywhere")
 
 
-def _scales(d: dict[str, Any], keys: dict[str, Any]) -> Iterator[tuple[int, int, str, str]]:
-    """Cut each scale's fourth number."""
+def _scales(text: str, d: dict[str, Any], keys: dict[str, Any]) -> Iterator[tuple[int, int, str, str]]:
+    """Cut each scale's fourth number, and what is no scale."""
     if not isinstance(d.get("scales"), dict):
         return
-    for _, value in keys["scales"][1].value:
-        if isinstance(value, yaml.SequenceNode) and len(value.value) == 4:
+    for key, value in keys["scales"][1].value:
+        if not isinstance(value, yaml.SequenceNode) and not keys["scales"][1].flow_style:
+            yield *_lines_of(text, key, value), "", f"'{key.value}' is no scale, and inside 'scales' no host reads it"
+        elif isinstance(value, yaml.SequenceNode) and len(value.value) == 4:
             third, fourth = value.value[2:]
             yield end_of(third), end_of(fourth), "", "hosts read three numbers: depth, width, max_channels"
 

@@ -18,6 +18,7 @@ from ..hook.resolve import named
 from ..hook.seams import Reader
 from ..registry import registry
 from ..registry.binding import Binding, Call, Mismatch
+from ..registry.forms import is_users
 from ..registry.parameters import LARGEST_OPTION, LEAST_WIDTH, is_number
 
 __all__ = ["Numbers", "Unknown", "activation", "tidy"]
@@ -202,7 +203,7 @@ class Numbers(Reader):
             known = channels if isinstance(channels, int) else max(channels)
             return Unknown, int(widen(first)) if first else known, 1, []
         binding = registry.binding_of(m)
-        if binding is None:
+        if binding is None or is_users(m):  # its numbers are its author's affair, who is here
             return None
         seen = self._seen[i] = _Seen(binding, [_value(a) for a in args], channels, n, widen)
         found = _bound(seen)
