@@ -66,6 +66,18 @@ def test_shown_is_short() -> None:
         assert len(shown(value)) <= 120
 
 
+def test_errors_are_one_line_of_plain_characters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a file or its name holds moves no cursor, colours nothing and forges no line."""
+    from yolo_attn import cli
+
+    name = "a\x1b[31m\nyolo-attn: done\u2028.yaml"
+    (tmp_path / name).write_text("nc: 1\nbackbone: [[-1, 1, \"X\\e[2J\\n\", []]]\nhead: []\n")
+    for argv in (["show", str(tmp_path / name)], ["show", str(tmp_path / f"no{name}")], ["list", name]):
+        assert cli.main(argv) in (1, 2)
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and "\x1b" not in err and "\u2028" not in err and "\\x1b[31m\\n" in err
+
+
 def archive(path: Path, pickled: bytes) -> Path:
     """A checkpoint of a pickle alone."""
     with zipfile.ZipFile(path, "w") as file:

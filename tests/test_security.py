@@ -254,7 +254,7 @@ def test_a_package_s_module_needs_the_user_s_word(honest: Path, tmp_path: Path, 
         with pytest.raises(YoloAttnError, match=allowed.TRUST):
             yolo_attn.load(path)
         monkeypatch.setenv(allowed.TRUST, "Brought")
-        with pytest.raises(CheckpointError, match="weights do not fit"):  # it was built
+        with pytest.raises(CheckpointError, match="weights do not match"):  # it was built
             yolo_attn.load(path)
     finally:
         registry.unregister("Brought")

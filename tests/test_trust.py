@@ -302,6 +302,50 @@ def test_the_command_line_survives_a_broken_entry_point(broken: dict[str, str], 
     assert "Good" in run.ok() and "SEAttention" in run.out and run.err.count("is left out") == 2
 
 
+def record(site: Path, name: str, entry_points: bytes) -> None:
+    folder = site / f"{name}-1.0.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_bytes(entry_points)
+
+
+BUILD = """
+import yolo_attn
+from ultralytics.nn.tasks import DetectionModel
+model = DetectionModel("yolov8n.yaml", verbose=False).model
+print(len(model), type(model[0]).__module__, yolo_attn.get_module("SE").__name__, "X" in yolo_attn.list_modules())
+"""
+
+
+def test_a_package_cannot_take_a_host_s_name(home: Path, python: Callable[..., Run]) -> None:
+    """Models without attention are untouched by what somebody's package calls its module."""
+    record(home / "site", "good-gates", b"[yolo_attn.modules]\nConv = good_gates:X\nX = good_gates:X\n")
+    (home / "site" / "good_gates.py").write_text(GATE, encoding="utf-8")
+    run = python(BUILD, env={"PYTHONPATH": os.pathsep.join([str(home / "site"), str(ROOT)])})
+    assert run.ok().splitlines()[-1].startswith("23 ultralytics.nn.modules.conv SEAttention")
+
+
+def test_a_file_is_the_one_that_was_checked(home: Path, python: Callable[..., Run]) -> None:
+    """A folder called ~ beside the YAML is no way to the user's home."""
+    (home / "work" / "~").mkdir(parents=True)
+    (home / "work" / "~" / "gate.py").write_text(GATE.replace("RAN", "BESIDE"), encoding="utf-8")
+    (home / "gate.py").write_text(GATE.replace("RAN", "AT HOME"), encoding="utf-8")
+    code = register({"M": "~/gate.py:X"}, home / "work").replace(repr(str(home / "work")), "'.'")
+    out = python(code, cwd=home / "work", env={"HOME": str(home)}).ok()
+    assert "BESIDE" in out and "LOADED" in out and "AT HOME" not in out
+
+
+def test_what_is_announced_cannot_hide_itself(home: Path, python: Callable[..., Run]) -> None:
+    """Names in a YAML that move a terminal's cursor are printed as they are written."""
+    (home / "gate.py").write_text(GATE, encoding="utf-8")
+    name = "M\x1b[1A\x1b[2K\r\nyolo_attn: all is well\u202e"
+    run = python(register({name: "gate.py:X"}, home))
+    run.ok()
+    (line,) = (line for line in run.err.splitlines() if "gate.py" in line)
+    assert line.startswith(r"yolo_attn: their.yaml: M\x1b[1A\x1b[2K\r\nyolo_attn: all is well\u202e is X")
+    assert "\x1b" not in run.err
+
+
 # -- files that register nothing ------------------------------------------------------------------------------------
 
 MINE = GATE.replace("print('RAN', __name__)\n", "") + (

@@ -21,6 +21,7 @@ __all__ = [
     "YoloAttnError",
     "did_you_mean",
     "first_line",
+    "one_line",
     "shown",
 ]
 
@@ -29,7 +30,7 @@ class YoloAttnError(Exception):
     """Base class of every error that the user can fix."""
 
     def __str__(self) -> str:  # KeyError, a base class of UnknownModuleError, would print repr(message)
-        return str(self.args[0]) if self.args else ""
+        return one_line(str(self.args[0])) if self.args else ""
 
 
 class RegistryError(YoloAttnError):
@@ -81,6 +82,19 @@ class FileError(YoloAttnError):
 
 class UsageError(YoloAttnError):
     """An option or argument is wrong; the command line exits with 2 instead of 1."""
+
+
+# What moves a terminal's cursor, colours it, or turns text around: names out of a stranger's file may hold any of it.
+_MOVING = {
+    c: repr(chr(c))[1:-1]
+    for c in (*range(32), *range(127, 160), 0x2028, 0x2029, *range(0x200E, 0x2010), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+    if chr(c) != "\t"
+}  # fmt: skip
+
+
+def one_line(text: str) -> str:
+    """Return text with its control characters, line ends among them, written as escapes: what is printed is what is there."""
+    return text.translate(_MOVING)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from .errors import one_line
+
 __all__ = ["LOGGER", "announce", "printing"]
 
 LOGGER = logging.getLogger("yolo_attn")
@@ -43,6 +45,7 @@ def announce(message: str, *args: object) -> None:
     rank = os.environ.get("RANK", "").strip()
     if rank.isdigit() and int(rank) > 0:
         return
+    args = tuple(a if isinstance(a, (int, float)) else one_line(str(a)) for a in args)
     if LOGGER.hasHandlers():
         LOGGER.info(message, *args)
     elif LOGGER.getEffectiveLevel() <= logging.WARNING and LOGGER.manager.disable < logging.INFO:

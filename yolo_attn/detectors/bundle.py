@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from .._version import __version__
-from ..errors import CheckpointError, UsageError, YoloAttnError, first_line, shown
+from ..errors import CheckpointError, UsageError, YoloAttnError, first_line, one_line, shown
 from ..files import replacing, scratch, write_text
 from ..hook import seams
 from ..model_yaml.reader import mapping_of
@@ -160,7 +160,7 @@ def content_of(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, 
         text = content[MODEL].decode()
         state = deserialize(content[WEIGHTS])
         about = {
-            "names": {int(k): str(v) for k, v in manifest["names"].items()},
+            "names": {int(k): one_line(str(v)) for k, v in manifest["names"].items()},
             "imgsz": [int(v) for v in manifest["imgsz"]],
             "task": manifest.get("task", "detect"),
         }

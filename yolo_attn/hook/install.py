@@ -154,7 +154,7 @@ def failures() -> dict[str, HostError]:
     """Return, by host, why it could not be hooked, or not with every patch."""
     found: dict[str, HostError] = {}
     for (host, _, _), error in list(_failed.items()):
-        found[host] = HostError(f"{found[host]}\n{error}") if host in found else error
+        found[host] = HostError(f"{found[host]} {error}") if host in found else error
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any, Callable
 
 from ..errors import RowError, UnknownModuleError, YoloAttnError, first_line
 from ..log import announce
-from ..registry import allowed, plugins, registry, sources
+from ..registry import allowed, installed, plugins, registry, sources
 from ..registry.binding import Binding, Call, Mismatch
 from ..registry.forms import Calls, adapt, is_users
 from ..registry.layer_class import RESERVED
@@ -120,7 +120,8 @@ def find(name: Any, args: list[Any], i: int, d: dict[str, Any], host_lookup: Cal
         except Exception:  # the usual case: the host does not know the name
             hosts = cls
         if rival(hosts, cls):
-            if entry is not None and entry.implied:  # a plug-in that happens to have a Conv of its own
+            # A plug-in, or a package that nobody named, that happens to have a Conv of its own
+            if entry is not None and (entry.implied or installed.brings(cls)):
                 if _layers_only.get():
                     allowed.check_class(hosts, name, where(d, i), _home(host_lookup))
                 return hosts

@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from .._name import PACKAGE
-from ..errors import PluginError
+from ..errors import PluginError, first_line
 from ..log import announce
 from . import registry, sources
 
-__all__ = ["ENTRY_POINT_GROUP", "entry_points", "import_installed", "load_entry_points"]
+__all__ = ["ENTRY_POINT_GROUP", "brings", "entry_points", "import_installed", "load_entry_points"]
 
 ENTRY_POINT_GROUP = "yolo_attn.modules"
+_packages: set[str] = globals().get("_packages") or set()  # whose entry points were loaded; survives a reload
 
 
 def entry_points() -> list[Any]:
@@ -37,9 +38,15 @@ def entry_points() -> list[Any]:
     return list(select(group=ENTRY_POINT_GROUP) if select else points.get(ENTRY_POINT_GROUP, ()))  # type: ignore[attr-defined]
 
 
+def brings(cls: type) -> bool:
+    """Whether a class comes from a package whose entry points were loaded; nobody named it."""
+    return cls.__module__.partition(".")[0] in _packages
+
+
 def load_entry_points() -> None:
     """Register what installed packages bring; one that cannot be used is named in a line and left out."""
     for point in entry_points():
+        _packages.add(point.value.partition(":")[0].partition(".")[0].strip())
         try:
             loaded = point.load()
             if isinstance(loaded, type) and registry.find(point.name) is None:  # unless the class registered itself
@@ -49,7 +56,7 @@ def load_entry_points() -> None:
         except BaseException as exc:  # whatever its package does, sys.exit included: it is not what was asked for
             package = getattr(getattr(point, "dist", None), "name", None) or point.value.partition(":")[0]
             why = (
-                f"The installed plug-in '{point.name} = {point.value}' is left out: {type(exc).__name__}: {exc}. "
+                f"The installed plug-in '{point.name} = {point.value}' is left out: {type(exc).__name__}: {first_line(exc)[:300]}. "
                 f"Fix or uninstall the package {package}, which brings it."
             )
             announce("%s", why)

@@ -198,7 +198,7 @@ def load_register(d: dict[str, Any], folder: Path, file: str) -> None:
                 )
             _announce(file, name, attribute, str(path.resolve()))
             try:
-                module = _load(path)
+                module = _load(path.resolve())
             except PluginError as exc:
                 raise PluginError(f"{asked}: {exc}") from exc
         else:

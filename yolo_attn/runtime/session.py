@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import FileError, UsageError, YoloAttnError, did_you_mean, first_line, shown
+from ..errors import FileError, UsageError, YoloAttnError, did_you_mean, first_line, one_line, shown
 from .boxes import layout_of
 
 __all__ = ["RUNTIMES", "Detector", "describe", "providers"]
@@ -269,7 +269,7 @@ def _names(text: str | None, path: Path) -> dict[int, str]:
     if not isinstance(found, dict) or len(found) > MOST:
         raise _foreign(path, "names", text, wanted)
     try:
-        return {_number(k): str(v)[:200] for k, v in found.items()}
+        return {_number(k): one_line(str(v)[:200]) for k, v in found.items()}
     except ValueError as exc:
         raise _foreign(path, "names", text, wanted) from exc
 

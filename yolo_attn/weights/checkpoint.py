@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError, first_line, shown
+from ..errors import CheckpointError, first_line, one_line, shown
 from . import pickles
 from .pickles import Inert
 
@@ -100,9 +100,14 @@ def of(content: Any, file: str = "checkpoint", depth: int = 0) -> Checkpoint:
 
 def _of_tensors(content: Mapping[Any, Any], file: str) -> Checkpoint:
     tensors = {k: v for k, v in content.items() if isinstance(k, str) and _is_tensor(v)}
-    if any(len(k) > NAME for k in tensors):
-        raise CheckpointError(f"a tensor has a name of more than {NAME:,} characters")
+    for name in tensors:
+        _check_name(name)
     return Checkpoint(None, _unprefixed(tensors), file=file)
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str) or len(name) > NAME or not name.isprintable():
+        raise CheckpointError(f"{shown(name, 60)} is no name of a module or tensor")
 
 
 def tensors_of(module: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -129,10 +134,12 @@ def _walk(module: Any, prefix: str, above: list[int], count: dict[str, int]) -> 
         for name, value in _items(module, kind):
             if _is_tensor(value) and name not in transient:
                 count["tensors"] += 1
+                _check_name(name)
                 yield f"{prefix}{name}", value.detach()
     above.append(id(module))
     for name, child in _items(module, "_modules"):
         if child is not None:
+            _check_name(name)
             yield from _walk(child, f"{prefix}{name}.", above, count)
     above.pop()
 
@@ -206,7 +213,7 @@ def _names(names: Any) -> dict[int, str]:
         if isinstance(key, str) and len(key) < 8 and key.isdecimal():
             key = int(key)
         if type(key) is int and key >= 0:
-            found[key] = value[:NAME] if isinstance(value, str) else shown(value)
+            found[key] = one_line(value[:NAME]) if isinstance(value, str) else shown(value)
     return found
 
 

@@ -21,7 +21,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Callable, ClassVar
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, shown
 
 __all__ = ["Inert", "load", "refuse_script"]
 
@@ -261,7 +261,7 @@ class _Unpickler(_Python):  # type: ignore[misc]
             return pid[1]
         kind = getattr(pid[1], "__name__", "").replace("Storage", "")
         if pid[0] != "storage" or kind not in _DTYPES or type(pid[4]) is not int:
-            raise Refused(f"numbers of an unknown kind, {str(kind)[:40]!r}")
+            raise Refused(f"numbers of an unknown kind, {shown(kind, 40)}")
         if len(pid) > 5 and pid[5] is not None:
             raise Refused("a view of a view, which torch before 0.4 wrote")
         return _Stored(*self.storage(kind, str(pid[2]), pid[4]))
@@ -277,6 +277,8 @@ class _Unpickler(_Python):  # type: ignore[misc]
     def _find(self, module: str, name: str) -> Any:
         import torch
 
+        if not f"{module}{name}".isprintable():
+            raise Refused(f"it names a class with control characters, {shown(name, 40)}")
         if module in ("builtins", "__builtin__") and name in _CONTAINERS:
             return self._guarded(name)
         if module in ("builtins", "__builtin__") and name in _SCALARS:

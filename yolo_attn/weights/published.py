@@ -25,7 +25,7 @@ def fetch(weights: str) -> Path:
         file = Path(attempt_download_asset(name))
     except Exception as exc:  # whatever the network did
         raise CheckpointError(
-            f"{name} is not here and cannot be fetched. {advice}\nultralytics: {first_line(exc)}"
+            f"{name} is not here and cannot be fetched. {advice} ultralytics: {first_line(exc)}"
         ) from exc
     if not file.is_file():
         raise CheckpointError(f"{name} is not here and cannot be fetched. {advice}")
