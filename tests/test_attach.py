@@ -276,7 +276,7 @@ def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused("no row is a C2f", source, after="C2f")
     refused("start is 'identity' or 'paper'", source, start="identiy")
     refused("module is a registered name", source, registry.get_module("ECA"))
-    refused("neither a detector nor the name of one, but a list", [source])
+    refused("list is neither", [source])
     refused("checkpoint not found: none.pt", "none.pt")
     refused("Conv2d", torch.nn.Conv2d(3, 3, 1))
     refused("wrapped", torch.nn.DataParallel(source.model))

@@ -254,7 +254,7 @@ def test_what_comes_after_the_epochs_is_done_by_resume(tmp_path: Path, shapes: P
     picture.unlink()
     weights = (folder / "weights" / "best.pt").read_bytes()
     out = run_python("-m", "yolo_attn", "train", "--resume", str(folder), "--export", cwd=tmp_path).ok()
-    assert picture.is_file() and "proof: equal to PyTorch" in out
+    assert picture.is_file() and "equal to PyTorch" in out
     assert (folder / "weights" / "best.pt").read_bytes() == weights
     assert cli.main(["train", "--resume", str(folder), "--export"]) == 1
 

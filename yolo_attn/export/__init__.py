@@ -1,1 +1,1 @@
-"""Write a format, and prove that the file computes what PyTorch computes."""
+"""Export: write a file, and verify that it computes what PyTorch computes."""

@@ -1,4 +1,4 @@
-"""Detectors of classic YOLOv5, exported as the ultralytics host's are."""
+"""Export detectors of classic YOLOv5 in the same form as those of ultralytics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OPSET = 17
 def write_onnx(
     source: Source, draft: Path, size: tuple[int, int], dynamic: bool, opset: int | None, nms: bool, simplify: bool
 ) -> None:
-    """Export a classic detector, output (B, N, 5 + classes), or (1, 300, 6) with NMS."""
+    """Write a classic detector as ONNX into `draft`; output (B, N, 5 + classes), or (1, 300, 6) with NMS."""
     from copy import deepcopy
 
     import onnx
@@ -27,11 +27,11 @@ def write_onnx(
     with quiet():
         model = model.fuse()
     head = model.model[-1]
-    head.inplace = False  # slice assignments leave as scatter nodes
-    for flag in ("dynamic", "onnx_dynamic"):  # the name changed in v6.2
+    head.inplace = False  # slice assignments would be exported as scatter nodes
+    for flag in ("dynamic", "onnx_dynamic"):  # renamed in v6.2
         if hasattr(head, flag):
             setattr(head, flag, dynamic)
-    # the TorchScript exporter, as the ultralytics host uses; the argument is younger than the oldest torch
+    # the TorchScript exporter, as in ultralytics; older versions of torch lack the argument
     legacy: dict[str, Any] = {"dynamo": False} if "dynamo" in torch.onnx.export.__code__.co_varnames else {}
     x = torch.zeros(1, 3, *size)
     wrapped = _first_output(model, nms)
@@ -41,7 +41,7 @@ def write_onnx(
         if not nms:
             axes["output0"][1] = "anchors"
     with torch.no_grad():
-        wrapped(x)  # lets the head make its grid outside the trace
+        wrapped(x)  # makes the head create its grid outside the trace
         torch.onnx.export(
             wrapped,
             (x,),
@@ -59,7 +59,7 @@ def write_onnx(
 
 
 def _first_output(model: Any, nms: bool) -> Any:
-    """Wrap a network so that it returns its first output alone; heads before v6.2 return the raw maps too."""
+    """Wrap a network so that it returns only its first output; heads before v6.2 return the raw maps too."""
     import torch
     from torch.nn import functional
     from torchvision.ops import nms as suppress
@@ -73,7 +73,7 @@ def _first_output(model: Any, nms: bool) -> Any:
             return self.inner(x)[0]
 
     class Suppressed(First):
-        """One image's detections, (1, MAX_DET, 6) x1 y1 x2 y2 confidence class, best first, filled up with zeros."""
+        """One image's detections, (1, MAX_DET, 6) x1 y1 x2 y2 confidence class, best first, padded with zeros."""
 
         def forward(self, x: Any) -> Any:
             p = super().forward(x)[0]

@@ -1,4 +1,4 @@
-"""Rewrites of an exported ONNX graph: what the exporters leave undone."""
+"""Rewrite an exported ONNX graph: optimizations and conversions that the exporters lack."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ __all__ = ["decode_nodes", "fix_batch", "pool_means", "set_metadata", "to_half"]
 
 
 def pool_means(model: Any) -> int:
-    """Turn means over height and width into global average pooling, in place; return how many.
+    """Replace means over height and width by global average pooling, in place.
 
-    The same numbers, but onnxruntime keeps convolutions in a blocked memory layout that pooling understands and a
-    general mean does not: the map would be copied to the plain layout and back for every attention module.
+    The result is the same, but onnxruntime keeps convolutions in a blocked memory layout that pooling supports and a
+    general mean does not: for every attention module, the map would be copied to the plain layout and back.
     ``benchmarks/onnx_latency.py`` measures it.
+
+    Returns:
+        The number of nodes replaced.
     """
     import onnx
     from onnx import numpy_helper
 
     try:
         shapes = onnx.shape_inference.infer_shapes(model).graph
-    except Exception:  # a graph that ONNX cannot follow stays as it is
+    except Exception:  # shape inference failed: leave the graph unchanged
         return 0
     rank = {
         v.name: len(v.type.tensor_type.shape.dim)
@@ -51,10 +54,10 @@ def pool_means(model: Any) -> int:
 
 
 def decode_nodes(model: Any) -> list[str]:
-    """Return the names of the nodes that turn the head's last convolutions into boxes and scores (and do NMS).
+    """Return the names of the nodes that decode the head's last convolutions into boxes and scores (and apply NMS).
 
-    Found backwards from the outputs. The convolution of the distribution focal loss (Generalized Focal Loss,
-    arXiv:2006.04388), of one output channel, is the expectation over a box side's bins and a part of the decoding.
+    They are found backwards from the outputs. The convolution with one output channel of the distribution focal loss
+    (Generalized Focal Loss, arXiv:2006.04388), an expectation over the bins of a box side, is a part of the decoding.
     """
     made = {name: node for node in model.graph.node for name in node.output}
     channels = {t.name: t.dims[0] for t in model.graph.initializer if t.dims}
@@ -72,24 +75,27 @@ def decode_nodes(model: Any) -> list[str]:
 
 
 def to_half(model: Any) -> Any:
-    """Return the model in fp16 inside and fp32 at the input, the output and in the decoding.
+    """Convert a model to fp16, except for inputs, outputs and the decoding of boxes, which stay fp32.
 
-    From 512 on, neighbouring fp16 numbers are half a pixel apart: boxes decoded in fp16 would be rounded to that.
+    Above 512, neighbouring fp16 numbers are half a pixel apart, so decoding in fp16 would round boxes to that.
+
+    Returns:
+        The converted model.
     """
     from onnxruntime.transformers import float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # weights below fp16's smallest number become zero, as meant
+        warnings.simplefilter("ignore")  # about weights that underflow to zero in fp16
         half = float16.convert_float_to_float16(model, keep_io_types=True, node_block_list=decode_nodes(model))
     _drop_round_trips(half)
     converted = OnnxModel(half)
-    converted.topological_sort()  # the casts are appended behind the nodes that read them
+    converted.topological_sort()  # casts are appended after the nodes that read them
     return converted.model
 
 
 def _drop_round_trips(model: Any) -> None:
-    """Take out casts from fp32 to fp16 and back, in place: the converter puts one pair between any two fp32 nodes."""
+    """Remove pairs of casts from fp32 to fp16 and back, which the converter adds between fp32 nodes, in place."""
     from onnx import TensorProto
 
     def is_cast(node: Any, to: int) -> bool:
@@ -97,14 +103,14 @@ def _drop_round_trips(model: Any) -> None:
 
     graph = model.graph
     made = {name: node for node in graph.node for name in node.output}
-    direct = {}  # what comes back as fp32 -> what it was before
+    direct = {}  # output of a pair of casts -> its input
     for node in list(graph.node):
         down = made.get(node.input[0]) if is_cast(node, TensorProto.FLOAT) else None
         if down is not None and is_cast(down, TensorProto.FLOAT16):
             direct[node.output[0]] = down.input[0]
             graph.node.remove(node)
     outputs = {o.name for o in graph.output}
-    name_of = {direct[o]: o for o in outputs & direct.keys()}  # a graph's output keeps its name
+    name_of = {direct[o]: o for o in outputs & direct.keys()}  # outputs of the graph keep their names
     for node in graph.node:
         node.output[:] = [name_of.get(name, name) for name in node.output]
         inputs = [direct.get(name, name) for name in node.input]
@@ -115,14 +121,14 @@ def _drop_round_trips(model: Any) -> None:
 
 
 def fix_batch(model: Any, batch: int = 1) -> None:
-    """Write a fixed batch into the shapes of the inputs and outputs, in place."""
+    """Set a fixed batch size in the shapes of inputs and outputs, in place."""
     for value in [*model.graph.input, *model.graph.output]:
-        value.type.tensor_type.shape.dim[0].dim_value = batch  # takes the place of the name
-    del model.graph.value_info[:]  # these speak of the name still
+        value.type.tensor_type.shape.dim[0].dim_value = batch  # replaces the symbolic name
+    del model.graph.value_info[:]  # these refer to the name still
 
 
 def set_metadata(model: Any, entries: Mapping[str, str], *, replace: bool = False) -> None:
-    """Add metadata, in place; what is there already stays unless `replace`."""
+    """Add metadata, in place; existing entries are kept unless `replace` is set."""
     have = {p.key: p for p in model.metadata_props}
     for key, value in entries.items():
         if key not in have:

@@ -1,4 +1,4 @@
-"""Int8 by onnxruntime's static quantization, calibrated on images; compared with the fp32 file, not called equal."""
+"""Int8 by onnxruntime's static quantization, calibrated on images and compared with the fp32 file."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ __all__ = ["quantize"]
 def quantize(
     source: Path, target: Path, images: Sequence[np.ndarray], size: tuple[int, int], *, checked: int = 16
 ) -> dict[str, Any]:
-    """Write an int8 twin of a proved fp32 detector and say how near it comes.
+    """Write an int8 version of a verified fp32 detector and compare their detections.
 
-    Convolutions alone are quantized, a scale for each output channel: one scale for a head's boxes (0 to 640) and
-    scores (0 to 1) would round every score to zero, and an attention gate is a few numbers that decide a whole map.
+    Only convolutions are quantized, with one scale per output channel. A common scale of a head's boxes (0 to 640) and
+    scores (0 to 1) would round every score to zero, and the few values of an attention gate affect whole maps.
 
     Args:
         source: The fp32 file.
         target: The int8 file.
-        images: BGR images for the calibration, some tens or more, of the kind that will be met.
-        size: Height and width of the network's input.
-        checked: How many of the images are compared afterwards.
+        images: BGR images for calibration: dozens or more, similar to those of later use.
+        size: Height and width of the network's input, in pixels.
+        checked: Number of images on which detections are compared.
 
     Returns:
-        ``found`` by fp32, how many of them int8 finds too (IoU >= 0.9 and >= 0.5, same class), ``extra``, and bytes.
+        ``found`` by fp32, the number of these that int8 finds too (``same_iou_0.9``, ``same_iou_0.5``), ``extra``
+        detections of int8, ``calibrated_on`` images, and ``bytes``.
 
     Raises:
-        ExportError: onnxruntime refuses.
+        ExportError: onnxruntime cannot quantize the file.
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static

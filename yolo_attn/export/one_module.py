@@ -1,4 +1,4 @@
-"""The ONNX graph that one registered module leaves, alone: what the catalogue counts and the tests look at."""
+"""The ONNX graph of a single registered module, for the catalogue and the tests."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["export_module", "make_module"]
 
 
 def make_module(name: str, channels: int) -> tuple[Any, int]:
-    """Build a registered module for `channels` in and out.
+    """Build a registered module with `channels` input and output channels.
 
     Returns:
-        The module in evaluation mode, and how many inputs it takes.
+        The module in eval mode, and its number of inputs.
     """
     entry = get_entry(name)
     inputs = 2 if entry.kind == "fusion" else 1
@@ -25,15 +25,15 @@ def make_module(name: str, channels: int) -> tuple[Any, int]:
 
 
 def export_module(module: Any, x: list[Any], *, dynamic: bool) -> Any:
-    """Export as the ultralytics host does, and slim the graph.
+    """Export a module as ultralytics does, and simplify the graph.
 
     Args:
-        module: The module, in evaluation mode.
+        module: The module, in eval mode.
         x: Its inputs, each (B, C, H, W).
-        dynamic: Whether batch, height and width vary.
+        dynamic: Whether batch, height and width are dynamic.
 
     Returns:
-        The ``onnx.ModelProto``; inputs are called ``x0``, ``x1``, the output ``y``.
+        The ``onnx.ModelProto``; its inputs are named ``x0``, ``x1``, its output ``y``.
     """
     import onnx
     import onnxslim
@@ -41,9 +41,9 @@ def export_module(module: Any, x: list[Any], *, dynamic: bool) -> Any:
 
     names = [f"x{i}" for i in range(len(x))]
     axes = {n: {0: "batch", 2: "height", 3: "width"} for n in [*names, "y"]} if dynamic else None
-    buffer: Any = io.BytesIO()  # newer stubs name only paths
+    buffer: Any = io.BytesIO()  # newer type stubs accept paths only
     options: dict[str, Any] = {"opset_version": 18, "input_names": names, "output_names": ["y"], "dynamic_axes": axes}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer's remarks on its own future
+        warnings.simplefilter("ignore")  # deprecation warnings of the tracer
         torch.onnx.export(module, (x,) if len(x) > 1 else (x[0],), buffer, dynamo=False, **options)
     return onnxslim.slim(onnx.load_from_string(buffer.getvalue()))

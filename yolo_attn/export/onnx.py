@@ -1,6 +1,6 @@
-"""Export a detector and prove the file: ONNX by the host's own exporter, compared with PyTorch before it is trusted.
+"""Export a detector with its host's own exporter and verify the file against PyTorch.
 
-:func:`export` writes ``best.onnx`` and ``best.onnx.json``, the report of the proof, beside each other.
+:func:`export` writes ``best.onnx`` and a report of the verification, ``best.onnx.json``.
 """
 
 from __future__ import annotations
@@ -29,20 +29,25 @@ __all__ = ["FORMATS", "ExportResult", "export"]
 FORMATS = ("onnx", "engine", "bundle")
 
 MIN_OPSET = 11  # Resize with half-pixel coordinates, which every YOLO neck needs
-MIN_OPSET_INT8 = 13  # a scale for each channel
-MAX_OPSET = 20  # the last that torch's TorchScript exporter knows; later ones are not read by OpenCV either
+MIN_OPSET_INT8 = 13  # scales per channel
+MAX_OPSET = 20  # the latest of torch's TorchScript exporter; OpenCV reads no later ones either
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What an export gave: the file, and the report that stands beside it."""
+    """The result of an export.
+
+    Args:
+        path: The exported file.
+        report: The content of the report beside it.
+    """
 
     path: Path
     report: dict[str, Any]
 
     @property
     def report_path(self) -> Path:
-        """`best.onnx.json`."""
+        """Path of the report, such as `best.onnx.json`."""
         return report.path_of(self.path)
 
 
@@ -63,37 +68,39 @@ def export(
     cfg: str | os.PathLike[str] | None = None,
     log: Callable[[str], Any] = print,
 ) -> ExportResult:
-    """Export a checkpoint and prove the file equal to it.
+    """Export a detector and verify the file against PyTorch.
 
-    The proof: ``onnx.checker``; onnxruntime against PyTorch, element by element relative to the output's scale, on
-    images; the detections after NMS, same classes and IoU of at least 0.99. With `dynamic` at several shapes.
-    Needs no network and installs nothing.
+    An ONNX file is verified with ``onnx.checker``, by comparing the outputs of onnxruntime and PyTorch element by
+    element, and by comparing the detections after NMS (same class, IoU of at least 0.99); with `dynamic`, at several
+    shapes. No network is needed and nothing is installed.
 
     Args:
-        weights: A checkpoint (``.pt``), a bundle, or a model YAML (fresh weights).
+        weights: A checkpoint (``.pt``), a bundle, or a model YAML (random weights).
         format: ``onnx``, ``engine`` (TensorRT) or ``bundle`` (see :mod:`yolo_attn.detectors.bundle`).
-        imgsz: Side, or height and width, in pixels; what it was trained with when absent. Rounded up to the stride.
-        dynamic: Let batch, height and width vary.
-        half: Store and compute in fp16; compared with a tolerance of its own.
-        opset: ONNX operator set; the host's choice when absent.
-        nms: Put NMS into the file, which then takes one image a run. OpenCV cannot run it.
-        simplify: Slim the graph with onnxslim.
-        output: The file to write; beside the checkpoint when absent.
-        images: For the proof: an image, a folder, or a list of either or of BGR arrays; drawn ones when absent.
-        tolerance: Largest relative difference; 1e-4 when absent, 5e-2 for `half`.
-        int8: Images, as for `images`, to calibrate an int8 twin on, `best_int8.onnx`; how near it comes is printed
-            and stands in the report.
-        cfg: A model YAML to put the checkpoint's weights into.
-        log: Is given each line of progress.
+        imgsz: Side, or height and width, in pixels, rounded up to multiples of the stride; as trained when absent.
+        dynamic: Make batch, height and width dynamic.
+        half: Store weights and compute in fp16.
+        opset: ONNX opset version; the host's when absent.
+        nms: Add NMS to the graph, which then has batch size 1. OpenCV cannot run such a file.
+        simplify: Simplify the graph with onnxslim.
+        output: Output file; beside the checkpoint when absent.
+        images: Images to verify with: a file, a folder, or a list of files, folders or BGR arrays; generated ones
+            when absent.
+        tolerance: Largest difference, relative to the scale of the output; by default 1e-4, with `half` 5e-2.
+        int8: Images, as for `images`, on which an additional int8 file, `best_int8.onnx`, is calibrated. The share of
+            detections that it preserves is logged and added to the report.
+        cfg: A model YAML to load the checkpoint's weights into.
+        log: Called with each line of progress.
 
     Returns:
         The path and the report.
 
     Raises:
-        ExportError: The export failed, or the file is not equal to the model. Nothing is deleted.
-        CheckpointError: `weights` is no checkpoint of a detector.
-        UsageError: A contradiction among the options, or a target that cannot be written.
-        DataError: There are no such images.
+        ExportError: The export failed, or the file does not match the model. The file is kept.
+        CheckpointError: `weights` is not a detector's checkpoint.
+        UsageError: Options contradict each other.
+        FileError: The target cannot be written.
+        DataError: The images cannot be read.
     """
     _check(format, half, opset, nms, int8)
     pictures = None if images is None else proof.read_images(images)
@@ -121,7 +128,7 @@ def export(
     for line in obstacles(used, nms=nms, half=half, int8=int8 is not None):
         log(f"note: {line}")
     if nms and dynamic:
-        log("note: with NMS inside, height and width vary and the batch is 1")
+        log("note: with NMS in the graph, height and width are dynamic and the batch size is 1")
     precision = "fp16" if half else "fp32"
     began = time.perf_counter()
     _write_onnx(source, onnx_target, size, dynamic, half, opset, nms, simplify)
@@ -151,28 +158,28 @@ def export(
 
 
 def _check(format: str, half: bool, opset: int | None, nms: bool, int8: Any) -> None:
-    """Refuse options that contradict each other, before anything is opened."""
+    """Check the options for contradictions, before anything is opened."""
     if format not in FORMATS:
-        raise UsageError(f"no export format is called '{format}', only {', '.join(FORMATS)}")
+        raise UsageError(f"unknown export format '{format}', choose from {', '.join(FORMATS)}")
     if int8 is not None and (half or nms or format != "onnx"):
-        raise UsageError("int8 goes with neither --half, --nms nor another format than onnx")
+        raise UsageError("--int8 cannot be combined with --half, --nms or a format other than onnx")
     if opset is not None and opset < MIN_OPSET:
-        raise UsageError(f"opset {opset} is too old for a YOLO detector: it needs {MIN_OPSET} or later")
+        raise UsageError(f"--opset {opset} is too old for a YOLO detector, which needs {MIN_OPSET} or later")
     if opset is not None and int8 is not None and opset < MIN_OPSET_INT8:
-        raise UsageError(f"opset {opset} is too old for int8: it needs {MIN_OPSET_INT8} or later")
+        raise UsageError(f"--opset {opset} is too old for int8, which needs {MIN_OPSET_INT8} or later")
     if opset is not None and opset > MAX_OPSET:
-        raise UsageError(f"opset {opset} is newer than torch's exporter writes: {MAX_OPSET} at most")
+        raise UsageError(f"--opset {opset} is newer than torch's exporter supports: at most {MAX_OPSET}")
 
 
 def _check_task(source: Source, nms: bool, int8: Any) -> None:
-    """Refuse what could not be proved: both are compared by their boxes alone."""
+    """Refuse options whose result is verified by its boxes, for other tasks."""
     if source.task != "detect" and (nms or int8 is not None):
         option = "--nms" if nms else "--int8"
-        raise UsageError(f"{option} is for detectors; {source.path} is a model for '{source.task}'. Leave it out.")
+        raise UsageError(f"{option} is for detectors only; {source.path} is a model for '{source.task}'")
 
 
 def _target(source: Source, output: str | os.PathLike[str] | None, format: str) -> Path:
-    """Return the file to write, after making sure that it can be written."""
+    """Return the output file, after checking that it can be written."""
     suffix = f".{format}"
     if output is None:
         folder = Path() if source.path.suffix in (".yaml", ".yml", "") else source.path.parent
@@ -182,7 +189,7 @@ def _target(source: Source, output: str | os.PathLike[str] | None, format: str) 
         if target.is_dir():
             target = target / (source.path.stem + suffix)
         elif target.suffix.lower() != suffix:
-            raise UsageError(f"{target}: a file of the format '{format}' ends in {suffix}")
+            raise UsageError(f"{target}: the name of a file of format '{format}' must end in {suffix}")
     folder = target.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -192,7 +199,7 @@ def _target(source: Source, output: str | os.PathLike[str] | None, format: str) 
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
     except OSError as exc:
         raise FileError(
-            f"{target}: cannot be written: {exc.strerror or exc}. Choose another place with --output FILE."
+            f"{target}: cannot be written: {exc.strerror or exc}. Choose another with --output FILE."
         ) from exc
     return target
 
@@ -203,7 +210,7 @@ def _size(source: Source, imgsz: int | Sequence[int] | None, log: Callable[[str]
     else:
         wanted = [imgsz] if isinstance(imgsz, int) else [int(v) for v in imgsz]
         if len(wanted) not in (1, 2) or min(wanted, default=0) < 1:
-            raise UsageError(f"the image size is one side or height and width, in pixels, got {wanted}")
+            raise UsageError(f"the image size must be one side, or height and width, in pixels, got {wanted}")
     return round_up((wanted[0], wanted[-1]), source.stride, log)
 
 
@@ -217,15 +224,15 @@ def _write_onnx(
     nms: bool = False,
     simplify: bool = True,
 ) -> None:
-    """Let the host export into a folder of its own, finish the graph, and put the file in its place at once."""
+    """Let the host export into a temporary folder, finish the graph, and move the file to its place."""
     import onnx
 
     try:
-        # a folder on the same disk, so that moving the file is atomic
+        # on the same file system, so that moving the file is atomic
         with scratch(target.parent) as folder:
             draft = folder / target.name
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the tracer's and the exporter's, addressed to the host's authors
+                warnings.simplefilter("ignore")  # warnings of tracer and exporter that concern the host's code
                 if source.host == "ultralytics":
                     from .ultralytics import write_onnx
                 else:
@@ -243,18 +250,18 @@ def _write_onnx(
                 "stride": str(source.stride),
                 "task": source.task,
                 "imgsz": str(list(size)),
-                "args": str({"nms": nms, "dynamic": dynamic}),  # as the ultralytics host writes it, for its predict
+                "args": str({"nms": nms, "dynamic": dynamic}),  # in the form that ultralytics' predict reads
                 "yolo_attn": __version__,
                 "attention": json.dumps(attention_used(source.model)),
                 "precision": "fp16" if half else "fp32",
             }
             graph.set_metadata(model, entries)
             onnx.save(model, str(draft))
-            report.path_of(target).unlink(missing_ok=True)  # it speaks of the file that goes now
+            report.path_of(target).unlink(missing_ok=True)  # of the file that is being replaced
             publish(draft, target)
     except YoloAttnError:
         raise
-    except Exception as exc:  # the hosts and the tracer raise everything, a full disk among it
+    except Exception as exc:  # hosts and tracer may raise anything, also for a full disk
         raise ExportError(f"{source.path}: the export failed: {type(exc).__name__}: {first_line(exc)[:400]}") from exc
 
 
@@ -268,6 +275,6 @@ def _int8(path: Path, found: dict[str, Any], pictures: list[Any], log: Callable[
     report.write(path, found)
     log(
         f"int8: {target} ({near['bytes'] / 1e6:.1f} MB, calibrated on {near['calibrated_on']} images). Of "
-        f"{near['found']} detections of the fp32 file it finds {near['same_iou_0.9']} with IoU 0.9 and up, "
-        f"{near['same_iou_0.5']} with 0.5 and up, and {near['extra']} others. Measure its mAP before you use it."
+        f"{near['found']} detections of the fp32 file it finds {near['same_iou_0.9']} with IoU >= 0.9 and "
+        f"{near['same_iou_0.5']} with IoU >= 0.5, and {near['extra']} others. Measure its mAP before using it."
     )

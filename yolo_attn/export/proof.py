@@ -1,7 +1,7 @@
-"""The proof that an ONNX file computes what the PyTorch model computes: numbers, then detections.
+"""Verify that an ONNX file computes what the PyTorch model computes: outputs first, then detections.
 
-Compared with the model as it was trained, before the exporter fuses, copies or slims anything: a layer that is
-lost on the way (a host's `fuse` replaces the forward of every subclass of its `Conv`) shows as a difference.
+The reference is the model as trained, before the exporter fuses, copies or simplifies anything, so that a layer lost in
+between (a host's `fuse` replaces the forward of every subclass of its `Conv`) shows as a difference.
 """
 
 from __future__ import annotations
@@ -21,18 +21,25 @@ __all__ = ["compare", "compare_detections", "largest_difference", "read_images",
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MIN_IOU = 0.99
-# The scale of scores is never taken for less: a runtime's sigmoid is exact to some 1e-7 whatever it returns, and
-# an untrained head returns 1e-5 everywhere.
+# Lower bound of the scale of scores: a runtime's sigmoid has an absolute error of about 1e-7, and an untrained head
+# returns 1e-5 everywhere.
 LEAST_SCORE_SCALE = 0.1
-LEAST_CONFIDENCE = 0.01  # what is below is no detection
-AT_THE_LIMIT = 1e-3  # of IoU: an overlap this near to NMS's limit may fall on either side of it
+LEAST_CONFIDENCE = 0.01  # below this, nothing counts as a detection
+AT_THE_LIMIT = 1e-3  # an IoU this close to the threshold of NMS may fall on either side of it
 
 
 def read_images(source: str | Path | Sequence[Any], limit: int = 8) -> list[np.ndarray]:
-    """Read the images for the proof: a file, a folder, a list of either, or arrays.
+    """Read images: a file, a folder, or a list of files, folders or BGR arrays.
+
+    Args:
+        source: The images.
+        limit: Maximum number of images.
+
+    Returns:
+        BGR images, (H, W, 3) uint8.
 
     Raises:
-        DataError: Nothing there, or a file that is no image.
+        DataError: No images there, or a file is not an image.
     """
     import cv2
 
@@ -45,25 +52,25 @@ def read_images(source: str | Path | Sequence[Any], limit: int = 8) -> list[np.n
         path = Path(item)
         files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES) if path.is_dir() else [path]
         if not files:
-            raise DataError(f"{path}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
+            raise DataError(f"{path}: has no images ({', '.join(IMAGE_SUFFIXES)})")
         for file in files[: limit - len(out)]:
             if not file.is_file():
                 raise DataError(f"image not found: {file} (looked in {Path.cwd()})")
             im = cv2.imdecode(np.fromfile(file, dtype=np.uint8), cv2.IMREAD_COLOR)
             if im is None:
-                raise DataError(f"{file}: is no image that OpenCV can read")
+                raise DataError(f"{file}: is not an image that OpenCV can read")
             out.append(im)
     return out[:limit]
 
 
 def shapes_to_try(size: tuple[int, int], stride: int, dynamic: bool, batch: int = 2) -> list[tuple[int, int, int]]:
-    """Return the (batch, height, width) that a file is run with: its own, and if dynamic others, not all square.
+    """Return the (batch, height, width) to run a file with: its own shape and, if dynamic, others, not all square.
 
     Args:
-        size: Height and width that it was made with.
-        stride: The others are multiples of it.
-        dynamic: Whether it takes others.
-        batch: The largest that it takes.
+        size: Height and width that it was exported with, in pixels.
+        stride: Other sizes are multiples of it.
+        dynamic: Whether its shapes are dynamic.
+        batch: The largest batch to run.
     """
     h, w = size
     if not dynamic:
@@ -77,13 +84,13 @@ def shapes_to_try(size: tuple[int, int], stride: int, dynamic: bool, batch: int 
 
 
 def largest_difference(reference: np.ndarray, output: np.ndarray, layout: str) -> dict[str, float]:
-    """Return the largest difference of each group of values relative to that group's largest value.
+    """Return the largest difference in each group of values, relative to the largest value of the group.
 
-    Boxes and scores are groups of their own: beside boxes of hundreds of pixels any score would look equal.
+    Boxes and scores are separate groups: relative to boxes of hundreds of pixels, any scores would seem equal.
 
     Args:
         reference: PyTorch's output, (B, ?, ?).
-        output: The other's, same shape.
+        output: The file's output, of the same shape.
         layout: A key of :data:`.runtime.boxes.LAYOUTS`.
     """
     if reference.shape != output.shape:
@@ -118,26 +125,27 @@ def compare_detections(
     untrained: bool = True,
     suppressed: bool = False,
 ) -> dict[str, Any]:
-    """Compare what is left after NMS, one image of each: every detection needs its equal, same class, IoU >= 0.99.
+    """Compare one image's detections after NMS: each needs a counterpart of the same class with IoU >= `least_iou`.
 
-    Where the reference finds nothing above `conf`, the 50 best candidates above 0.01 are compared, if `untrained`.
-    Two candidates of the same score within `tolerance` may suppress each other in either order: a detection counts
-    as tied, not as missing, if the other side kept another candidate of this side, of its score, in its place, or a
-    better one whose overlap with it is the limit `iou` itself, within rounding.
+    If the reference finds nothing above `conf` and `untrained` is set, the 50 best candidates above 0.01 are compared.
+    Of two candidates with equal scores, within `tolerance`, NMS may keep either. A detection therefore counts as a tie
+    instead of missing if the other side kept in its place another candidate of this side with its score, or a better
+    one whose IoU with it equals the threshold `iou` within rounding.
 
     Args:
-        reference: One image's output of the network.
-        output: The other's, in the same layout.
+        reference: The network's output for one image.
+        output: The file's output, in the same layout.
         layout: A key of :data:`.runtime.boxes.LAYOUTS`.
-        tolerance: Largest difference of a score, relative to the best one, that counts as equal.
-        conf: Least confidence.
-        iou: Overlap that NMS allows.
-        least_iou: Boxes that overlap less are different ones.
-        untrained: Go below `conf` where nothing is above it.
-        suppressed: `output` is what is left after an NMS of its own, with this `conf` and `iou`.
+        tolerance: Largest difference of scores, relative to the best score, that counts as equal.
+        conf: Confidence threshold.
+        iou: IoU threshold of NMS.
+        least_iou: Boxes with a smaller IoU do not match.
+        untrained: Lower `conf` if nothing is above it.
+        suppressed: `output` has already passed NMS with this `conf` and `iou`.
 
     Returns:
-        ``compared``, ``missing``, ``extra``, ``ties``, ``min_iou``, ``conf``.
+        Counts ``compared``, ``missing``, ``extra`` and ``ties``, the smallest IoU of a match ``min_iou``, and the
+        ``conf`` that was used.
     """
     wide = suppress(reference, layout, conf=LEAST_CONFIDENCE, iou=iou)
     slack = tolerance * float(wide[:, 4].max(initial=LEAST_SCORE_SCALE))
@@ -160,16 +168,16 @@ def compare_detections(
 
 
 def _candidates(output: np.ndarray, layout: str, conf: float) -> np.ndarray:
-    """Return what NMS was given, (N, 6)."""
+    """Return the input of NMS, (N, 6) x1 y1 x2 y2 confidence class."""
     return suppress(output, layout, conf=conf, iou=1.0, max_det=len(output.T) + len(output))
 
 
 def _unmatched(
     a: np.ndarray, b: np.ndarray, candidates: np.ndarray, conf: float, slack: float, iou: float, least_iou: float
 ) -> tuple[int, int, list[float]]:
-    """Count the detections of `a` above `conf` that `b` lacks: truly, and by a tie; and the IoU of the others.
+    """Count the detections of `a` above `conf` that are missing in `b` and those that are tied; list the others' IoU.
 
-    `candidates` are those that `a` was chosen from.
+    `candidates` are the boxes from which NMS chose `a`.
     """
     missing = ties = 0
     ious = []
@@ -204,18 +212,22 @@ def compare(
     least_iou: float = MIN_IOU,
     nms: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Run both on every shape and yield what differed.
+    """Run network and file on every shape and yield one comparison per batch.
 
     Args:
         torch_model: Maps a float32 tensor (B, 3, H, W) to the network's output tensors, the main one first.
         file: Maps a float32 array (B, 3, H, W) to the file's outputs.
-        images: BGR images; they are letterboxed into each shape.
+        images: BGR images, letterboxed to each shape.
         shapes: (batch, height, width).
-        tolerance: Largest difference relative to the scale that counts as equal.
-        layout: What the network's output means, a key of :data:`.runtime.boxes.LAYOUTS`; None for other tasks than
-            detection, whose outputs are compared number by number alone.
-        least_iou: Boxes that overlap less are different ones.
-        nms: The file does NMS itself: only detections can be compared.
+        tolerance: Largest difference, relative to the scale of the output, that counts as equal.
+        layout: Layout of the network's output, a key of :data:`.runtime.boxes.LAYOUTS`; None for tasks other than
+            detection, of which only the raw outputs are compared.
+        least_iou: Boxes with a smaller IoU do not match.
+        nms: The file applies NMS itself, so only detections can be compared.
+
+    Yields:
+        ``shape``, ``images``, ``difference`` per group of values, ``detections`` as of :func:`compare_detections`,
+        and ``equal``.
     """
     import torch
 
@@ -254,7 +266,7 @@ def compare(
 
 
 def _nearest(references: Sequence[np.ndarray], output: np.ndarray) -> float:
-    """Return the relative difference of an output from the reference of its shape that it is nearest to."""
+    """Return the relative difference between an output and the closest reference of the same shape."""
     found = [
         float(np.abs(r.astype(np.float64) - output).max(initial=0.0) / max(np.abs(r).max(initial=0.0), 1e-12))
         for r in references

@@ -1,4 +1,4 @@
-"""What is known of an exported file: what it is, and the proof that it computes what PyTorch computes, as JSON."""
+"""The report on an exported file, as JSON: what it is, and the comparison with PyTorch."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from . import proof
 __all__ = ["LEAST_IOU", "TOLERANCES", "describe", "path_of", "prove", "proved", "write"]
 
 
-# Largest difference from PyTorch, relative to the output's scale, that a precision is allowed, and the least overlap
-# of its boxes. fp16 has 11 significant bits, and some sixty layers add up their rounding: in the published YOLOv5n to
-# 2e-2 of a score and to an overlap of 0.996, less where boxes are few pixels wide.
+# By precision: the largest allowed difference from PyTorch, relative to the scale of the output, and the smallest
+# allowed IoU of boxes. fp16 has 11 significant bits, and the rounding errors of some sixty layers add up: in the
+# published YOLOv5n to 2e-2 of a score and to an IoU of 0.996, less for boxes that are a few pixels wide.
 TOLERANCES = {"fp32": 1e-4, "fp16": 5e-2}
 LEAST_IOU = {"fp32": proof.MIN_IOU, "fp16": 0.95}
 
 
 def path_of(model: Path) -> Path:
-    """Return where the report of a file stands: `best.onnx.json`."""
+    """Return the path of a file's report, such as `best.onnx.json`."""
     return model.with_name(model.name + ".json")
 
 
@@ -44,7 +44,7 @@ def write(path: Path, report: dict[str, Any]) -> None:
 
 
 def proved(model: Path) -> bool:
-    """Whether a file stands there with a report that its proof was passed."""
+    """Whether a file exists whose report says that it matches PyTorch."""
     try:
         told = json.loads(read_text(path_of(model), ExportError))
         return model.is_file() and bool(told["proof"]["passed"])
@@ -53,7 +53,7 @@ def proved(model: Path) -> bool:
 
 
 def describe(source: Source, path: Path, attention: dict[str, int]) -> dict[str, Any]:
-    """Return what an exported file is and what it was made from and with."""
+    """Describe an exported file: its source, content, graph and the versions of the packages used."""
     import numpy
     import onnx
     import onnxruntime
@@ -91,19 +91,19 @@ def describe(source: Source, path: Path, attention: dict[str, int]) -> dict[str,
 def prove(
     path: Path, report: dict[str, Any], source: Source, *, images: Any, tolerance: float, log: Callable[[str], Any]
 ) -> None:
-    """Compare an ONNX file with the network that it came from and write the report beside it.
+    """Compare an ONNX file with its source network and write the report beside it.
 
     Args:
         path: The ONNX file.
-        report: What :func:`describe` returned, with ``imgsz``, ``dynamic``, ``nms`` and ``precision``; is given ``proof``.
+        report: The result of :func:`describe`, with ``imgsz``, ``dynamic``, ``nms`` and ``precision``; ``proof`` is added.
         source: The network.
-        images: An image, a folder, or a list of either or of BGR arrays; drawn ones when absent.
-        tolerance: Largest difference, relative to the output's scale.
-        log: Is given what was found.
+        images: A file, a folder, or a list of files, folders or BGR arrays; generated images when absent.
+        tolerance: Largest difference, relative to the scale of the output.
+        log: Called with the result.
 
     Raises:
-        ExportError: They differ, or the file is not valid ONNX; the file stays where it is.
-        DataError: No such images.
+        ExportError: They differ, or the file is not valid ONNX. The file is kept.
+        DataError: The images cannot be read.
     """
     began = time.perf_counter()
     pictures = drawn_images(2) if images is None else proof.read_images(images)
@@ -116,7 +116,7 @@ def prove(
         "passed": False,
     }
     report["proof"] = evidence
-    problem = "the proof was interrupted"
+    problem = "the comparison was interrupted"
     try:
         problem = _compare(path, report, source, pictures, tolerance)
     except YoloAttnError as exc:
@@ -133,15 +133,15 @@ def prove(
         write(path, report)
     if problem:
         raise ExportError(
-            f"{path}: is not equal to {source.path}: {problem}. The file was kept for you to look at; do not "
-            f"deploy it. The numbers are in {path_of(path)}."
+            f"{path}: does not match {source.path}: {problem}. The file was kept for inspection; do not deploy it. "
+            f"Details are in {path_of(path)}."
         )
-    log(f"proof: equal to PyTorch. {_summary(runs, largest, tolerance, source.task)}")
+    log(f"verified: equal to PyTorch. {_summary(runs, largest, tolerance, source.task)}")
     log(f"report: {path_of(path)}")
 
 
 def _compare(path: Path, report: dict[str, Any], source: Source, pictures: list[Any], tolerance: float) -> str:
-    """Fill in the evidence; return what is wrong, or nothing."""
+    """Fill in the evidence and return the first problem, or an empty string."""
     import onnx
 
     evidence, nms = report["proof"], report["nms"]
@@ -163,7 +163,7 @@ def _compare(path: Path, report: dict[str, Any], source: Source, pictures: list[
 
 
 def _opened(path: Path, source: Source, nms: bool) -> tuple[Callable[[Any], list[Any]], str | None]:
-    """Open an ONNX file: a function from a blob to its outputs, and the layout that a detector's network has."""
+    """Open an ONNX file; return a function from a blob to its outputs, and the layout of a detector's output."""
     from ..runtime.session import Detector
 
     if source.task == "detect":
@@ -177,7 +177,7 @@ def _opened(path: Path, source: Source, nms: bool) -> tuple[Callable[[Any], list
 
 
 def _reference(source: Source, end2end: bool) -> Callable[[Any], list[Any]]:
-    """Return the untouched network as a function from images to its output tensors, the main one first."""
+    """Return the unchanged network as a function from images to its output tensors, the main one first."""
     from copy import deepcopy
 
     model = deepcopy(source.model).float().eval()
@@ -216,16 +216,16 @@ def _summary(runs: list[dict[str, Any]], largest: float | None, tolerance: float
         found, ties = (sum(r["detections"][k] for r in runs) for k in ("compared", "ties"))
         worst = min((r["detections"]["min_iou"] for r in runs), default=1.0)
         parts.append(
-            f"{found} detections the same, IoU {worst:.4f} and up{f' ({ties} ties in score)' if ties else ''}"
+            f"{found} detections match, IoU >= {worst:.4f}{f' ({ties} ties in score)' if ties else ''}"
             if found
-            else "nothing detected by either"
+            else "neither detected anything"
         )
     shapes = dict.fromkeys("x".join(map(str, r["shape"])) for r in runs)
     return f"{'; '.join(parts)}; at {', '.join(shapes)}"
 
 
 def _plain(value: Any) -> Any:
-    """Make a report JSON: no NaN, no infinity, keys as text."""
+    """Convert a report to valid JSON: no NaN, no infinity, string keys."""
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

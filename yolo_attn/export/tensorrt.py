@@ -1,4 +1,4 @@
-"""TensorRT engines: built from the proved ONNX file where TensorRT is installed, else told how to build."""
+"""Build TensorRT engines from verified ONNX files; without TensorRT, print the command that does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..files import write_bytes
 
 __all__ = ["OPERATORS", "build", "command", "require", "unsupported"]
 
-# What the ONNX parser of TensorRT 10.0 reads, in opsets 9 to 20 (docs/operators.md of onnx/onnx-tensorrt).
+# Operators that the ONNX parser of TensorRT 10.0 supports, opsets 9 to 20 (docs/operators.md of onnx/onnx-tensorrt).
 OPERATORS = frozenset(
     "Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization Cast CastLike Ceil "
     "Celu Clip Concat Constant ConstantOfShape Conv ConvTranspose Cos Cosh CumSum DeformConv DepthToSpace "
@@ -31,12 +31,12 @@ OPERATORS = frozenset(
 
 
 def unsupported(operators: Iterable[str]) -> list[str]:
-    """Return those of an ONNX graph's operators that TensorRT's parser does not read."""
+    """Return the operators of an ONNX graph that TensorRT's parser does not support."""
     return sorted(set(operators) - OPERATORS)
 
 
 def command(onnx: Path, size: tuple[int, int], dynamic: bool, half: bool) -> str:
-    """Return the trtexec line that builds an engine from an ONNX file of the kit."""
+    """Return the trtexec command that builds an engine from an exported ONNX file."""
     words = ["trtexec", f"--onnx={onnx}", f"--saveEngine={onnx.with_suffix('.engine')}"]
     if dynamic:
         profile = zip(("min", "opt", "max"), _profile(size))
@@ -45,16 +45,16 @@ def command(onnx: Path, size: tuple[int, int], dynamic: bool, half: bool) -> str
 
 
 def _profile(size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
-    """Return the least, usual and largest input (B, 3, H, W) of a dynamic engine; all multiples of every stride."""
+    """Return the minimum, optimum and maximum input shape (B, 3, H, W) of a dynamic engine, multiples of every stride."""
     h, w = size
     return [(1, 3, min(h, 320), min(w, 320)), (1, 3, h, w), (8, 3, max(h, 1280), max(w, 1280))]
 
 
 def require(onnx: Path, size: tuple[int, int], dynamic: bool, half: bool) -> None:
-    """Make sure that an engine can be built here.
+    """Check that an engine can be built on this machine.
 
     Raises:
-        UsageError: TensorRT or a CUDA device is missing; says what to do on the machine that has them.
+        UsageError: TensorRT or a CUDA device is missing; the message gives the command for a machine that has them.
     """
     import torch
 
@@ -63,7 +63,7 @@ def require(onnx: Path, size: tuple[int, int], dynamic: bool, half: bool) -> Non
     if missing:
         raise UsageError(
             f"--format engine needs {' and '.join(missing)}, which this machine lacks. Export to ONNX here (--format "
-            f"onnx), then on the machine that will run it: {command(onnx, size, dynamic, half)}"
+            f"onnx), then run on the target machine: {command(onnx, size, dynamic, half)}"
         )
 
 
@@ -73,7 +73,7 @@ def build(
     """Build an engine from an ONNX file and return its path.
 
     Raises:
-        ExportError: TensorRT's parser or builder refuses the file; its own words are in the message.
+        ExportError: TensorRT cannot parse or build the file; the message includes TensorRT's own.
     """
     import tensorrt as trt
 
@@ -86,7 +86,7 @@ def build(
         words = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
         raise ExportError(f"{onnx}: TensorRT {trt.__version__} cannot read it: {words}")
     config = builder.create_builder_config()
-    if half and hasattr(trt.BuilderFlag, "FP16"):  # gone where networks are always strongly typed
+    if half and hasattr(trt.BuilderFlag, "FP16"):  # removed in versions whose networks are always strongly typed
         config.set_flag(trt.BuilderFlag.FP16)
     if dynamic:
         profile = builder.create_optimization_profile()
@@ -94,7 +94,7 @@ def build(
         config.add_optimization_profile(profile)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
-        raise ExportError(f"{onnx}: TensorRT {trt.__version__} built no engine; what it printed above says why")
+        raise ExportError(f"{onnx}: TensorRT {trt.__version__} built no engine; see its output above")
     write_bytes(target, memoryview(engine))
     log(f"engine: {target} ({target.stat().st_size / 1e6:.1f} MB, TensorRT {trt.__version__})")
     return target

@@ -1,4 +1,4 @@
-"""Checkpoints of the ultralytics host, exported by its own exporter, which leaves no trace on the model or the disk."""
+"""Export detectors of ultralytics with its own exporter, without side effects on the model or beside the checkpoint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["write_onnx"]
 def write_onnx(
     source: Source, draft: Path, size: tuple[int, int], dynamic: bool, opset: int | None, nms: bool, simplify: bool
 ) -> None:
-    """Export into `draft`, output (B, 4 + classes, N), or (1, 300, 6) with NMS."""
+    """Write a detector of ultralytics as ONNX into `draft`; output (B, 4 + classes, N), or (1, 300, 6) with NMS."""
     model = source.model
     options: dict[str, Any] = {"format": "onnx", "imgsz": list(size), "dynamic": dynamic, "simplify": simplify}
     if opset is not None:
@@ -26,7 +26,7 @@ def write_onnx(
         options["nms"] = True
     repair()
     with quiet_host(), _given_back(model):
-        # The host names its output after the checkpoint: beside it, or in the working folder for a YAML.
+        # The host writes beside the checkpoint, or into the working directory for a YAML.
         model.pt_path = str(draft.with_suffix(".pt"))
         written = Path(source.handle.export(**options, device="cpu"))
     if written != draft:
@@ -35,7 +35,7 @@ def write_onnx(
 
 @contextlib.contextmanager
 def _given_back(model: Any) -> Iterator[None]:
-    """Give back what the host's exporter sets on its way."""
+    """Restore the attributes that the host's exporter sets."""
     flags = [(p, p.requires_grad) for p in model.parameters()]
     names, path, end2end = model.names, getattr(model, "pt_path", None), getattr(model, "end2end", None)
     try:
