@@ -532,7 +532,7 @@ def test_train_detect_on_the_package(shapes: Path, tmp_path: Path) -> None:
     for line in (
         "begins as the identity",
         "epochs 1 to 1 train attention and head",
-        "from epoch 2 on all layers train",
+        "from epoch 2 on, all layers train",
     ):
         assert line in told
     source = checkpoint.read(tmp_path / "plain.pt")

@@ -154,7 +154,7 @@ def _prove(old: Any, new: Any, name: str) -> None:
     worst = untrained.difference(old, new)
     if not worst <= AGREE:
         raise CheckpointError(
-            f"{name}: the outputs differ from the detector's by {worst:.2g} of their scale, although attention starts as "
+            f"{name}: the outputs differ from the detector's by {worst:.2g} of their scale, although attention begins as "
             f"the identity. Was a layer changed by hand? start='paper' skips the comparison."
         )
 

@@ -1,1 +1,1 @@
-"""What is inside `train_detect.py`: options, both hosts, the run's folder, the embedded data set."""
+"""Training, the inside of `train_detect.py`: options, both hosts, folders of runs, the embedded data set."""

@@ -1,6 +1,6 @@
-"""What `train_detect.py --attention ECA --where neck` means: a model with attention that nobody wrote a YAML for.
+"""The model YAML for `train_detect.py --attention ECA --where neck`.
 
-The YAML is made, named as the kit names its own (``yolov8n_eca_neck.yaml``), trained from, and kept in the run's folder.
+It is generated, named like the kit's own (``yolov8n_eca_neck.yaml``), used for training and kept in the run's folder.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ from ..weights import checkpoint
 
 __all__ = ["Made", "attached", "keep", "made_for"]
 
-_UNWRITTEN = ("yaml_file", attaching.BEFORE)  # of a dictionary in memory, and not of a file
+_UNWRITTEN = ("yaml_file", attaching.BEFORE)  # keys of a dictionary in memory, not of a file
 
 
 @dataclass(frozen=True)
 class Made:
-    """A YAML that was made: its name and text."""
+    """A generated YAML: its file name and text."""
 
     name: str
     text: str
 
     def write(self, folder: Path) -> Path:
-        """Write it into a folder and return the file."""
+        """Write it into a folder and return its path."""
         file = folder / self.name
         write_text(file, self.text)
         return file
 
 
 def made_for(options: argparse.Namespace) -> Made:
-    """Make the YAML of the model that --cfg names, or that --weights holds, with the attention that was asked for.
+    """Generate the YAML: the model of --cfg, or else of --weights, with the requested attention.
 
     Raises:
-        UsageError: No such place, module or option.
-        ConfigError: --cfg is no valid model, or names files under ``register:``, which a YAML elsewhere cannot reach.
-        CheckpointError: --weights does not tell its model.
+        UsageError: No such placement, module or option.
+        ConfigError: --cfg is not a valid model, or names files under ``register:``, which are relative to its folder.
+        CheckpointError: The checkpoint does not contain its model YAML.
     """
     asked = _asked(options)
     if options.chosen_cfg or not options.weights:
@@ -64,10 +64,10 @@ def made_for(options: argparse.Namespace) -> Made:
 
 
 def attached(options: argparse.Namespace, file: Path) -> tuple[Any, Made]:
-    """Put attention into a checkpoint of the ultralytics host, which names its model itself.
+    """Insert attention into a checkpoint of the ultralytics host, which contains its model.
 
     Returns:
-        The ``YOLO``, and its YAML.
+        The ``YOLO`` object, and its YAML.
 
     Raises:
         YoloAttnError: As :func:`yolo_attn.attach`.
@@ -75,30 +75,30 @@ def attached(options: argparse.Namespace, file: Path) -> tuple[Any, Made]:
     from ..detectors.classic import is_classic
 
     if file.suffix not in (".pt", ".bundle") or is_classic(file):
-        kind = "is of classic YOLOv5" if file.suffix == ".pt" else "does not tell its model"
+        kind = "is of classic YOLOv5" if file.suffix == ".pt" else "does not contain its model"
         host = "add --host yolov5, or " if file.suffix == ".pt" else ""
-        raise CheckpointError(f"{file} {kind}: {host}name the model with --cfg, such as --cfg yolov5s.yaml")
+        raise CheckpointError(f"{file} {kind}: {host}give the model with --cfg, such as --cfg yolov5s.yaml")
     asked = _asked(options)
     start = None if options.start == "yaml" else options.start or "identity"
     what = resolve.named(options.attention)
     if what is not None and options.start is None and "start" not in what.options:
-        announce("%s has no identity start: the detector is another one until it is trained", options.attention)
+        announce("%s has no identity start: the outputs change until it is trained", options.attention)
         start = None
     model = attaching.attach(file, options.attention, start=start, **asked)
     d = model.model.yaml
     if start == "identity":
-        announce("attention begins as the identity: the detector is the source's until it is trained")
+        announce("attention begins as the identity: the outputs stay those of the source until it is trained")
     return model, Made(Path(str(d["yaml_file"])).name, _text(d))
 
 
 def keep(trainer: Any, made: Made) -> None:
-    """Write the YAML into the folder of a run, as a callback of the ultralytics host's trainer."""
+    """Write the YAML into the folder of a run; a callback of the ultralytics trainer."""
     if os.environ.get("RANK", "-1") in ("-1", "0"):
         made.write(Path(trainer.save_dir))
 
 
 def _asked(options: argparse.Namespace) -> dict[str, Any]:
-    options.attention = plugins.resolve(options.attention)  # FILE.py:Class is a module's name from here on
+    options.attention = plugins.resolve(options.attention)  # FILE.py:Class becomes a registered name
     where = options.where or ([] if options.after else ["neck"])
     args = dict(map(_option, options.attention_args))
     return {"where": where or None, "after": options.after or None, "args": args or None}
@@ -110,8 +110,8 @@ def _option(text: str) -> tuple[str, Any]:
         raise UsageError(f"--args takes KEY=VALUE, got {text!r}")
     try:
         return key.strip(), yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError) as exc:  # a date that does not exist is a ValueError
-        raise UsageError(f"--args {text}: '{value}' is no value that YAML can read: {first_line(exc)}") from exc
+    except (yaml.YAMLError, ValueError) as exc:  # PyYAML raises ValueError for an invalid date
+        raise UsageError(f"--args {text}: '{value}' is not a YAML value: {first_line(exc)}") from exc
 
 
 def _name(stem: str, options: argparse.Namespace) -> str:
@@ -120,10 +120,10 @@ def _name(stem: str, options: argparse.Namespace) -> str:
 
 
 def _rows_in(weights: str) -> tuple[dict[str, Any], str]:
-    """The model dictionary in a checkpoint, read without running it, and the stem of its name."""
+    """Return the model dictionary of a checkpoint, read without unpickling, and the stem of its name."""
     found = checkpoint.read(weights)
     if not found.yaml:
-        raise CheckpointError(f"{weights} does not tell its model; name it with --cfg, such as --cfg yolov5s.yaml")
+        raise CheckpointError(f"{weights} does not contain its model; give it with --cfg, such as --cfg yolov5s.yaml")
     name = found.yaml.get("yaml_file") or getattr(found.model, "yaml_file", None)
     return dict(found.yaml), Path(str(name)).stem if name else Path(weights).stem
 
@@ -132,8 +132,8 @@ def _check_register(d: Mapping[str, Any], options: argparse.Namespace) -> None:
     files = [str(v) for v in (d.get("register") or {}).values() if ".py" in str(v)]
     if files:
         raise ConfigError(
-            f"{options.cfg}: names {files[0]} under 'register:', which a YAML made elsewhere does not reach. Beside it: "
-            f"yolo-attn insert {options.cfg} --module {options.attention} ... -o NEW.yaml, then --cfg NEW.yaml"
+            f"{options.cfg}: names {files[0]} under 'register:', relative to its own folder. Write the new YAML there: "
+            f"yolo-attn insert {options.cfg} --module {options.attention} ... -o NEW.yaml, then train with --cfg NEW.yaml"
         )
 
 

@@ -1,4 +1,4 @@
-"""Checks of the ultralytics host, its arguments, the model and the weights, before a training begins."""
+"""Check the ultralytics host, its arguments, the model and the weights before a training begins."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from ..log import announce
 
 __all__ = ["check_checkpoint", "check_model", "check_weights", "check_writable", "offline", "open_host"]
 
-# Arguments of the host that the kit's own options stand for.
+# Arguments of the host that the kit's own options replace.
 OWN = {
-    "model": "--cfg names the model, --weights what it starts from",
-    "cfg": "--cfg names the model, --hyp a file of hyperparameters",
-    "resume": "--resume goes on with a run",
-    "task": "the task is detection",
-    "mode": "the command trains; 'yolo-attn yolo' takes any mode",
+    "model": "use --cfg for the model and --weights for its weights",
+    "cfg": "use --cfg for the model and --hyp for hyperparameters",
+    "resume": "use --resume",
+    "task": "the task is always detection",
+    "mode": "this command trains; 'yolo-attn yolo' accepts any mode",
 }
 
 
 def offline(needs_network: bool) -> None:
-    """Ask for nothing that is not needed: a network that swallows packets stalls each look-up for seconds.
+    """Set the host offline unless weights or data must be downloaded: a dead network delays each request by seconds.
 
-    The host reads this when it is imported. A run that may fetch weights or data keeps the host's behaviour.
+    Takes effect before the host is imported only, since it reads the variable then.
     """
     if not needs_network and "ultralytics" not in sys.modules:
         os.environ.setdefault("YOLO_OFFLINE", "true")
@@ -46,7 +46,7 @@ def open_host(args: dict[str, Any]) -> Any:
         version = getattr(sys.modules.get("ultralytics"), "__version__", None)
         if version is not None and exc.name == "ultralytics.utils":
             raise HostError(
-                f"ultralytics {version} is older than what the kit works with. "
+                f"ultralytics {version} is not supported: it is too old. "
                 f"'pip install -U ultralytics'. Supported: {HOSTS[0].supported()}"
             ) from exc
         raise HostError(f"the ultralytics package cannot be imported: {exc}. 'pip install ultralytics'") from exc
@@ -57,10 +57,10 @@ def open_host(args: dict[str, Any]) -> Any:
         raise failures()["ultralytics"]
     for key in list(args):
         if key in OWN:
-            raise UsageError(f"'{key}=' is not taken here; {OWN[key]}")
+            raise UsageError(f"'{key}=' is not accepted here; {OWN[key]}")
         if key not in DEFAULT_CFG_DICT:
             raise UsageError(
-                f"'{key}' is no training argument of ultralytics {ultralytics.__version__}."
+                f"'{key}' is not a training argument of ultralytics {ultralytics.__version__}."
                 f"{did_you_mean(key, DEFAULT_CFG_DICT)}"
             )
     _check_values(args)
@@ -69,7 +69,7 @@ def open_host(args: dict[str, Any]) -> Any:
 
 
 def _check_values(args: dict[str, Any]) -> None:
-    """Refuse what the host would refuse with a traceback, and what it would take for something else."""
+    """Check values that the host would reject with a traceback, or would misinterpret."""
     from ultralytics.cfg import get_cfg
 
     try:
@@ -78,12 +78,12 @@ def _check_values(args: dict[str, Any]) -> None:
         raise UsageError(first_line(exc)) from exc
     epochs, batch, imgsz = (args.get(k) for k in ("epochs", "batch", "imgsz"))
     if epochs is not None and epochs < 1:
-        raise UsageError(f"--epochs {epochs}: at least 1")
+        raise UsageError(f"--epochs {epochs}: must be at least 1")
     if batch not in (None, -1) and not (batch >= 1 if isinstance(batch, int) else 0 < batch < 1):
-        raise UsageError(f"--batch {batch}: a number of images, or -1, with which the host finds one that fits the GPU")
+        raise UsageError(f"--batch {batch}: must be a number of images, or -1 to choose one that fits the GPU")
     sides = imgsz if isinstance(imgsz, (list, tuple)) else [imgsz]
     if imgsz is not None and not all(type(n) is int and n > 0 for n in sides):
-        raise UsageError(f"--imgsz {imgsz}: a number of pixels, such as 640")
+        raise UsageError(f"--imgsz {imgsz}: must be a number of pixels, such as 640")
 
 
 def check_model(options: argparse.Namespace, model: Any, args: dict[str, Any]) -> None:
@@ -101,17 +101,15 @@ def check_model(options: argparse.Namespace, model: Any, args: dict[str, Any]) -
     last = len(rows) - 1
     bad = [n for n in (freeze if isinstance(freeze, list) else [freeze]) if isinstance(n, int) and not 0 <= n <= last]
     if bad:
-        raise UsageError(f"--freeze {bad[0]}: the rows are 0 to {last}, and the last is what detects")
+        raise UsageError(f"--freeze {bad[0]}: the rows are 0 to {last}, of which the last is the head")
     frozen = set(freeze) if isinstance(freeze, list) else set(range(freeze))
     stuck = sorted(frozen & {int(path.split(".")[1]) for path in attention_in(model.model)})
     if stuck:
-        announce(
-            "--freeze freezes the attention in rows %s as well; --freeze base:3 is the one that trains it first", stuck
-        )
+        announce("--freeze freezes the attention in rows %s as well; use --freeze base:3 to train it first", stuck)
 
 
 def _check_device(device: Any) -> None:
-    """The host's own message for a missing GPU is a page long and a traceback."""
+    """Check --device in one line; the host's message for a missing GPU is a page long."""
     import torch
 
     text = "" if device is None else str(device).lower()
@@ -122,7 +120,7 @@ def _check_device(device: Any) -> None:
     try:
         numbers = [int(w) for w in words]
     except ValueError:
-        raise UsageError(f"--device {device}: cpu, mps, the number of a GPU, or several, such as 0,1") from None
+        raise UsageError(f"--device {device}: must be cpu, mps, or numbers of GPUs, such as 0 or 0,1") from None
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if numbers and max(numbers) >= found:
         have = f"GPUs 0 to {found - 1}" if found > 1 else "GPU 0 only" if found else "no GPU that PyTorch can use"
@@ -138,7 +136,7 @@ def check_weights(name: str) -> str | None:
         return str(path)
     if path.parent != Path(".") or path.suffix not in (".pt", ""):
         raise CheckpointError(f"weights not found: {name} (looked in {Path.cwd()})")
-    return name  # a published name: the host fetches it, or says that it cannot
+    return name  # a published name, which the host downloads
 
 
 def check_checkpoint(path: Path) -> None:
@@ -148,10 +146,10 @@ def check_checkpoint(path: Path) -> None:
         raise CheckpointError(f"checkpoint not found: {path} (looked in {Path.cwd()})")
     if path.suffix == ".pt" and not zipfile.is_zipfile(path):
         with path.open("rb") as file:
-            legacy = file.read(2) == b"\x80\x02"  # what torch wrote before 1.6
+            legacy = file.read(2) == b"\x80\x02"  # format of torch before 1.6
         if not legacy:
             raise CheckpointError(
-                f"{path} is no checkpoint, or is cut short ({path.stat().st_size} bytes). Use another copy: last.pt, best.pt "
+                f"{path} is not a checkpoint, or is cut short ({path.stat().st_size} bytes). Use another copy: last.pt, best.pt "
                 f"or an epoch's file of the same run."
             )
 

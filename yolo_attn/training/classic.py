@@ -1,7 +1,7 @@
-"""Train on classic YOLOv5: the flags of `train_detect.py` become those of a checkout's, or the package's, `train.py`.
+"""Train with classic YOLOv5: translate the flags of `train_detect.py` to those of the `train.py` of a checkout or package.
 
-The host runs in a process of its own, as `python -m yolo_attn run train.py ...` would start it: several GPUs are
-`torchrun` and nothing else.
+The host runs in a process of its own, launched as `python -m yolo_attn run train.py ...`, for several GPUs with
+`torchrun`.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ HYPERPARAMETERS = ("data/hyps/hyp.scratch-low.yaml", "data/hyps/hyp.scratch.yaml
 
 
 def train(options: argparse.Namespace) -> int:
-    """Train as the options say, then export where asked, and return the exit code.
+    """Train as the options say, export if requested, and return the exit code.
 
     Raises:
-        YoloAttnError: A mistake that the user can mend.
+        YoloAttnError: An error that the user can fix.
     """
     host = find_host(options.host)
     host_imports.require(host)
@@ -46,7 +46,7 @@ def train(options: argparse.Namespace) -> int:
         argv, folder = arguments(options, host, made)
         if "'" in str(folder):
             raise FileError(
-                f"{folder}: classic YOLOv5 drops the apostrophe from paths. Choose another folder: --project DIR"
+                f"{folder}: classic YOLOv5 removes apostrophes from paths. Choose another folder with --project DIR."
             )
         with runs.held(folder):
             return _trained(options, host, argv, folder)
@@ -56,29 +56,29 @@ def _trained(options: argparse.Namespace, host: Path, argv: list[str], folder: P
     last = folder / "weights" / "last.pt"
     if options.made is not None:
         argv[argv.index(options.cfg)] = options.cfg = str(options.made.write(folder))
-    if options.resume and last.is_file():  # not an epoch's checkpoint under a name of its own
+    if options.resume and last.is_file():  # missing if an epoch's checkpoint of another name is resumed
         _prepare(last, folder)
     code = _run(host / "train.py", argv, _gpus(options.device), options.plugin, _in_front(options))
     if code:
         if code in STOPPED and last.is_file():
-            print(f"\nstopped. To go on: --host {options.host} --resume {last}", file=sys.stderr)
+            print(f"\nstopped. To resume: --host {options.host} --resume {last}", file=sys.stderr)
         return code
     best = folder / "weights" / "best.pt"
     best = best if best.is_file() else best.with_name("last.pt")
     if not best.is_file():
-        raise HostError(f"the run in {folder} ended without a checkpoint; what YOLOv5 printed above says why")
+        raise HostError(f"the run in {folder} ended without a checkpoint; see YOLOv5's output above")
     lines = [f"weights     {best}", f"log         {folder / 'results.csv'}"]
     if options.export or (options.embedded and not options.no_export):
         wanted = options.export or "onnx"
         size = str(options.imgsz or (EMBEDDED["imgsz"] if options.embedded else 640))
         target = best.with_suffix(f".{wanted}")
-        if wanted == "onnx":  # the kit's own, which proves the file
+        if wanted == "onnx":  # the kit's own exporter, which verifies the file
             code = _kit(["export", str(best), "--host", options.host, "--imgsz", size, *_named(options.plugin)])
         else:
             asked = ["--weights", str(best), "--include", wanted, "--img", size, "--device", "cpu"]
             code = _run(host / "export.py", asked, 1, options.plugin, [])
         if code or (wanted == "onnx" and not target.is_file()):
-            raise HostError(f"the export to {wanted} failed; what is printed above says why. {best} is intact")
+            raise HostError(f"the export to {wanted} failed; see the output above. {best} is intact")
         lines.append(f"export      {target}")
     print("\n" + "\n".join(lines))
     if found_nothing(folder / "results.csv"):
@@ -87,7 +87,7 @@ def _trained(options: argparse.Namespace, host: Path, argv: list[str], folder: P
 
 
 def _prepare(last: Path, folder: Path) -> None:
-    """Make a run's folder ready to go on: its own log and options, wherever it was copied to.
+    """Prepare a run's folder for resuming: trim its log, and update paths if the folder was moved.
 
     Raises:
         CheckpointError: The run is finished.
@@ -95,16 +95,16 @@ def _prepare(last: Path, folder: Path) -> None:
     state = runs.state_of(last)
     if not state.resumable:
         raise CheckpointError(
-            f"{last} is a finished run and cannot be resumed. To train on from it: {runs.train_on(last)}. "
-            f"To write it as ONNX and prove that: yolo-attn export {shlex.quote(str(last.with_name('best.pt')))}"
+            f"{last} is of a finished run and cannot be resumed. To continue training from it: {runs.train_on(last)}. "
+            f"To export it: yolo-attn export {shlex.quote(str(last.with_name('best.pt')))}"
         )
     runs.trim_log(folder / "results.csv", state.epoch, first=0)
     asked = folder / "opt.yaml"
     if asked.is_file():
-        opt = read_mapping(asked, CheckpointError, "It holds the options of a run.")
+        opt = read_mapping(asked, CheckpointError, "It should contain the options of a run.")
         before = str(opt.get("save_dir") or folder)
         if Path(before).resolve() != folder:
-            announce("the run began in %s and goes on in %s, the folder that was named", before, folder)
+            announce("the run began in %s and is resumed in %s", before, folder)
             opt.update(save_dir=str(folder), project=str(folder.parent), name=folder.name)
             write_text(asked, yaml.safe_dump(opt, sort_keys=False))
 
@@ -115,12 +115,12 @@ def arguments(options: argparse.Namespace, host: Path, made: Path) -> tuple[list
     Args:
         options: The flags of `train_detect.py`.
         host: The folder of `train.py`.
-        made: A folder where a file of hyperparameters is written, if the host's own does not do.
+        made: A folder for generated files: changed hyperparameters, the YAML of --attention.
 
     Raises:
-        UsageError: A flag that this version of the host has no word for.
-        ConfigError: A model or hyperparameter file that cannot be used.
-        DataError: A data set that cannot be used.
+        UsageError: This version of the host has no such flag.
+        ConfigError: A model or hyperparameter file cannot be used.
+        DataError: The data set cannot be used.
     """
     text = read_source(host / "train.py")
     if options.resume:
@@ -139,13 +139,13 @@ def arguments(options: argparse.Namespace, host: Path, made: Path) -> tuple[list
     may_fetch = dataset.check(where)
     weights = _weights(options.weights)
     if not may_fetch and (not weights or Path(weights).is_file()):
-        os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing to fetch: no wait for a network that may not be there
+        os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing to download: do not wait for a missing network
     if options.attention:
         from .attention_file import made_for
 
         options.made = made_for(options)
         options.cfg, options.chosen_cfg = str(options.made.write(made).resolve()), True
-    cfg = _cfg(options.cfg) if options.chosen_cfg or not weights else ""  # without --cfg, the weights' own model
+    cfg = _cfg(options.cfg) if options.chosen_cfg or not weights else ""  # without --cfg, the model of the weights
     argv = ["--cfg", cfg, "--weights", weights, "--data", _absolute(where)]
     argv += ["--project", str(folder.parent), "--name", folder.name, "--exist-ok"]
     hyp = _hyperparameters(options, host, extra)
@@ -162,7 +162,7 @@ def arguments(options: argparse.Namespace, host: Path, made: Path) -> tuple[list
     if options.freeze is not None:
         rows = options.freeze if isinstance(options.freeze, list) else [options.freeze]
         if len(rows) > 1 and "nargs='+'" not in text and 'nargs="+"' not in text:
-            raise UsageError(f"--freeze takes one number on this YOLOv5, the rows up to it; got {rows}")
+            raise UsageError(f"--freeze takes one number in this YOLOv5 version, got {rows}")
         argv += ["--freeze", *map(str, rows)]
     if "--seed" in text:
         argv += ["--seed", str(options.seed)]
@@ -181,7 +181,7 @@ def _stated(options: argparse.Namespace) -> dict[str, Any]:
 
 def _known(flag: str, text: str, options: argparse.Namespace) -> str:
     if f"'{flag}'" not in text and f'"{flag}"' not in text:
-        raise UsageError(f"{flag}: the YOLOv5 in {options.host} is too old for it; its train.py has no such flag")
+        raise UsageError(f"{flag}: the train.py of {options.host} has no such flag; update that YOLOv5")
     return flag
 
 
@@ -194,7 +194,7 @@ def _optimizer(name: str, text: str, options: argparse.Namespace) -> list[str]:
         return []
     if name == "Adam" and "'--adam'" in text:
         return ["--adam"]
-    raise UsageError(f"--optimizer {name}: the YOLOv5 in {options.host} knows SGD and Adam")
+    raise UsageError(f"--optimizer {name}: the YOLOv5 in {options.host} supports SGD and Adam only")
 
 
 def _cfg(name: str) -> str:
@@ -215,11 +215,11 @@ def _weights(name: str) -> str:
         return str(path.resolve())
     if path.parent != Path(".") or path.suffix != ".pt":
         raise CheckpointError(f"weights not found: {name} (looked in {Path.cwd()})")
-    return name  # a published name: the host fetches it, or says that it cannot
+    return name  # a published name, which the host downloads
 
 
 def _hyperparameters(options: argparse.Namespace, host: Path, extra: dict[str, Any]) -> dict[str, Any] | None:
-    """The host's own hyperparameters with what the user and the embedded data set change, or None to leave them."""
+    """The host's hyperparameters with the changes of the user and the embedded data set; None if there are none."""
     own = next((host / n for n in HYPERPARAMETERS if (host / n).is_file()), None)
     hyp: dict[str, Any] = yaml.safe_load(read_source(own)) if own is not None else {}
     changed = dict(extra)
@@ -231,11 +231,11 @@ def _hyperparameters(options: argparse.Namespace, host: Path, extra: dict[str, A
             raise ConfigError(f"--hyp {exc}") from exc
         left = sorted(read.keys() - hyp.keys()) if hyp else []
         if left:
-            announce("--hyp %s: %s mean nothing to classic YOLOv5 and are left out", path, ", ".join(left))
+            announce("--hyp %s: ignoring %s, which classic YOLOv5 does not have", path, ", ".join(left))
         changed = {**{k: v for k, v in read.items() if k not in left}, **extra}
     unknown = sorted(extra.keys() - hyp.keys()) if hyp else []
     if unknown:
-        raise UsageError(f"'{unknown[0]}' is no hyperparameter of classic YOLOv5.{did_you_mean(unknown[0], hyp)}")
+        raise UsageError(f"'{unknown[0]}' is not a hyperparameter of classic YOLOv5.{did_you_mean(unknown[0], hyp)}")
     if options.embedded:
         changed = {"mosaic": EMBEDDED["mosaic"], **changed}
     return {**hyp, **changed} if changed else None
@@ -247,7 +247,7 @@ def _resume(options: argparse.Namespace) -> tuple[list[str], Path]:
 
 
 def _free(folder: Path, exist_ok: bool) -> Path:
-    """The folder, or the first of folder2, folder3, ... that does not exist: YOLOv5's own rule."""
+    """Return the folder, or the first of folder2, folder3, ... that does not exist, as YOLOv5 does."""
     if exist_ok or not folder.exists():
         return folder
     return next(p for p in (folder.with_name(f"{folder.name}{n}") for n in range(2, 9999)) if not p.exists())
@@ -258,9 +258,9 @@ def _gpus(device: str) -> int:
 
 
 def _in_front(options: argparse.Namespace) -> list[str]:
-    """What `yolo-attn run` takes in front of the script: how attention begins beside pretrained weights, and trains."""
+    """Return the options of `yolo-attn run` before the script: start, freezing and learning rate of attention."""
     if options.resume:
-        return []  # the checkpoint knows
+        return []  # stored in the checkpoint
     words = []
     start = options.start or "identity"
     if options.weights and options.chosen_cfg and start != "yaml":
@@ -288,12 +288,12 @@ def _kit(argv: list[str], processes: int = 1) -> int:
     front = ["-m", "yolo_attn"]
     if processes > 1:
         front = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), *front]
-    home = str(Path(__file__).resolve().parents[2])  # a bare checkout of the kit is on nobody's path
+    home = str(Path(__file__).resolve().parents[2])  # the kit may be used from a checkout, without installation
     path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")]))
     child = subprocess.Popen([sys.executable, *front, *argv], env={**os.environ, "PYTHONPATH": path})
     try:
         code = child.wait()
-    except KeyboardInterrupt as exc:  # the terminal has told the child as well of a Ctrl-C, and of nothing else
+    except KeyboardInterrupt as exc:  # the terminal sends Ctrl-C to the child too, but not SIGTERM
         if isinstance(exc, Terminated):
             child.terminate()
         try:

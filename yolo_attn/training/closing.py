@@ -1,4 +1,4 @@
-"""What a training says when it is over: whether it found anything, and the commands that come next."""
+"""Messages after a training: whether anything was detected, and useful next commands."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["command", "found_nothing", "next_steps", "published"]
 
 
 def command(*words: str) -> str:
-    """The command line of a training, as the user started this one."""
-    started = Path(sys.argv[0]).name if sys.argv else ""
-    front = "python train_detect.py" if started == "train_detect.py" else "yolo-attn train"
+    """Return a command line for training, in the form in which the user launched this one."""
+    launched = Path(sys.argv[0]).name if sys.argv else ""
+    front = "python train_detect.py" if launched == "train_detect.py" else "yolo-attn train"
     return " ".join([front, *map(shlex.quote, words)])
 
 
 def next_steps(options: argparse.Namespace, best: Path) -> str:
-    """Return the three commands that a user wants next, with the size and placement of this run."""
+    """Return three useful next commands, with the size and placement of this run."""
     family, letter = find.split_scale(Path(options.cfg).stem)
     weights = options.weights or published(family, letter)
     from_weights = ["--weights", weights] if weights else []
@@ -38,7 +38,7 @@ def next_steps(options: argparse.Namespace, best: Path) -> str:
 
 
 def found_nothing(log: Path) -> str:
-    """Return one line if every precision, recall and mAP that validation wrote is 0, else nothing.
+    """Return a message if precision, recall and mAP are 0 in every epoch, otherwise an empty string.
 
     Args:
         log: `results.csv` of either host.
@@ -53,13 +53,13 @@ def found_nothing(log: Path) -> str:
         return ""
     many = f"all {len(epochs)} epochs" if len(epochs) > 1 else "the one epoch"
     return (
-        f"Nothing was found: precision, recall and mAP are 0 after {many}. "
-        f"Train longer, start from --weights, or compare the labels with the pictures in {log.parent}."
+        f"Nothing was detected: precision, recall and mAP are 0 after {many}. "
+        f"Train longer, use pretrained --weights, or check the labels in the images in {log.parent}."
     )
 
 
 def _other_attention(family: str, letter: str) -> str:
-    """The kit's YAML of this size and placement with ECA for SE, or SE for anything else; the nearest that there is."""
+    """Return the kit's closest YAML of this size and placement with ECA instead of SE, or SE instead of others."""
     base, _, rest = family.partition("_")
     module, bar, place = rest.partition("_")
     block = module[:-3] if module.endswith("eca") else module[:-2] if module.endswith("se") else ""
@@ -77,13 +77,13 @@ def _other_attention(family: str, letter: str) -> str:
 
 
 def _sized(stem: str, letter: str) -> str:
-    """`yolov5-p6_se` and s make `yolov5s6_se`."""
+    """Return the name of a scale: `yolov5-p6_se` and `s` give `yolov5s6_se`."""
     base, bar, rest = stem.partition("_")
     return f"{base.replace('-p6', '')}{letter}{'6' if base.endswith('-p6') else ''}{bar}{rest}"
 
 
 def published(family: str, letter: str) -> str:
-    """Return the published weights of a model's family and size, or nothing where there are none by that name.
+    """Return the name of the published weights of a model's family and size, or an empty string if there are none.
 
     Args:
         family: The model's name without scale letter, such as ``yolov5_se``.

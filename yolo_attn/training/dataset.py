@@ -1,4 +1,4 @@
-"""Check a data set YAML before anything is built, so that a mistake costs a second and not an epoch."""
+"""Check a data set before anything is built, so that a mistake is reported at once."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ WANTED = "A data set YAML names 'train', 'val' and 'names'."
 
 
 def check(name: str, *, single_cls: bool = False) -> bool:
-    """Check a data set that is on this machine.
+    """Check a local data set.
 
     Args:
-        name: The YAML's path.
-        single_cls: The hosts train all classes as one, and take labels of any class.
+        name: The path of its YAML.
+        single_cls: All classes are trained as one, so that labels of any class are valid.
 
     Returns:
-        Whether the host may have to fetch something: a name that only the host knows, an address, a `download:` entry
-        whose images are not here yet, or a font for class names beyond ASCII.
+        Whether the host may have to download something: a data set that only the host knows, a URL, the images of a
+        `download:` entry, or a font for class names beyond ASCII.
 
     Raises:
-        DataError: Names file, key and path.
+        DataError: The data set cannot be used; the message names file, key and path.
     """
     if "://" in name:
         return True
@@ -57,8 +57,8 @@ def check(name: str, *, single_cls: bool = False) -> bool:
         if path.parent == Path(".") and _known_to_host(path.name):
             return True
         if path.is_dir():
-            inside = ", ".join(sorted(p.name for p in path.glob("*.y*ml"))) or "none in it"
-            raise DataError(f"--data takes the data set's YAML, and {name} is a folder (YAML files: {inside})")
+            inside = ", ".join(sorted(p.name for p in path.glob("*.y*ml"))) or "none"
+            raise DataError(f"--data takes a data set YAML, but {name} is a folder (YAML files in it: {inside})")
         raise DataError(f"data set YAML not found: {name} (looked in {Path.cwd()})")
     d = read_mapping(path, DataError, WANTED)
     for key in ("train", "val"):
@@ -78,20 +78,20 @@ def check(name: str, *, single_cls: bool = False) -> bool:
         if not images:
             raise DataError(f"{path}: '{key}:' has no images in {places[0]}.")
         _check_labels(images, len(names) if not single_cls else None, f"{path}: '{key}:'", needed=key == "train")
-    return not all(n.isascii() for n in names)  # 类别: the host fetches a font that has these characters
+    return not all(n.isascii() for n in names)  # 类别: the host downloads a font with these characters
 
 
 def _names(d: dict[str, Any], path: Path) -> list[str]:
-    """Return the names of the classes, numbered where the file only counts them."""
+    """Return the class names; generated ones if the YAML only gives `nc`."""
     names, nc = d.get("names"), d.get("nc")
     if names is None and nc is None:
         raise DataError(f"{path}: has neither 'names:' nor 'nc:'.")
     if nc is not None and (type(nc) is not int or nc < 1) and names is None:
-        raise DataError(f"{path}: 'nc:' counts the classes, got {nc!r}.")
+        raise DataError(f"{path}: 'nc:' must be the number of classes, got {nc!r}.")
     if names is None:
         return [f"class_{i}" for i in range(int(nc or 0))]
     if not isinstance(names, (list, dict)) or not names:
-        raise DataError(f"{path}: 'names:' must be a list of names or map 0, 1, ... to names, got {names!r}.")
+        raise DataError(f"{path}: 'names:' must be a list of names, or map 0, 1, ... to names, got {names!r}.")
     if isinstance(names, dict) and set(names) != set(range(len(names))):
         raise DataError(f"{path}: 'names:' must number its {len(names)} classes 0 to {len(names) - 1}, got {[*names]}.")
     if nc is not None and len(names) != nc:
@@ -99,10 +99,10 @@ def _names(d: dict[str, Any], path: Path) -> list[str]:
     return [str(n) for n in (names.values() if isinstance(names, dict) else names)]
 
 
-def _check_labels(images: list[Path], classes: int | None, spot: str, *, needed: bool) -> None:
-    """Refuse a set of images none of whose labels can be used, which the hosts find out late and with a traceback.
+def _check_labels(images: list[Path], classes: int | None, key: str, *, needed: bool) -> None:
+    """Refuse images of which no label can be used; the hosts fail late and with a traceback.
 
-    One that can be used is enough: the hosts leave single bad files out, and say so.
+    One usable label is enough: the hosts skip single bad files with a warning.
     """
     first = ""
     for image in images:
@@ -110,24 +110,24 @@ def _check_labels(images: list[Path], classes: int | None, spot: str, *, needed:
         if rows and not problem:
             return
         first = first or problem
-    form = "A label file has one line an object: class, centre x, centre y, width, height, in parts of the image."
+    form = "Each line of a label file is an object: class, center x, center y, width, height, relative to the image."
     if first:
-        raise DataError(f"{spot} has {len(images)} images and no labels that can be used. {first}. {form}")
+        raise DataError(f"{key} has {len(images)} images and no labels that can be used. {first}. {form}")
     if needed:
-        looked = f"looked for {label_file(images[0])} and so on"
-        raise DataError(f"{spot} has {len(images)} images and no labels: {looked}. {form}")
+        looked = f"looked for {label_file(images[0])}, ..."
+        raise DataError(f"{key} has {len(images)} images and no labels: {looked}. {form}")
 
 
 def read_labels(image: Path, classes: int | None = None) -> tuple[list[list[float]], str]:
-    """Read an image's labels by the hosts' rules.
+    """Read an image's labels by the rules of the hosts.
 
     Args:
         image: The image.
-        classes: How many there are; any number is taken when absent.
+        classes: Number of classes; any class is accepted when absent.
 
     Returns:
-        The rows, class, x, y, width, height or the corners of a polygon, in parts of the image; and what is wrong
-        with the first bad one, empty if nothing is.
+        The labels (class, then x, y, width, height or the corners of a polygon, relative to the image) up to the first
+        invalid one, and the problem of that one, or an empty string.
     """
     file = label_file(image)
     rows: list[list[float]] = []
@@ -151,15 +151,15 @@ def read_labels(image: Path, classes: int | None = None) -> tuple[list[list[floa
 
 def _row_problem(row: list[float], classes: int | None) -> str:
     if len(row) != 5 and (len(row) < 7 or len(row) % 2 == 0):
-        return f"{len(row)} numbers, where a box has 5"
+        return f"{len(row)} numbers, but a box has 5"
     if not row[0] >= 0 or row[0] % 1 or (classes is not None and row[0] >= classes):
-        return f"class {row[0]:g}, where there are {f'0 to {classes - 1}' if classes else 'whole numbers from 0'}"
-    outside = [v for v in row[1:] if not -0.01 <= v <= 1.01]  # the hosts' tolerance; not a number is outside too
-    return f"{outside[0]:g} lies outside the image, whose sides are 0 to 1" if outside else ""
+        return f"class {row[0]:g}, but classes are {f'0 to {classes - 1}' if classes else 'whole numbers from 0'}"
+    outside = [v for v in row[1:] if not -0.01 <= v <= 1.01]  # the tolerance of the hosts; NaN is outside too
+    return f"{outside[0]:g} is outside the image, 0 to 1" if outside else ""
 
 
 def image_files(place: Path) -> list[Path]:
-    """Return the images of a folder, or of a text file that lists them."""
+    """Return the images in a folder, or those that a text file lists."""
     if place.is_file() and place.suffix.lower() == ".txt":
         lines = read_text(place, DataError).split("\n")
         return [place.parent / t.strip() if t.startswith("./") else Path(t.strip()) for t in lines if t.strip()]
@@ -169,7 +169,7 @@ def image_files(place: Path) -> list[Path]:
 
 
 def label_file(image: Path) -> Path:
-    """Return where YOLO looks for an image's labels: the last `images` folder of its path becomes `labels`."""
+    """Return the path of an image's labels: the last `images` folder of its path becomes `labels`."""
     parts = list(image.parts)
     for k in range(len(parts) - 2, -1, -1):
         if parts[k] == "images":
@@ -185,7 +185,7 @@ def _root(d: dict[str, Any], path: Path) -> Path:
     root = expand(str(given))
     if root.is_absolute():
         return root
-    # The hosts try the YAML's folder, the working folder and their own folder of data sets.
+    # The hosts try the YAML's folder, the working directory and their own folder of data sets.
     return next((r for r in _candidates(root, path) if r.exists()), path.parent / root)
 
 

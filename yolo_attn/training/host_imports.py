@@ -1,4 +1,4 @@
-"""Which packages a classic host imports and this Python lacks, all at once and before anything of it runs."""
+"""Find all packages that a classic host imports and that are missing here, before any of it runs."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from ..errors import HostError
 
 __all__ = ["missing", "require"]
 
-# What pip calls a package whose import name differs.
+# Names of packages on PyPI that differ from their import names.
 PIP = {
     "cv2": "opencv-python", "yaml": "pyyaml", "PIL": "pillow", "git": "gitpython", "pkg_resources": "'setuptools<81'",
     "dateutil": "python-dateutil", "dotenv": "python-dotenv", "google": "protobuf", "skimage": "scikit-image",
     "sklearn": "scikit-learn", "IPython": "ipython",
 }  # fmt: skip
-# A `try` whose handlers take one of these can do without what it imports.
+# Imports in a `try` that catches one of these are optional.
 FORGIVEN = frozenset(["ImportError", "ModuleNotFoundError", "Exception", "BaseException", "AssertionError"])
 
 
 def require(root: Path, script: str = "train.py") -> None:
-    """Check that what a script of the host imports is there.
+    """Check that the packages that a script of the host imports are installed.
 
     Args:
         root: The host's folder.
         script: A file in it.
 
     Raises:
-        HostError: With every missing package and the line that installs them.
+        HostError: Some are missing; the message lists all and the command that installs them.
     """
     names = missing(root, script)
     if names:
         install = " ".join(PIP.get(n, n) for n in names)
-        raise HostError(f"{root / script} needs {', '.join(names)}, which this Python lacks. 'pip install {install}'")
+        raise HostError(f"{root / script} needs {', '.join(names)}, which are not installed. 'pip install {install}'")
 
 
 def missing(root: Path, script: str = "train.py") -> list[str]:
-    """Return the import names of absent packages, sorted; files of the host are followed, imports in functions not."""
+    """Return the import names of missing packages, sorted; follows files of the host, ignores imports in functions."""
     lacking: set[str] = set()
     seen: set[Path] = set()
     todo = [root / script]
@@ -58,11 +58,11 @@ def missing(root: Path, script: str = "train.py") -> list[str]:
 
 
 def _imports(file: Path, root: Path) -> Iterator[str]:
-    """The absolute names that a file imports when it is imported itself; of `from a import b` both a and a.b."""
+    """Yield the absolute names that importing a file imports; for `from a import b`, both `a` and `a.b`."""
     try:
         tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError):
-        return  # the host itself will say so
+        return  # the host will report it
     for node in _executed(tree.body):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -83,7 +83,7 @@ def _imports(file: Path, root: Path) -> Iterator[str]:
 
 
 def _executed(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """The statements that run on import, without those that may fail."""
+    """Yield the statements that run on import, except those that may fail."""
     for node in body:
         if isinstance(node, ast.Try):
             if not any(_forgives(handler.type) for handler in node.handlers):
@@ -111,7 +111,7 @@ def _name(node: ast.expr) -> str:
 
 
 def _own_files(name: str, root: Path) -> list[Path]:
-    """The host's files that a name stands for, those of its packages with it; none for a package of others."""
+    """Return the files of the host that importing a name runs; none if the name is not the host's."""
     parts = name.split(".")
     if parts[0] == root.name and (root / "__init__.py").is_file():  # the package imports itself by its full name
         parts = parts[1:]
@@ -131,5 +131,5 @@ def _own_files(name: str, root: Path) -> list[Path]:
 def _importable(top: str) -> bool:
     try:
         return importlib.util.find_spec(top) is not None
-    except (ImportError, ValueError):  # a module without a spec has been put there by somebody
+    except (ImportError, ValueError):  # a module in sys.modules without a spec
         return True

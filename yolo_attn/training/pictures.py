@@ -1,4 +1,4 @@
-"""Images of what a detector does: the truth above its predictions."""
+"""An image that compares labels with predictions."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from . import dataset
 
 __all__ = ["truth_beside_prediction"]
 
-# RGB, told apart on most backgrounds and by most colour-blind readers (Okabe and Ito's palette).
+# RGB; Okabe and Ito's palette, distinguishable on most backgrounds and for most colour-blind readers.
 COLOURS = [(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167)]
 INK, PAPER = (32, 32, 32), (255, 255, 255)
-SIDE, GAP, LETTERS = 256, 4, 14  # of one image, between two, and the height of text, pixels
-Box = tuple[int, list[float], Optional[float]]  # class; left, top, right, bottom in pixels; confidence, if predicted
+SIDE, GAP, LETTERS = 256, 4, 14  # pixels: side of one image, gap between two, height of text
+Box = tuple[int, list[float], Optional[float]]  # class; x1, y1, x2, y2 in pixels; confidence, None for labels
 
 
 def truth_beside_prediction(
     weights: Path, data: str, folder: Path, imgsz: int, *, count: int = 4, conf: float = 0.25
 ) -> Path:
-    """Draw validation images twice, truth above prediction, and save them as `truth_and_prediction.jpg`.
+    """Draw validation images with their labels, and below with predictions, into `truth_and_prediction.jpg`.
 
     Args:
         weights: The detector's checkpoint.
         data: The data set's YAML.
-        folder: Where the image goes.
-        imgsz: Inference size, pixels.
-        count: How many images, the first of the validation set that can be read.
-        conf: Least confidence of a box that is drawn.
+        folder: Where to save it.
+        imgsz: Inference size in pixels.
+        count: Number of images, the first of the validation set that can be read.
+        conf: Confidence threshold.
 
     Returns:
         The image's path.
@@ -47,18 +47,18 @@ def truth_beside_prediction(
     info = check_det_dataset(data)
     places = info["val"] if isinstance(info["val"], list) else [info["val"]]
     names, model = info["names"], YOLO(str(weights))
-    # The host knows where a font for these names is, 类别 included.
+    # The host finds a font for these names, also for 类别.
     font = Annotator(np.zeros((8, 8, 3), np.uint8), font_size=LETTERS, pil=True, example="".join(names.values())).font
     rows: list[list[Any]] = [[], []]
     for file in (i for p in places for i in dataset.image_files(Path(p))):
         picture = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR) if file.is_file() else None
         if picture is None:
             continue
-        # Without verbose=False the host prints one line an image.
+        # Without verbose=False, the host prints one line per image.
         results: Any = model.predict(picture, imgsz=imgsz, conf=conf, verbose=False)
         found = results[0].boxes
         predicted: list[Box] = list(zip(map(int, found.cls.tolist()), found.xyxy.tolist(), found.conf.tolist()))
-        predicted.sort(key=lambda box: box[2] or 0.0)  # the surest is drawn last, on top
+        predicted.sort(key=lambda box: box[2] or 0.0)  # the most confident is drawn last, on top
         for row, boxes in zip(rows, (_truth(file, picture.shape), predicted)):
             row.append(_panel(picture, boxes, names, font))
         if len(rows[0]) == count:
@@ -76,7 +76,7 @@ def _truth(image: Path, shape: tuple[int, ...]) -> list[Box]:
         if len(numbers) == 4:
             x, y, w, h = numbers
             corners = [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
-        else:  # a polygon, which the hosts train as its box
+        else:  # a polygon, of which the hosts use the bounding box
             xs, ys = numbers[::2], numbers[1::2]
             corners = [min(xs), min(ys), max(xs), max(ys)]
         boxes.append((int(c), [v * side for v, side in zip(corners, (shape[1], shape[0]) * 2)], None))
@@ -84,7 +84,7 @@ def _truth(image: Path, shape: tuple[int, ...]) -> list[Box]:
 
 
 def _panel(picture: Any, boxes: Sequence[Box], names: dict[int, str], font: Any) -> Any:
-    """The image, BGR, on a square with its boxes, each with name and confidence; RGB, (SIDE, SIDE, 3)."""
+    """Draw a BGR image with boxes, names and confidences on a square; return RGB, (SIDE, SIDE, 3)."""
     import cv2
     import numpy as np
     from PIL import Image, ImageDraw
@@ -99,7 +99,7 @@ def _panel(picture: Any, boxes: Sequence[Box], names: dict[int, str], font: Any)
     scaled = [(c, [round(v * scale) for v in box], p) for c, box, p in boxes]
     for c, box, _ in scaled:
         draw.rectangle(box, outline=COLOURS[c % len(COLOURS)], width=3)
-    for c, (x1, y1, _, _), p in scaled:  # after all frames, none of which then crosses a name
+    for c, (x1, y1, _, _), p in scaled:  # after all boxes, so that none is drawn over a name
         colour = COLOURS[c % len(COLOURS)]
         label = str(names.get(c, c)) + ("" if p is None else f" {p:.2f}")
         left, top, right, bottom = draw.textbbox((0, 0), label, font=font)
@@ -112,7 +112,7 @@ def _panel(picture: Any, boxes: Sequence[Box], names: dict[int, str], font: Any)
 
 
 def _strip(title: str, panels: list[Any], font: Any) -> Any:
-    """A title above images side by side, RGB."""
+    """Place images side by side below a title; return RGB."""
     import numpy as np
     from PIL import Image, ImageDraw
 

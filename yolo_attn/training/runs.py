@@ -1,4 +1,4 @@
-"""The folder of a run: one process at a time, whole checkpoints, a log without doubled epochs, what can go on."""
+"""The folder of a run: one process at a time, atomic checkpoints, a log without duplicate epochs, resuming."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ __all__ = [
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Keep a run's folder for this process; a lock that a killed process left is taken over, and said.
+    """Lock a run's folder for this process; a lock that a killed process left is taken over with a message.
 
     Raises:
-        FileError: Another process trains there.
+        FileError: Another process is training there.
         OSError: The folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,10 +45,10 @@ def held(folder: Path) -> Iterator[None]:
         before = locks.take(lock)
     except locks.Busy as exc:
         raise FileError(
-            f"{folder}: {exc} trains there already. Wait for it or stop it, or give this run another --name."
+            f"{folder}: {exc} is training there. Wait for it, stop it, or give this run another --name."
         ) from exc
     if before:
-        announce("%s: %s, which trained there, is no more; its lock is taken over", folder, before)
+        announce("%s: taking over the lock of %s, which no longer runs", folder, before)
     files.note(folder)
     try:
         yield
@@ -58,10 +58,10 @@ def held(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def published_to(folder: Path) -> Iterator[Path]:
-    """Give a folder of drafts; what is written there is moved into `folder`, file by file, at the end.
+    """Yield a folder for drafts, which are moved into `folder`, file by file, on exit.
 
     Raises:
-        OSError: The disk refuses; the files in `folder` are whole.
+        OSError: The files cannot be written; those in `folder` are intact.
     """
     with files.scratch(folder) as drafts:
         yield drafts
@@ -71,14 +71,14 @@ def published_to(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_checkpoints(torch: Any) -> Iterator[None]:
-    """Let `torch.save` write a file whole or not at all, as the hosts strip their checkpoints in place."""
+    """Make `torch.save` write atomically, since the hosts strip their checkpoints in place."""
     original = torch.save
 
     def save(obj: Any, f: Any, *args: Any, **kwargs: Any) -> None:
         if not isinstance(f, (str, os.PathLike)):
             original(obj, f, *args, **kwargs)
             return
-        buffer = io.BytesIO()  # torch reports a full disk as an error of its own archive
+        buffer = io.BytesIO()  # torch itself would report a full disk as an error of its archive
         original(obj, buffer, *args, **kwargs)
         files.write_bytes(f, buffer.getbuffer(), error=None)
 
@@ -90,30 +90,30 @@ def whole_checkpoints(torch: Any) -> Iterator[None]:
 
 
 def folder_to_resume(last: Path, recorded: Any) -> Path:
-    """Return where a resumed run writes, and say so where that is not where the checkpoint was written.
+    """Return the folder of a resumed run, with a message if it is not the one that the checkpoint records.
 
     Args:
-        last: The checkpoint that was named.
-        recorded: The folder that it was written in.
+        last: The checkpoint to resume.
+        recorded: The folder that it records.
     """
     here = last.resolve().parent.parent if last.resolve().parent.name == "weights" else None
     before = Path(str(recorded)) if recorded else None
     if here is None:
         if before is None:
             return last.resolve().parent
-        announce("%s is not in a run's folder: the run goes on in %s, where it began", last, before)
+        announce("%s is not in a run's folder: the run is resumed in %s, where it began", last, before)
         return before
     if before is not None and before.resolve() != here:
-        announce("the run began in %s and goes on in %s, the folder that was named", before, here)
+        announce("the run began in %s and is resumed in %s", before, here)
     return here
 
 
 def trim_log(log: Path, epochs: int, *, first: int = 1) -> None:
-    """Drop the rows of a `results.csv` that lie beyond the epochs of a checkpoint, and what was cut short.
+    """Remove the lines of a `results.csv` beyond the epochs of a checkpoint, and incomplete ones.
 
     Args:
-        log: The file; may be missing.
-        epochs: How many epochs the checkpoint has seen.
+        log: The file, which may be missing.
+        epochs: Number of epochs that the checkpoint was trained for.
         first: The number of the first epoch in the file: 1 for ultralytics, 0 for classic YOLOv5.
     """
     if not log.is_file():
@@ -131,13 +131,13 @@ def trim_log(log: Path, epochs: int, *, first: int = 1) -> None:
 
 @dataclass(frozen=True)
 class State:
-    """How far a checkpoint has come.
+    """The progress of a run, from its checkpoint.
 
     Args:
-        epoch: Epochs that it has seen; 0 where it does not tell.
-        epochs: Epochs that were asked for; 0 where it does not tell.
-        resumable: It holds its optimizer, and epochs are left.
-        stripped: Its optimizer was taken out: the run had ended.
+        epoch: Epochs trained; 0 if unknown.
+        epochs: Epochs requested; 0 if unknown.
+        resumable: It contains the optimizer, and epochs are left.
+        stripped: The optimizer was removed: the run had ended.
     """
 
     epoch: int
@@ -147,7 +147,7 @@ class State:
 
 
 def state_of(last: Path) -> State:
-    """Read how far a run has come, of either host, without running a line of the checkpoint.
+    """Read the progress of a run of either host, without running code of the checkpoint.
 
     Raises:
         CheckpointError: It cannot be read.
@@ -156,7 +156,7 @@ def state_of(last: Path) -> State:
 
     content = pickles.load(last)
     if not isinstance(content, dict):
-        raise CheckpointError(f"{last} holds no run that can be resumed.")
+        raise CheckpointError(f"{last} is not a checkpoint of a run that can be resumed.")
     epoch = content.get("epoch")
     epoch = epoch + 1 if isinstance(epoch, int) and epoch >= 0 else 0
     asked = content.get("train_args") or content.get("opt") or {}
@@ -167,7 +167,7 @@ def state_of(last: Path) -> State:
 
 
 def arguments_of(last: Path) -> dict[str, Any]:
-    """Return the training arguments that a checkpoint of the ultralytics host remembers.
+    """Return the training arguments in a checkpoint of the ultralytics host.
 
     Raises:
         CheckpointError: It cannot be read.
@@ -180,10 +180,14 @@ def arguments_of(last: Path) -> dict[str, Any]:
 
 
 def checkpoint_to_resume(named: Any, project: Path) -> Path:
-    """Return the `last.pt` of what `--resume` names: a checkpoint, a run's folder, or True for the newest unfinished run.
+    """Return the `last.pt` for `--resume`.
+
+    Args:
+        named: A checkpoint, a run's folder, or True for the newest unfinished run.
+        project: The folder in which to look for that.
 
     Raises:
-        CheckpointError: There is none; says what to do instead.
+        CheckpointError: There is none; the message says what to do instead.
     """
     if named is True:
         return newest_unfinished(project)
@@ -194,34 +198,34 @@ def checkpoint_to_resume(named: Any, project: Path) -> Path:
         return last.resolve()
     if folder is not None and any((folder / n).is_file() for n in ("args.yaml", "opt.yaml", "results.csv")):
         raise CheckpointError(
-            f"--resume {named}: nothing to resume: the run was stopped before its first checkpoint was saved. Start it "
-            f"again with the options that it had, and for the same folder --exist-ok --project "
+            f"--resume {named}: nothing to resume: the run was stopped before its first checkpoint was saved. Run it "
+            f"again with its options and, for the same folder, --exist-ok --project "
             f"{shlex.quote(str(folder.resolve().parent))} --name {shlex.quote(folder.resolve().name)}"
         )
-    raise CheckpointError(f"--resume {named}: no such checkpoint (looked in {Path.cwd()})")
+    raise CheckpointError(f"--resume {named}: checkpoint not found (looked in {Path.cwd()})")
 
 
 def train_on(last: Path) -> str:
-    """Return the options that begin a new run from a finished one's weights."""
+    """Return the options for a new run from the weights of a finished one."""
     return f"--weights {shlex.quote(str(last))} --epochs N"
 
 
 def newest_unfinished(project: Path) -> Path:
-    """Return the `last.pt` of the newest run below a folder that can be resumed.
+    """Return the `last.pt` of the newest run in a folder that can be resumed.
 
     Raises:
-        CheckpointError: There is none; names the newest finished run, if there is one.
+        CheckpointError: There is none; the message names the newest finished run, if any.
     """
     found = sorted(project.glob("**/last.pt"), key=lambda p: p.stat().st_mtime, reverse=True)
     if not found:
-        raise CheckpointError(f"--resume: no last.pt below {project}. Name one: --resume PATH/last.pt")
+        raise CheckpointError(f"--resume: no last.pt in {project}. Give one: --resume PATH/last.pt")
     for last in found:
         try:
             if state_of(last).resumable:
                 return last
         except YoloAttnError as exc:
-            announce("%s is passed over: %s", last, exc)
+            announce("skipping %s: %s", last, exc)
     raise CheckpointError(
-        f"--resume: no run below {project} can be resumed, the newest, {found[0].parent.parent}, is finished. "
-        f"To train on from it: {train_on(found[0])}"
+        f"--resume: no run in {project} can be resumed; the newest, {found[0].parent.parent}, is finished. "
+        f"To continue training from it: {train_on(found[0])}"
     )

@@ -1,15 +1,14 @@
-"""Train what is new first: freeze the base for some epochs, another learning rate for attention.
+"""Training schedules of attention: freeze the base for some epochs, scale the learning rate of attention.
 
-Two numbers, for the trainers of both hosts, as they are:
+Two numbers, which work with the unchanged trainers of both hosts:
 
 - in a model YAML: ``schedule: {freeze_base: 3, lr_new: 10.0}``;
 - on a command line: ``train_detect.py --freeze base:3 --lr-new 10``, ``yolo-attn run --freeze base:3 train.py ...``,
   ``yolo-attn yolo --lr-new 10 train ...``;
 - from Python: :func:`plan`.
 
-A training writes them into its model's dictionary, where every checkpoint keeps them and a resumed run finds them
-again. The optimizer's parameter groups stay as the host made them, whose warm-up addresses them by number and whose
-checkpoints must fit them.
+A training stores them in its model's dictionary, and so in its checkpoints, for resumed runs. The optimizer's parameter
+groups are left as the host created them: its warm-up addresses them by number, and its checkpoints must match them.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ __all__ = [
 
 
 def before_batch(trainer: Any) -> None:
-    """Stand before each batch of an ultralytics trainer, in every process of a run."""
+    """Called before each batch of an ultralytics trainer, in every process of a run."""
     if "_yolo_attn_pace" not in vars(trainer):
         host_loading.trained(_plain(trainer.model))
         trainer._yolo_attn_pace = _begin(trainer.model, trainer.start_epoch, trainer.ema)
@@ -53,13 +52,13 @@ def before_batch(trainer: Any) -> None:
 
 
 def before_loop(model: Any) -> None:
-    """Stand before the training loop of classic YOLOv5.
+    """Called before the training loop of classic YOLOv5.
 
     Args:
-        model: What it is about to train, given to its loss in every process of a run.
+        model: The model to train, which every process of a run passes to its loss.
 
     Raises:
-        UsageError: A schedule was asked for, and the loop's optimizer or scheduler cannot be found.
+        UsageError: A schedule was requested, but the loop's optimizer or scheduler cannot be found.
     """
     d = getattr(_plain(model), "yaml", None)
     if not isinstance(d, dict) or (KEY not in d and not os.environ.get(VARIABLE)):
@@ -72,7 +71,7 @@ def before_loop(model: Any) -> None:
     pace.settle(loop.start_epoch, optimizer)
     zero_grad = optimizer.zero_grad
 
-    # Called in each epoch after `model.train()` and before the first batch, and again after each step.
+    # Called in each epoch after `model.train()` and before the first batch, and after each step.
     @functools.wraps(zero_grad)
     def settled(*args: Any, **kwargs: Any) -> Any:
         pace.settle(loop.epoch, optimizer)
@@ -82,33 +81,33 @@ def before_loop(model: Any) -> None:
 
 
 class Loop:
-    """A training loop of classic YOLOv5: what it holds.
+    """The state of a training loop of classic YOLOv5.
 
     Args:
         optimizer: Its optimizer.
-        scheduler: The learning rate scheduler of that optimizer, which makes a step at the end of each epoch.
-        ema: Holds the averaged detector; may be None.
-        start_epoch: As the loop has it; None if it does not say.
-        begun: Whether the training goes on with a schedule that it followed before.
+        scheduler: The learning rate scheduler of that optimizer, stepped at the end of each epoch.
+        ema: The averaged detector; may be None.
+        start_epoch: The loop's first epoch; None if it has no such variable.
+        begun: Whether the training resumes a schedule that it has followed before.
     """
 
     def __init__(self, optimizer: Any, scheduler: Any, ema: Any, start_epoch: Any, begun: bool) -> None:
         self.optimizer, self.scheduler, self.ema = optimizer, scheduler, ema
         last = scheduler.last_epoch
-        if not isinstance(start_epoch, int):  # 0 is also what a scheduler has that has just been made
+        if not isinstance(start_epoch, int):  # `last` is 0 in a new scheduler too
             start_epoch = last + 1 if begun or last else 0
         self.start_epoch, self._last = start_epoch, last
 
     @property
     def epoch(self) -> int:
-        """The epoch at work, from 0."""
+        """The current epoch, from 0."""
         return int(self.start_epoch + self.scheduler.last_epoch - self._last)
 
 
 def _loop(detector: Any) -> Loop:
-    """The loop that is about to train `detector`: in this host a function, whose variables are all that there is to it.
+    """Return the state of the loop that trains `detector`, from the local variables of the host's training function.
 
-    This is the one place that reads callers' variables. They are told by what they are, whatever they are called.
+    This is the only place that reads callers' variables. They are recognised by type, not by name.
     """
     from torch.optim import Optimizer
 
@@ -130,9 +129,9 @@ def _loop(detector: Any) -> Loop:
                 return Loop(optimizer, scheduler, ema, names.get("start_epoch"), begun)
         frame = frame.f_back
     raise UsageError(
-        "a schedule was asked for (freeze_base, lr_new), and this training loop keeps no optimizer over the model's "
-        "parameters with one learning rate scheduler among its variables, so it cannot be followed. Make both before "
-        "ComputeLoss(model), as YOLOv5's train.py does, or train without: no --freeze, --lr-new, no 'schedule' in the YAML"
+        "a schedule was requested (freeze_base, lr_new), but this training loop has no local variables with an optimizer "
+        "of the model's parameters and its learning rate scheduler. Create both before ComputeLoss(model), as YOLOv5's "
+        "train.py does, or train without --freeze, --lr-new and 'schedule' in the YAML"
     )
 
 
@@ -147,15 +146,15 @@ def _is_average(value: Any) -> bool:
 
 
 def check_followed() -> None:
-    """Check, after a script has ended, that the schedule that was asked for was followed by a training.
+    """Check, after a script has ended, that a training has followed the requested schedule.
 
     Raises:
-        UsageError: It was not.
+        UsageError: None has.
     """
     if os.environ.get(VARIABLE) and not _followed:
         raise UsageError(
-            "--freeze and --lr-new had no effect: no training of this script made YOLOv5's ComputeLoss, with which a "
-            "training is recognised. Train with train.py or segment/train.py, or leave the two out"
+            "--freeze and --lr-new had no effect: the script did not create YOLOv5's ComputeLoss, by which a training is "
+            "recognised. Train with train.py or segment/train.py, or omit the two options"
         )
 
 
@@ -166,11 +165,11 @@ def _asked(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as exc:
-        raise UsageError(f"{VARIABLE}={shown(text)}: is no JSON: {first_line(exc)}") from exc
+        raise UsageError(f"{VARIABLE}={shown(text)}: is not JSON: {first_line(exc)}") from exc
 
 
 def _begin(model: Any, start_epoch: int, ema: Any) -> Pace | None:
-    """The schedule of a training that starts or goes on, at work; None if it has none."""
+    """Apply the schedule of a training that begins or is resumed; return None if it has none."""
     detector = _plain(model)
     d = getattr(detector, "yaml", None)
     if not isinstance(d, dict):
@@ -178,7 +177,7 @@ def _begin(model: Any, start_epoch: int, ema: Any) -> Pace | None:
     asked = os.environ.get(VARIABLE)
     schedule = Schedule.of({KEY: _asked(asked)} if asked else d)
     if schedule is not None and schedule.begun and start_epoch == 0:
-        announce("the schedule of an earlier training, which these weights come from, is not followed; ask for it anew")
+        announce("ignoring the schedule of the training that these weights come from; request it again to use it")
         schedule = None
     if schedule is None and KEY not in d:
         return None
@@ -187,7 +186,7 @@ def _begin(model: Any, start_epoch: int, ema: Any) -> Pace | None:
         kept[KEY] = {**asdict(schedule), "begun": True}
     for holder in (detector, _plain(getattr(ema, "ema", None))):
         if holder is not None:
-            holder.yaml = dict(kept)  # a dictionary of its own: others may hold the one before
+            holder.yaml = dict(kept)  # a new dictionary, as the old one may be shared
     _followed[:] = [True]
     return None if schedule is None else Pace(schedule, model)
 
@@ -196,11 +195,11 @@ def _begin(model: Any, start_epoch: int, ema: Any) -> Pace | None:
 
 
 class Pace:
-    """A schedule at work on one model.
+    """A schedule applied to one model.
 
     Args:
-        schedule: What to do.
-        model: The detector, also below DDP, DataParallel or ``torch.compile``.
+        schedule: The schedule.
+        model: The detector, also wrapped in DDP, DataParallel or ``torch.compile``.
     """
 
     def __init__(self, schedule: Schedule, model: Any) -> None:
@@ -212,14 +211,14 @@ class Pace:
         self.schedule = schedule
         detector = _plain(model)
         new = tuple(path + "." for path in attention_in(detector))
-        first = (*new, f"model.{len(detector.model) - 1}.")  # what trains while the base is frozen
+        first = (*new, f"model.{len(detector.model) - 1}.")  # trained while the base is frozen
         parameters = [(n, p) for n, p in detector.named_parameters() if p.requires_grad]
         self._new = [p for n, p in parameters if n.startswith(new)] if new else []
         self._base = [p for n, p in parameters if not n.startswith(first)]
         self._norms = [
             m for n, m in detector.named_modules() if isinstance(m, _BatchNorm) and not f"{n}.".startswith(first)
         ]
-        # DDP waits for a gradient of every parameter that it was given, and was given them before this.
+        # DDP was created before this, and waits for the gradient of each of its parameters.
         self._synchronized = isinstance(model, DistributedDataParallel)
         self._hooks: list[Any] = []
         self._frozen = False
@@ -228,12 +227,12 @@ class Pace:
             announce("lr_new has no effect: the model has no attention")
 
     def settle(self, epoch: int, optimizer: Any) -> None:
-        """Freeze the base or let it go, as `epoch`, from 0, asks; call it after ``model.train()``.
+        """Freeze or unfreeze the base for an epoch, counted from 0; call after ``model.train()``.
 
         Raises:
-            UsageError: torch is too old for what the schedule asks.
+            UsageError: torch is too old for the schedule.
         """
-        if optimizer is not self._optimizer:  # a host may build another one, after it ran out of memory
+        if optimizer is not self._optimizer:  # a host may create another one after running out of memory
             self._optimizer = optimizer
             self._attach(optimizer)
         frozen = epoch < self.schedule.freeze_base
@@ -245,7 +244,7 @@ class Pace:
                 what = "attention and head" if self._new else "the head alone: the model has no attention"
                 announce("epochs %d to %d train %s", epoch + 1, last, what)
             else:
-                announce("from epoch %d on all layers train", epoch + 1)
+                announce("from epoch %d on, all layers train", epoch + 1)
         if frozen:
             for norm in self._norms:
                 norm.eval()
@@ -262,7 +261,7 @@ class Pace:
     def _freeze(self) -> None:
         for p in self._base:
             if self._synchronized:
-                self._hooks.append(p.register_hook(_zero))  # before gradients are summed and clipped
+                self._hooks.append(p.register_hook(_zero))  # before gradients are reduced and clipped
             else:
                 p.requires_grad_(False)
             p.grad = None
@@ -275,17 +274,17 @@ class Pace:
             p.requires_grad_(True)
 
     def _withhold(self, *_: Any) -> None:
-        """Take the frozen parameters' zeros away: weight decay and momentum would move them."""
+        """Remove the zero gradients of frozen parameters, which weight decay and momentum would still change."""
         if self._frozen:
             for p in self._base:
                 p.grad = None
 
 
 def lengthen(optimizer: Any, parameters: list[Any], factor: float) -> None:
-    """Let every step of an optimizer move `parameters` `factor` times as far.
+    """Scale the change of `parameters` in every step of an optimizer by `factor`.
 
-    Equal to a learning rate `factor` times as high for every optimizer whose update is proportional to it, with
-    weight decay or momentum or without, and independent of how the parameters are grouped.
+    This equals a learning rate `factor` times as high for every optimizer whose update is proportional to it, with or
+    without weight decay and momentum, however the parameters are grouped.
 
     Raises:
         UsageError: torch is older than 2.0.
@@ -311,7 +310,7 @@ def lengthen(optimizer: Any, parameters: list[Any], factor: float) -> None:
 
 def _check_hooks(optimizer: Any) -> None:
     if not hasattr(optimizer, "register_step_pre_hook"):
-        raise UsageError("a learning rate of attention, and freezing on several GPUs, need torch 2.0 or later")
+        raise UsageError("--lr-new, and --freeze base on several GPUs, need torch 2.0 or later")
 
 
 def _zero(gradient: Any) -> Any:
@@ -321,7 +320,7 @@ def _zero(gradient: Any) -> Any:
 
 
 def _plain(model: Any) -> Any:
-    """The detector below DDP, `torch.compile` and distillation."""
+    """Return the detector inside DDP, `torch.compile` and distillation wrappers."""
     for wrapper in ("module", "_orig_mod", "student_model"):
         model = getattr(model, wrapper, model)
     return model

@@ -1,6 +1,6 @@
-"""The embedded data set: shapes on textured backgrounds, drawn locally and always the same.
+"""The embedded data set: shapes on textured backgrounds, generated locally and reproducibly.
 
-For the first run on a fresh machine, for tests and for comparisons that need no download. YOLO layout:
+For first runs, tests and comparisons without a download. It has the YOLO layout:
 ``images/{train,val}``, ``labels/{train,val}`` and ``shapes.yaml``.
 """
 
@@ -25,16 +25,16 @@ NAMES = ("circle", "square", "triangle")
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is drawn. The same recipe gives the same pictures, byte for byte on one version of OpenCV.
+    """What to generate. The same recipe gives the same images, byte for byte with the same version of OpenCV.
 
     Args:
-        train: Training images, at least 1.
-        val: Validation images, at least 1.
-        size: Side of the square images, pixels, at least 32.
-        seed: Seed of everything that is drawn, not negative.
+        train: Number of training images, at least 1.
+        val: Number of validation images, at least 1.
+        size: Side of the square images in pixels, at least 32.
+        seed: Random seed, not negative.
 
     Raises:
-        DataError: A number below its least.
+        DataError: A number is below its minimum.
     """
 
     train: int = 128
@@ -43,26 +43,26 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be drawn or trained on."""
+        """Check the numbers."""
         for name, least in (("train", 1), ("val", 1), ("size", 32), ("seed", 0)):
             if getattr(self, name) < least:
                 raise DataError(f"embedded data set: {name} must be at least {least}, got {getattr(self, name)}")
 
 
-# Changes whenever the drawing changes, so that a cached set of an older version is not taken for this one's.
+# Changes with the drawing, so that cached sets of older versions are not used.
 VERSION = 1
 _drawing = threading.Lock()
 
 
 def make(folder: str | os.PathLike[str] | None = None, recipe: Recipe | None = None) -> Path:
-    """Draw the data set, or take the cached one, and return its data YAML.
+    """Generate the data set, unless it exists, and return the path of its YAML.
 
     Args:
-        folder: Where to draw it; the kit's cache when absent.
-        recipe: What to draw.
+        folder: Where to write it; the kit's cache when absent.
+        recipe: What to generate; the default recipe when absent.
 
     Raises:
-        DataError: The folder is a file, holds something else, or cannot be written.
+        DataError: The folder is a file, contains other files, or cannot be written.
     """
     recipe = recipe or Recipe()
     stamp = json.dumps({"version": VERSION, **asdict(recipe)}, sort_keys=True)
@@ -75,10 +75,10 @@ def make(folder: str | os.PathLike[str] | None = None, recipe: Recipe | None = N
     if _complete(target, stamp, recipe):
         return data
     if target.exists() and not target.is_dir():
-        raise DataError(f"{target} is a file. Give an empty or a new folder for the embedded data set.")
+        raise DataError(f"{target} is a file. Give an empty or new folder for the embedded data set.")
     if folder is not None and target.exists() and any(target.iterdir()):
-        found = "a data set of other numbers" if mark.is_file() else "other files"
-        raise DataError(f"{target} holds {found}. Give an empty or a new folder for the embedded data set.")
+        found = "a data set of another recipe" if mark.is_file() else "other files"
+        raise DataError(f"{target} contains {found}. Give an empty or new folder for the embedded data set.")
     lock = target.with_name(LOCK.replace(".lock", f"-{target.name}.lock"))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def make(folder: str | os.PathLike[str] | None = None, recipe: Recipe | None = N
         with _drawing:  # threads of one process share its lock
             locks.take(lock, wait=True)
             try:
-                if not _complete(target, stamp, recipe):  # else another process was faster
+                if not _complete(target, stamp, recipe):  # otherwise another process has generated it meanwhile
                     _make(target, stamp, recipe)
             finally:
                 locks.release(lock)
@@ -96,7 +96,7 @@ def make(folder: str | os.PathLike[str] | None = None, recipe: Recipe | None = N
 
 
 def _complete(target: Path, stamp: str, recipe: Recipe) -> bool:
-    """Whether the set of this recipe stands there, with every picture and label."""
+    """Whether the data set of this recipe is there, with every image and label."""
     try:
         if read_source(target / ".complete") != stamp or not (target / "shapes.yaml").is_file():
             return False
@@ -109,15 +109,15 @@ def _complete(target: Path, stamp: str, recipe: Recipe) -> bool:
 
 
 def _make(target: Path, stamp: str, recipe: Recipe) -> None:
-    """Draw into a folder beside the target, then move it there at once."""
+    """Generate the set in a folder beside the target, then move it there in one step."""
     with scratch(target.parent) as folder:
         draft = folder / "set"
         draft.mkdir()
         _draw(draft, recipe)
-        # The absolute path is what classic YOLOv5 needs; ultralytics would also do without.
+        # Classic YOLOv5 needs the absolute path.
         write_text(draft / "shapes.yaml", _yaml(target), error=None, durable=False)
         write_text(draft / ".complete", stamp, error=None, durable=False)
-        if target.exists():  # empty, or a damaged one in the cache; nobody else draws meanwhile
+        if target.exists():  # empty, or damaged; the lock keeps other processes out
             os.replace(target, folder / "before")
         os.replace(draft, target)
 
@@ -144,22 +144,22 @@ def _draw(folder: Path, recipe: Recipe) -> None:
             picture, rows = scene(rng, recipe.size)
             ok, coded = cv2.imencode(".png", picture)
             if not ok:
-                raise OSError("OpenCV could not encode a picture")
+                raise OSError("OpenCV could not encode an image")
             (images / f"{k:04d}.png").write_bytes(coded.tobytes())
             text = "".join(f"{c} {x:.6f} {y:.6f} {w:.6f} {h:.6f}\n" for c, x, y, w, h in rows)
             (labels / f"{k:04d}.txt").write_text(text, encoding="utf-8")
 
 
 def scene(rng: Any, size: int) -> tuple[Any, list[tuple[int, float, float, float, float]]]:
-    """Draw one picture.
+    """Draw one image.
 
     Args:
         rng: A NumPy generator.
         size: Side in pixels.
 
     Returns:
-        The picture, (size, size, 3) uint8 BGR, and its objects: class, centre x, centre y, width, height, all in
-        parts of the side.
+        The image, (size, size, 3) uint8 BGR, and its objects: class, center x, center y, width, height, relative to the
+        side.
     """
     import cv2
     import numpy as np
@@ -182,10 +182,10 @@ def scene(rng: Any, size: int) -> tuple[Any, list[tuple[int, float, float, float
         else:
             continue
         boxes.append((x1, y1, x2, y2))
-        # Contrast with what is below: a colour near the background's would be no object to anyone.
+        # Require contrast with the background, or the object would be invisible.
         around = picture[int(y1) : int(y2) + 1, int(x1) : int(x2) + 1].reshape(-1, 3).mean(0)
         colour = next(c for c in (rng.uniform(0, 255, 3) for _ in range(64)) if np.abs(c - around).sum() > 240)
-        shift = 4  # sub-pixel outlines, so that small shapes keep their form
+        shift = 4  # fractional bits: sub-pixel outlines keep the form of small shapes
         points = np.round(outline * 2**shift).astype(np.int32)
         cv2.fillPoly(picture, [points], colour.tolist(), cv2.LINE_AA, shift)
         if rng.random() < 0.5:
@@ -196,7 +196,7 @@ def scene(rng: Any, size: int) -> tuple[Any, list[tuple[int, float, float, float
 
 
 def _background(rng: Any, size: int) -> Any:
-    """Smooth colour clouds with a few thin lines: texture, but nothing shaped like an object."""
+    """Smooth colour noise and a few thin lines: texture, but nothing shaped like an object."""
     import cv2
     import numpy as np
 
@@ -212,7 +212,7 @@ def _background(rng: Any, size: int) -> Any:
 
 
 def _outline(kind: int, cx: float, cy: float, radius: float, turn: float) -> Any:
-    """The corners of a shape, (K, 2), pixels."""
+    """Return the corners of a shape, (K, 2), in pixels."""
     import numpy as np
 
     corners = (40, 4, 3)[kind]

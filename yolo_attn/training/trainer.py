@@ -1,7 +1,7 @@
-"""The trainer of the ultralytics host, with the kit aboard.
+"""A trainer of the ultralytics host that works with the kit in every process.
 
-Being defined here is half of its purpose: a worker of a multi-GPU run imports the trainer's class, and with it
-the kit and its hook, whatever the version of the host.
+It is a class of the kit so that the workers of a multi-GPU run, which import the trainer's class, import the kit and
+its parse hook, in every version of the host.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from . import runs
 __all__ = ["Trainer"]
 
 
-class Trainer(DetectionTrainer):  # type: ignore[misc] # the host is untyped in its older versions
-    """`YOLO("yolov5s_se.yaml").train(trainer=yolo_attn.Trainer, ...)`.
+class Trainer(DetectionTrainer):  # type: ignore[misc] # older versions of the host are untyped
+    """Trainer of detectors: `YOLO("yolov5s_se.yaml").train(trainer=yolo_attn.Trainer, ...)`.
 
-    Checkpoints are replaced in one step: a run that is killed while it saves, or while it strips what it saved, keeps
-    whole ones. One process at a time trains in a folder; a run that is resumed goes on in the folder that was named.
+    Checkpoints are replaced in one step, so that a run that is killed while saving or stripping them keeps intact ones.
+    A folder is locked against a second training, and a run is resumed in the folder of the given checkpoint.
     """
 
     def check_resume(self, *args: Any, **kwargs: Any) -> None:
-        """Go on in the folder of the checkpoint that was named, also where the run has been copied or moved."""
+        """Resume in the folder of the given checkpoint, also if the run was copied or moved."""
         super().check_resume(*args, **kwargs)
         overrides = next(iter(args), kwargs.get("overrides")) or {}
         if self.args.resume and isinstance(self.args.resume, str) and not overrides.get("save_dir"):
@@ -36,21 +36,21 @@ class Trainer(DetectionTrainer):  # type: ignore[misc] # the host is untyped in 
         """Train with the run's folder locked.
 
         Raises:
-            FileError: Another process trains in it.
+            FileError: Another process is training in it.
         """
-        if os.environ.get("LOCAL_RANK", "-1") != "-1":  # a worker of several: who launched it holds the lock
+        if os.environ.get("LOCAL_RANK", "-1") != "-1":  # a worker; the process that launched it holds the lock
             return super().train()
         with runs.held(Path(self.save_dir)):
             return super().train()
 
     def resume_training(self, *args: Any, **kwargs: Any) -> None:
-        """Forget the epochs of the log that the checkpoint does not know: they are trained again."""
+        """Remove the epochs beyond the checkpoint from the log: they are trained again."""
         super().resume_training(*args, **kwargs)
         if self.resume and os.environ.get("RANK", "-1") in ("-1", "0"):
             runs.trim_log(Path(self.csv), self.start_epoch)
 
     def save_model(self) -> Any:
-        """Write the checkpoints into a folder beside their places, then move each to its place."""
+        """Write the checkpoints to temporary files, then move each to its place in one step."""
         last, best, folder = self.last, self.best, self.wdir
         Path(folder).mkdir(parents=True, exist_ok=True)
         with runs.published_to(Path(folder)) as drafts:
@@ -61,6 +61,6 @@ class Trainer(DetectionTrainer):  # type: ignore[misc] # the host is untyped in 
                 self.last, self.best, self.wdir = last, best, folder
 
     def final_eval(self) -> Any:
-        """Strip the optimizer and validate as the host does; the stripped files replace the others at once."""
+        """Strip the optimizer and validate as the host does, replacing each file in one step."""
         with runs.whole_checkpoints(torch):
             return super().final_eval()

@@ -1,4 +1,4 @@
-"""The main job: train, validate, picture, export, prove, and say what comes next."""
+"""Train with ultralytics: train, validate, draw predictions, export and verify, print next commands."""
 
 from __future__ import annotations
 
@@ -29,10 +29,13 @@ PICTURE = "truth_and_prediction.jpg"
 
 
 def main(options: argparse.Namespace) -> int:
-    """Train as the options say and return the exit code: 0, or 130 after Ctrl-C.
+    """Train as the options say.
+
+    Returns:
+        The exit code: 0, 130 after Ctrl-C, or 143 after SIGTERM.
 
     Raises:
-        YoloAttnError: A mistake that the user can mend.
+        YoloAttnError: An error that the user can fix.
     """
     from ..registry.plugins import load_file
 
@@ -46,24 +49,20 @@ def main(options: argparse.Namespace) -> int:
         from ..export.onnx import FORMATS
 
         if options.export not in FORMATS:
-            raise UsageError(f"--export {options.export}: no such format, only {', '.join(FORMATS)}")
+            raise UsageError(f"--export {options.export}: unknown format, choose from {', '.join(FORMATS)}")
     try:
         with words.command_line():
             return _resume(options) if options.resume else _train(options)
     except OSError as exc:
         if exc.errno in REFUSED:
-            where = f" ({exc.filename})" if exc.filename else ""
-            raise YoloAttnError(
-                f"the disk says: {exc.strerror}{where}. Checkpoints written before are intact."
-            ) from exc
+            file = f" ({exc.filename})" if exc.filename else ""
+            raise YoloAttnError(f"cannot write: {exc.strerror}{file}. Checkpoints written before are intact.") from exc
         raise
 
 
 def _train(options: argparse.Namespace) -> int:
     if options.start and not options.weights:
-        raise UsageError(
-            "--start says how attention begins beside pretrained weights; from scratch, write it in the YAML"
-        )
+        raise UsageError("--start needs --weights; to train from scratch, set the start option in the YAML's rows")
     with contextlib.ExitStack() as stack:
         if options.attention and (options.chosen_cfg or not options.weights):
             from .attention_file import made_for
@@ -82,7 +81,7 @@ def _begin(options: argparse.Namespace) -> int:
     may_fetch = dataset.check(args["data"], single_cls=bool(args.get("single_cls")))
     weights = checks.check_weights(options.weights)
     if weights is not None and "Adam" in str(args.get("optimizer")):
-        # The host warms biases up from 0.1, fifty times an adaptive optimizer's rate: that undoes what they had learned.
+        # The host warms biases up from 0.1, fifty times the rate of an adaptive optimizer: pretrained ones would be lost.
         args.setdefault("warmup_bias_lr", 0.0)
     checks.offline(may_fetch or (weights is not None and not Path(weights).is_file()))
     checks.check_writable(Path(args["project"]))
@@ -91,12 +90,12 @@ def _begin(options: argparse.Namespace) -> int:
         announce("embedded data set: %s", args["data"])
     wanted = Path(args["project"]) / args["name"]
     if wanted.exists() and not args["exist_ok"]:
-        announce("%s exists and is left alone: this run gets a number of its own (--exist-ok writes into it)", wanted)
+        announce("%s exists: this run gets a new number (use --exist-ok to write into it)", wanted)
 
     if weights is None:
         if not options.embedded:
             coco = published(*find.split_scale(Path(options.cfg).stem))
-            hint = f". --weights {coco} would start from COCO" if coco else ""
+            hint = f"; --weights {coco} uses COCO weights" if coco else ""
             announce("no --weights: training from scratch%s.", hint)
         name = options.cfg if find.locate(options.cfg) else str(path)
         if not options.force:
@@ -108,7 +107,7 @@ def _begin(options: argparse.Namespace) -> int:
 
 
 def _pretrained(options: argparse.Namespace, host: Any, weights: str, folder: Path) -> Any:
-    """The detector to start from: the checkpoint's own, or with --cfg that model with the checkpoint's weights."""
+    """Return the detector to train: that of the checkpoint, or with --cfg that model with the checkpoint's weights."""
     from ..model_yaml.schedule import plan
     from ..weights import start_from
 
@@ -148,7 +147,7 @@ def _resume(options: argparse.Namespace) -> int:
 
 
 def _finish(options: argparse.Namespace, last: Path) -> int:
-    """Do what is left of a run whose epochs had all ended when it was stopped: the strip, the picture, the export.
+    """Complete a run that was stopped after its last epoch: strip checkpoints, draw predictions, export.
 
     Raises:
         CheckpointError: Nothing is left to do.
@@ -166,10 +165,10 @@ def _finish(options: argparse.Namespace, last: Path) -> int:
     export = bool(options.export or (embedded and not options.no_export)) and not proved(best.with_suffix(".onnx"))
     if not (unstripped or picture or export):
         raise CheckpointError(
-            f"{last} is a finished run and cannot be resumed. To train on from it: {runs.train_on(last)}. "
-            f"To write it as ONNX and prove that: yolo-attn export {shlex.quote(str(best))}"
+            f"{last} is of a finished run and cannot be resumed. To continue training from it: {runs.train_on(last)}. "
+            f"To export it: yolo-attn export {shlex.quote(str(best))}"
         )
-    announce("%s: all epochs had ended; going on with what comes after them", last)
+    announce("%s: all epochs are done; completing the run", last)
     import torch
 
     with runs.whole_checkpoints(torch):
@@ -206,36 +205,36 @@ def _run(options: argparse.Namespace, model: Any, args: dict[str, Any]) -> int:
         model.add_callback("on_pretrain_routine_start", functools.partial(keep, made=options.made))
     try:
         model.train(trainer=Trainer, **args)
-    except NotImplementedError as exc:  # the host's word for an optimizer that it does not know
+    except NotImplementedError as exc:  # raised by the host for an unknown optimizer
         raise UsageError(first_line(exc)) from exc
     except KeyboardInterrupt as exc:
-        print(f"\nstopped. {_how_to_go_on(getattr(getattr(model, 'trainer', None), 'last', None))}", file=sys.stderr)
+        print(f"\nstopped. {_how_to_resume(getattr(getattr(model, 'trainer', None), 'last', None))}", file=sys.stderr)
         return exit_code(exc)
     folder, best, last = (Path(p) for p in (model.trainer.save_dir, model.trainer.best, model.trainer.last))
     if options.made is not None:
-        options.cfg = str(folder / options.made.name)  # the next commands name what is kept
+        options.cfg = str(folder / options.made.name)  # for the next commands
     best = best if best.is_file() else last
     if not best.is_file():
-        raise YoloAttnError(f"the run in {folder} ended without a checkpoint; what the host printed above says why")
-    # In a run on several GPUs this process only launched the others: the checkpoint knows what they did.
+        raise YoloAttnError(f"the run in {folder} ended without a checkpoint; see the host's output above")
+    # With several GPUs, this process only launched the workers.
     trained = vars(model.trainer.args)
     export = bool(options.export or (options.embedded and not options.no_export))
     try:
         return _after_training(options, folder, best, last, trained, export)
     except KeyboardInterrupt as exc:
-        print(f"\nstopped. All epochs had ended. To go on: {command('--resume', str(last))}", file=sys.stderr)
+        print(f"\nstopped after the last epoch. To complete the run: {command('--resume', str(last))}", file=sys.stderr)
         return exit_code(exc)
 
 
 def _after_training(
     options: argparse.Namespace, folder: Path, best: Path, last: Path, trained: dict[str, Any], export: bool
 ) -> int:
-    """Picture, export and prove what was trained, and say what comes next."""
+    """Draw predictions, export and verify the detector, and print the next commands."""
     lines = [f"weights     {best}", f"            {last}", f"log         {folder / 'results.csv'}"]
     if trained.get("plots", True):
         from . import pictures
 
-        lines.append(f"picture     {pictures.truth_beside_prediction(best, trained['data'], folder, trained['imgsz'])}")
+        lines.append(f"image       {pictures.truth_beside_prediction(best, trained['data'], folder, trained['imgsz'])}")
     if export:
         from ..export.onnx import export as write
 
@@ -246,9 +245,9 @@ def _after_training(
     return 0
 
 
-def _how_to_go_on(last: Any) -> str:
+def _how_to_resume(last: Any) -> str:
     if last is None or not Path(last).is_file():
-        return "The first epoch had not ended: there is nothing to resume"
+        return "The first epoch was not complete: there is nothing to resume"
     if not runs.state_of(Path(last)).resumable:
-        return f"All epochs had ended: {Path(last).parent} has the weights. To go on: {command('--resume', str(last))}"
-    return f"To go on: {command('--resume', str(last))}"
+        return f"All epochs are done, the weights are in {Path(last).parent}. To complete the run: {command('--resume', str(last))}"
+    return f"To resume: {command('--resume', str(last))}"
