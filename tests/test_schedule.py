@@ -106,7 +106,7 @@ def test_a_second_training_of_one_object_is_not_haunted(
     assert model.model.yaml["schedule"]["begun"], "the model is that of best.pt now"
     seen = train(model, shapes, 1)
     assert changed(seen[0], seen[1]) > {0, *ROWS, 28}
-    assert "the schedule of an earlier training" in caplog.text
+    assert "ignoring the schedule" in caplog.text
     assert "schedule" not in model.model.yaml, "nor does a resumed run find the earlier training's"
 
 
@@ -207,9 +207,9 @@ def test_words_in_front_of_a_hosts_own_command_line(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--freeze", "10", "train.py"], "takes base or base:K, K epochs, got '10'"),
+        (["--freeze", "10", "train.py"], "takes base or base:K.*'10'"),
         (["--freeze", "base:", "train.py"], "got 'base:'"),
-        (["--lr-new", "much", "train.py"], "a factor, got 'much'"),
+        (["--lr-new", "much", "train.py"], "--lr-new takes a number, got 'much'"),
         (["--lr-new", "nan", "train.py"], "lr_new is a positive factor"),
         (["--start", "identitty", "train.py"], "Did you mean 'identity'"),
         (["--start"], "--start needs a value"),
@@ -285,7 +285,7 @@ for model, variable in ((asked, ""), (d, '{"lr_new": 3.0}')):
     try:
         without(detector(model))
     except YoloAttnError as exc:
-        assert "cannot be followed" in str(exc) and "ComputeLoss" in str(exc)
+        assert "optimizer" in str(exc) and "ComputeLoss" in str(exc) and "--freeze" in str(exc)
     else:
         raise AssertionError("nothing was frozen and nothing said")
 print("LOOPS")
@@ -302,4 +302,4 @@ def test_a_script_that_trains_with_another_loss_is_told(classic: Classic, tmp_pa
     script.write_text(f"{classic.imports}print('TRAINED')\n", encoding="utf-8")
     words = ["-m", "yolo_attn", "run", "--freeze", "base:2", str(script)]
     run = run_python(*words, cwd=tmp_path, env=classic.env)
-    assert "TRAINED" in run.out and "no training of this script made YOLOv5's ComputeLoss" in run.mistake()
+    assert "TRAINED" in run.out and "--freeze and --lr-new had no effect" in run.mistake()

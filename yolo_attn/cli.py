@@ -110,7 +110,7 @@ def _run(name: str, rest: list[str]) -> int:
         metavar="FILE",
         help="Python file with your own attention modules; repeatable",
     )
-    parser.add_argument("--debug", action="store_true", help="on an error, show the whole traceback")
+    parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     try:
         args = parser.parse_args(rest)
     except SystemExit as exc:  # --help has been printed

@@ -18,7 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--imgsz", "--img", type=int, default=640, metavar="N", help="image size in pixels for the GFLOPs (default 640)"
     )
     parser.add_argument("--nc", type=int, metavar="N", help="number of classes (default: the YAML's)")
-    parser.add_argument("--force", action="store_true", help="build a model that needs more memory than there is")
+    parser.add_argument("--force", action="store_true", help="build even if the memory is estimated to be too small")
 
 
 def run(args: argparse.Namespace) -> int:
