@@ -200,17 +200,17 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
 
 # Where something else may write: `file: function`, and the reason.
 MAY_WRITE = {
-    "data.py: _draw": "into a scratch folder, which is moved as a whole",
-    "data.py: _make": "moves the finished folder",
-    "bundle.py: save": "a ZIP into a draft",
-    "export.py: _write_onnx": "into a scratch folder, then published",
-    "int8.py: quantize": "into a scratch folder, then published",
-    "pictures.py: truth_beside_prediction": "into a draft",
-    "export_classic.py: write_onnx": "into a scratch folder",
-    "initial.py: save": "into memory",
-    "output.py: _picture": "a video, frame by frame, into a draft",
-    "export_ultralytics.py: write_onnx": "moves within a scratch folder",
-    "console.py: drop_output": "standard output to nowhere, behind a reader that left",
+    "detectors/bundle.py: save": "a ZIP into a draft",
+    "export/classic.py: write_onnx": "into a scratch folder",
+    "export/int8.py: quantize": "into a scratch folder, then published",
+    "export/onnx.py: _write_onnx": "into a scratch folder, then published",
+    "export/ultralytics.py: write_onnx": "moves within a scratch folder",
+    "runtime/output.py: _picture": "a video, frame by frame, into a draft",
+    "system/console.py: drop_output": "standard output to nowhere, behind a reader that left",
+    "training/pictures.py: truth_beside_prediction": "into a draft",
+    "training/shapes.py: _draw": "into a scratch folder, which is moved as a whole",
+    "training/shapes.py: _make": "moves the finished folder",
+    "weights/start_from.py: save": "into memory",
 }
 WRITERS = {
     "write_text",
@@ -265,7 +265,7 @@ def kind(call: ast.Call) -> str:
         return "" if of == "tokenize" or "rb" in mode else "read"  # Python source says its encoding; bytes have none
     if name == "read_text" and isinstance(f, ast.Attribute) and of != "files":
         return "read"
-    if name in WRITERS and isinstance(f, ast.Attribute) and of not in ("files", "initial"):
+    if name in WRITERS and isinstance(f, ast.Attribute) and of not in ("files", "start_from"):
         if name == "replace" and of != "os":  # of a string
             return ""
         return "write"
@@ -298,15 +298,16 @@ def test_what_counts_as_reading_and_writing(code: str, expected: str) -> None:
 
 
 def test_everything_goes_through_the_one_writer_and_the_one_reader() -> None:
-    ground = {"files.py", "locks.py"}
+    ground = {"files.py", "system/locks.py"}
     found: dict[str, set[str]] = {"write": set(), "read": set()}
     for path in sorted((ROOT / "yolo_attn").rglob("*.py")):
-        if path.name in ground:
+        name = path.relative_to(ROOT / "yolo_attn").as_posix()
+        if name in ground:
             continue
         for where, call in calls(ast.parse(path.read_text(encoding="utf-8"))):
             what = kind(call)
             if what:
-                found[what].add(f"{path.name}: {where}")
+                found[what].add(f"{name}: {where}")
     assert found["write"] == set(MAY_WRITE)
     assert found["read"] == set()
 
@@ -414,7 +415,7 @@ def test_first_runs_at_once_give_whole_data_sets(tmp_path: Path) -> None:
     code = """
     import os, sys, time
     from pathlib import Path
-    from yolo_attn.training import shapes as data
+    from yolo_attn.training.shapes import Recipe, make as make_shapes
     recipe = Recipe(train=24, val=4, size=48)
     import cv2
     for line in sys.stdin:
@@ -456,7 +457,6 @@ def test_a_user_without_a_home(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The temporary folder stands in, is named, and is what children and hosts see while the command runs."""
     from yolo_attn.registry import memory
@@ -474,10 +474,10 @@ def test_a_user_without_a_home(
     assert instead.parent == tmp_path
     assert files.cache_folder() == instead / ".cache" / "yolo_attn"
     assert memory.folder() == instead / ".config" / "yolo_attn" / "plugins"
-    with caplog.at_level("INFO", "yolo_attn"):
-        assert cli.main("data --train 1 --val 1 --size 32".split()) == 0
-    assert Path(capfd.readouterr().out.strip()).is_relative_to(instead)
-    assert f"{instead} stands in" in caplog.text and "HOME" not in os.environ
+    assert cli.main("data --train 1 --val 1 --size 32".split()) == 0
+    told = capfd.readouterr()
+    assert Path(told.out.strip()).is_relative_to(instead)
+    assert f"using {instead}. Set HOME" in told.err and "HOME" not in os.environ
 
 
 @posix

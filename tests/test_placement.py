@@ -451,8 +451,8 @@ def test_what_is_no_yaml_is_told_where_it_goes() -> None:
         ("--module C3SE --where neck", "--module SEAttention --where inside"),
         ("--module SE --where neck --args reduction=0", "--args reduction=0, where 64 channels arrive"),
         ("--module SE --where neck --args reduction=[", "--args reduction=[: "),
-        ("--module SE --where neck --args a=2020-13-45", "is no value that YAML can read"),
-        ("--module SE --where neck --all", "--all goes with --remove"),
+        ("--module SE --where neck --args a=2020-13-45", "--args a=2020-13-45: "),
+        ("--module SE --where neck --all", "--all is an option of --remove"),
         ("--remove --all --module SE", "--module SE takes out one module, --all takes out every one"),
     ],
 )

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import ConfigError, YoloAttnError
+from ..files import read_source
 
 __all__ = ["available", "parameters", "refuse_too_large"]
 
@@ -76,7 +77,7 @@ def available() -> int | None:
             found.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     with contextlib.suppress(OSError, ValueError):  # no limit reads 'max'
         folder = Path("/sys/fs/cgroup")
-        found.append(int((folder / "memory.max").read_text()) - int((folder / "memory.current").read_text()))
+        found.append(int(read_source(folder / "memory.max")) - int(read_source(folder / "memory.current")))
     return min(found) if found else None
 
 
