@@ -146,22 +146,22 @@ def test_gam_as_the_field_writes_it_has_its_26_million_weights() -> None:
     [
         ("SEAttention", [16], 256, [{"reduction": 16}], "16 is taken for reduction"),
         ("SEAttention", [8], 256, [{"reduction": 8}], "16|8 is taken for reduction"),
-        ("TripletAttention", [2], 256, [], "read over: 2"),
+        ("TripletAttention", [2], 256, [], "ignored: 2"),
         ("SpatialGroupEnhance", [8, 0.5], 256, [{"groups": 8}], "8 is taken for groups"),
-        ("SpatialGroupEnhance", [256, 8, 0.5], 256, [{"groups": 8}], "read over: 0.5"),
+        ("SpatialGroupEnhance", [256, 8, 0.5], 256, [{"groups": 8}], "ignored: 0.5"),
         ("CBAM", [256, 7], 256, [{"kernel_size": 7}], None),
         ("CBAM", [256, 256, 3], 256, [{"kernel_size": 3}], None),
         ("CBAM", [256, 8, 3], 256, [{"reduction": 8, "kernel_size": 3}], None),
-        ("DANet", [512, 512, False], 512, [], "read over: False"),
+        ("DANet", [512, 512, False], 512, [], "ignored: False"),
         ("DANet", [512, 4], 512, [{"reduction": 4}], None),
-        ("DoubleAttention", [512, 128, 128, 8], 512, [{"reduction": 4}], "read over: 128, 8"),
-        ("DoubleAttention", [512, 64, 64], 512, [{"reduction": 8}], "read over: 64"),
+        ("DoubleAttention", [512, 128, 128, 8], 512, [{"reduction": 4}], "ignored: 128, 8"),
+        ("DoubleAttention", [512, 64, 64], 512, [{"reduction": 8}], "ignored: 64"),
         ("DoubleAttention", [512, 8], 512, [{"reduction": 8}], None),
-        ("GlobalContextBlock", [512, 0.25, 2, 16], 512, [{"reduction": 4}], "read over: 2, 16"),
+        ("GlobalContextBlock", [512, 0.25, 2, 16], 512, [{"reduction": 4}], "ignored: 2, 16"),
         ("GlobalContextBlock", [512, 8], 512, [{"reduction": 8}], None),
-        ("ParNetAttention", [512, 0.5, 2], 512, [], "read over: 0.5, 2"),
-        ("PSA_s", [512, 512, False], 512, [], "read over: False"),
-        ("ShuffleAttention", [512, 16, 8], 512, [{"groups": 8}], "read over: 16"),
+        ("ParNetAttention", [512, 0.5, 2], 512, [], "ignored: 0.5, 2"),
+        ("PSA_s", [512, 512, False], 512, [], "ignored: False"),
+        ("ShuffleAttention", [512, 16, 8], 512, [{"groups": 8}], "ignored: 16"),
         ("SimAM", [512, 512], 512, [], None),
         ("SE", [512, 32], 512, [{"reduction": 32}], None),
     ],
@@ -199,17 +199,17 @@ def test_fusions_drop_widths(name: str, row: list[Any], told: int, said: list[st
         ("SEAttention", [64], 256, 1.0, r"64 channels, 64 after width scaling, but 256 arrive"),
         ("SEAttention", [32], 32, 0.5, None),
         ("SEAttention", [512, 1024], 512, 1.0, r"reduction=1024 is above the 512 channels.*\[\{reduction: 16\}\]"),
-        ("SEAttention", [1024, 512], 512, 0.5, r"reduction=512 may as well be the width.*\[\{reduction: 16\}\]"),
+        ("SEAttention", [1024, 512], 512, 0.5, r"reduction=512 .*width.*\[\{reduction: 16\}\]"),
         ("SEAttention", [{"reduction": 1024}], 512, 1.0, r"reduction=1024 is above the 512"),
         ("ShuffleAttention", [512, 1024], 512, 1.0, r"groups=1024 is above the 512"),
         ("ShuffleAttention", [{"groups": 64}], 32, 1.0, r"groups=64 is above the 32"),
-        ("CBAM", [512, 1024], 512, 1.0, r"kernel_size=1024 is no kernel.*\[\{kernel_size: 7\}\]"),
-        ("TripletAttention", [{"kernel_size": 1025}], 512, 1.0, r"kernel_size=1025 is no kernel"),
+        ("CBAM", [512, 1024], 512, 1.0, r"kernel_size=1024 .*\[\{kernel_size: 7\}\]"),
+        ("TripletAttention", [{"kernel_size": 1025}], 512, 1.0, "kernel_size=1025"),
         ("CBAM", [512, 16], 512, 1.0, r"kernel_size must be odd.*read as kernel_size = 16"),
         ("GCT", [512, 128], 512, 1.0, r"eps=128 is far from 1e-05.*\[\{eps: 1e-05\}\]"),
         ("SimAM", [4], 512, 1.0, r"e_lambda=4 is far from 0.0001"),
         ("DoubleAttention", [512, 200, 200], 512, 1.0, r"does not divide"),
-        ("SGE", [512, 8, 0.5, 3], 512, 1.0, r"more numbers than the 2"),
+        ("SGE", [512, 8, 0.5, 3], 512, 1.0, "more than the 2 numbers"),
     ],
 )
 def test_numbers_without_a_sense_are_refused(
@@ -295,7 +295,7 @@ def test_a_guess_is_said(said: list[str]) -> None:
     registry.bind_class(cls)
     d = {"yaml_file": "my.yaml", "backbone": [[-1, 1, "Conv", [8]]], "head": [[-1, 1, "M", []]]}
     seams.place(cls, [8], -1, 1, [], 1, d, half)
-    assert len(said) == 1 and "'whatever' is given the 8 channels" in said[0] and said[0].startswith("my.yaml, row 1")
+    assert len(said) == 1 and "'whatever'" in said[0] and "8 input channels" in said[0] and said[0].startswith("my.yaml, row 1")
     assert log.announce is not seams.announce
 
 

@@ -92,7 +92,7 @@ def test_a_yaml_reaches_only_its_own_folder(project: Path, python: Callable[...,
     shutil.move(str(project / "my_attn.py"), str(project.parent / "my_attn.py"))
     model_yaml(project, spec="../my_attn.py:MyAttn")
     run = python(BUILD, str(project / "yolov5n_mine.yaml"))
-    assert "leaves the YAML's folder" in run.err.strip().splitlines()[-1]
+    assert "YAML's folder" in run.err.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_a_link_to_a_file_is_that_file(home: Path, small: Path, python: Callable
 def test_a_damaged_record_counts_for_nothing(small: Path, content: str) -> None:
     record = next((small.parent / "config" / "plugins").iterdir())
     record.write_bytes(content.encode("utf-8", "surrogateescape"))
-    assert memory.recall("small") is None and memory.story("small") == ""
+    assert memory.recall("small") is None and memory.history("small") == ""
     memory.remember("small", small, memory.digest(small))  # and is put right by the next naming
     assert memory.recall("small") == memory.Record(small, memory.digest(small))
 

@@ -209,7 +209,7 @@ def test_the_class_that_is_checked_is_the_class_that_is_built(honest: Path, tmp_
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(allowed, "checked", late)
-            with pytest.raises(YoloAttnError, match="no layer"):
+            with pytest.raises(YoloAttnError, match="is not called"):
                 yolo_attn.load(path)
     finally:
         tasks.Focus = before

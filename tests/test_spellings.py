@@ -124,7 +124,7 @@ def test_a_mistake_in_such_a_row_names_it() -> None:
 
 def test_in_python_it_is_no_class() -> None:
     """The class alone would hold SE."""
-    with pytest.raises(UnknownModuleError, match=r"'C3_GC' is no class but C3Attention with module='GC'"):
+    with pytest.raises(UnknownModuleError, match=r"'C3_GC' is not a class but C3Attention with module='GC'"):
         get_module("C3_GC")
 
 

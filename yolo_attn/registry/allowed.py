@@ -1,16 +1,16 @@
-"""Which classes the rows of a model may name that somebody else wrote: layers that compute and do nothing else.
+"""Which classes the rows of an untrusted model may name: layers that compute and do nothing else.
 
-A bundle, and a model dictionary out of a checkpoint, name classes that a host's parser then builds with arguments of
-their choice. Some of what a parser can reach reads files, fetches weights, or builds a further model from a further
-dictionary. So the classes are a list, by identity and not by name:
+A bundle, or a model dictionary from a checkpoint, names classes that a host's parser then builds with arguments of the
+file's choice. Some classes within the parser's reach read files, download weights, or build another model from another
+dictionary. So only these classes are allowed, by identity and not by name:
 
 - layers of torch.nn: convolutions, norms, activations, pooling and the like;
-- layers that the host's own packages define, without its models and without those that open files or addresses;
-- the kit's registered modules; those that this process registered itself or that came with a plug-in file, which
-  only the user can name; those that a package brings by an entry point only if the user names them too.
+- layers that the host's own packages define, except its models and those that open files or URLs;
+- the kit's registered modules; those that this process registered or that a plug-in file defines, which only the
+  user can name; those that an installed package registers by an entry point, if the user names them too.
 
 A row is checked twice: before the host sees the dictionary, and when the host's parser has looked its name up. While
-the model is built, :mod:`..system.stillness` refuses what is more than computing, whatever layer tries it.
+the model is built, :mod:`yolo_attn.system.stillness` refuses everything but computing, whichever layer tries it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from . import plain, plugins, registry
 
 __all__ = ["TRUST", "check_class", "check_spelled", "checked", "restricted"]
 
-TRUST = "YOLO_ATTN_TRUST"  # names of modules that installed packages register, comma between them
+TRUST = "YOLO_ATTN_TRUST"  # names of modules that installed packages register, separated by commas
 
-# Of torch.nn: the files whose classes compute and nothing else.
+# The files of torch.nn whose classes only compute.
 _TORCH = """
     activation batchnorm channelshuffle conv dropout flatten fold instancenorm linear normalization padding
     pixelshuffle pooling upsampling
@@ -40,19 +40,20 @@ _NAME = re.compile(r"(?:(?:torch\.)?nn\.|yolo_attn\.)?[A-Za-z_][A-Za-z0-9_]*")
 
 
 def checked(d: Any, file: str, home: ModuleType | None) -> dict[str, Any]:
-    """Return a plain copy of a model dictionary that somebody else may have written, fit for a host's parser.
+    """Return a plain copy of an untrusted model dictionary, checked and safe for a host's parser.
 
     Args:
-        d: The dictionary.
+        d: The model dictionary.
         file: Named in messages.
-        home: The module of the parser that will build it, in which it looks names up; None checks the values alone.
+        home: The module of the parser that will build it and in which names are looked up; None checks values only.
 
     Raises:
-        ConfigError: A row or a value that is none of what a model needs; the message names the row.
+        ConfigError: A row or a value is not one that a model needs; the message names the row.
+        RowError: A row names a class that is not allowed.
         PluginError: A row names a module whose code is not loaded.
     """
     if not isinstance(d, dict):
-        raise ConfigError(f"{file}: is a {type(d).__name__}, no model.")
+        raise ConfigError(f"{file}: is a {type(d).__name__}, not a model.")
     d = plain.copy(d, file)
     if d.get("activation"):
         plain.activation(d["activation"], f"{file}, activation")
@@ -62,47 +63,56 @@ def checked(d: Any, file: str, home: ModuleType | None) -> dict[str, Any]:
     parts = {part: d.get(part) or [] for part in ("backbone", "head")}
     for part, rows in parts.items():
         if not isinstance(rows, list):
-            raise ConfigError(f"{file}: '{part}' is no list of rows.")
+            raise ConfigError(f"{file}: '{part}' is not a list of rows.")
     names = _parser_names(home)
     for i, row in enumerate([*parts["backbone"], *parts["head"]]):
         _check_row(row, f"{file}, row {i}", d, home, names)
     return d
 
 
-def check_class(found: Any, name: str, spot: str, home: ModuleType | None) -> None:
-    """Refuse a class that is not on the list.
+def check_class(found: Any, name: str, location: str, home: ModuleType | None) -> None:
+    """Refuse a class that is not allowed.
 
     Args:
-        found: What a row's name means: the very object that will be called.
+        found: The object that the row's name means, the very one that would be called.
         name: The row's name, for the message.
-        spot: File and row, for the message.
+        location: File and row, for the message.
         home: The module of the host's parser.
 
     Raises:
-        RowError: It is not on the list.
+        RowError: It is not allowed.
     """
     why = _refusal(found, home)
     if why:
-        raise RowError(f"{spot}: '{name}' is {shown(found)}, {why}, and is not called.")
+        raise RowError(f"{location}: '{name}' is {shown(found)}, {why}, and is not called.")
 
 
-def check_spelled(entry: registry.Entry | None, name: str, spot: str, home: ModuleType | None) -> None:
-    """Refuse a block whose name says another module with it, as ``C3_SE`` does, where that one is not on the list.
+def check_spelled(entry: registry.Entry | None, name: str, location: str, home: ModuleType | None) -> None:
+    """Refuse a block whose name includes that of a module, as ``C3_SE`` does, if the module is not allowed.
+
+    Args:
+        entry: The block's entry, or None.
+        name: The row's name, for the message.
+        location: File and row, for the message.
+        home: The module of the host's parser.
 
     Raises:
-        RowError: It is not.
+        RowError: It is not allowed.
     """
     for _, value in entry.binding.sets if entry is not None else ():
         inner = registry.find(value) if isinstance(value, str) else None
         if inner is not None:
-            check_class(inner.cls, name, spot, home)
+            check_class(inner.cls, name, location, home)
 
 
 @contextlib.contextmanager
 def restricted(home: ModuleType) -> Iterator[None]:
-    """Have the ultralytics host build without evaluating, as while it loads under ULTRALYTICS_SAFE_LOAD.
+    """Let the ultralytics host build without evaluating text, as it does under ULTRALYTICS_SAFE_LOAD.
 
-    Versions that have no such mode are built in as they are: what they are given was checked before.
+    Versions without such a mode build as usual: their input has been checked before.
+
+    Args:
+        home: The module of the host's parser.
     """
     local = getattr(getattr(home, "_SafeLoad", None), "_local", None)
     if local is None:
@@ -116,60 +126,61 @@ def restricted(home: ModuleType) -> Iterator[None]:
         local.active = before
 
 
-def _check_row(row: Any, spot: str, d: dict[str, Any], home: ModuleType | None, taken: frozenset[str]) -> None:
+def _check_row(row: Any, location: str, d: dict[str, Any], home: ModuleType | None, taken: frozenset[str]) -> None:
     if not isinstance(row, list) or len(row) != 4:
-        raise ConfigError(f"{spot}: a row is [from, number, module, args], got {shown(row)}.")
+        raise ConfigError(f"{location}: a row is [from, number, module, args], got {shown(row)}.")
     f, n, name, args = row
     if any(type(x) is not int for x in (f if isinstance(f, list) else [f])):
-        raise ConfigError(f"{spot}: 'from' must be row numbers, got {shown(f)}.")
+        raise ConfigError(f"{location}: 'from' must be row numbers, got {shown(f)}.")
     if type(n) is not int:
-        raise ConfigError(f"{spot}: the number of repeats must be an integer, got {shown(n)}.")
+        raise ConfigError(f"{location}: the number of repeats must be an integer, got {shown(n)}.")
     if not isinstance(args, list):
-        raise ConfigError(f"{spot}: the arguments must be a list, got {shown(args)}.")
+        raise ConfigError(f"{location}: the arguments must be a list, got {shown(args)}.")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ConfigError(f"{spot}: {shown(name)} is neither a name nor a literal, and is not evaluated.")
-    cls = _resolve(name, d, spot, home)
+        raise ConfigError(f"{location}: {shown(name)} is neither a name nor a literal and is not evaluated.")
+    cls = _resolve(name, d, location, home)
     if cls is None:
         if home is not None:
             raise RowError(
-                f"{spot}: no module is called '{name}'.{did_you_mean(name, [*registry.known_names(), *vars(home)])} "
-                f"Attention of your own is given with --plugin FILE."
+                f"{location}: no module is called '{name}'.{did_you_mean(name, [*registry.known_names(), *vars(home)])} "
+                f"Load attention of your own with --plugin FILE."
             )
     else:
-        check_class(cls, name, spot, home)
-        check_spelled(registry.find(registry.plain_name(name)), name, spot, home)
-    if cls is not None and (registry.binding_of(cls) or _of_register(name, d, spot) is cls):
-        for text in plain.texts(args):  # the kit's arguments stay texts; a name among them is a module's
-            inner = _resolve(text, d, spot, None) if _NAME.fullmatch(text) else None
+        check_class(cls, name, location, home)
+        check_spelled(registry.find(registry.plain_name(name)), name, location, home)
+    if cls is not None and (registry.binding_of(cls) or _of_register(name, d, location) is cls):
+        for text in plain.texts(args):  # the kit never evaluates its arguments; a name among them is a module's
+            inner = _resolve(text, d, location, None) if _NAME.fullmatch(text) else None
             if inner is not None:
-                check_class(inner, text, spot, home)
+                check_class(inner, text, location, home)
         return
     if getattr(cls, "__name__", "") == "TorchVision":  # [channels, model, weights, ...]
-        _fetch_nothing(args, spot)
+        _fetch_nothing(args, location)
     for text in plain.texts(args):
-        plain.check_text(text, spot, taken)
+        plain.check_text(text, location, taken)
 
 
-def _fetch_nothing(args: list[Any], spot: str) -> None:
-    """Have a row of TorchVision's fetch no weights, in place, and name a classifier, which has no backbone to fetch."""
+def _fetch_nothing(args: list[Any], location: str) -> None:
+    """Change a TorchVision row to download no weights; accept classifiers only, which have no backbone to fetch."""
     import torchvision
 
     model = args[1] if len(args) > 1 else None
     builder = getattr(torchvision.models, model, None) if isinstance(model, str) else None
     if getattr(builder, "__module__", "").rpartition(".")[0] != "torchvision.models" or isinstance(builder, type):
-        raise RowError(f"{spot}: {shown(model)} is no classifier of TorchVision, and is not built.")
+        raise RowError(f"{location}: {shown(model)} is not a classifier of TorchVision and is not built.")
     args[2:3] = [None]
 
 
-def _resolve(name: str, d: dict[str, Any], spot: str, home: ModuleType | None) -> Any:
+def _resolve(name: str, d: dict[str, Any], location: str, home: ModuleType | None) -> Any:
     """What a row's name means: the registry's class, one of torch.nn, or what the parser's module knows."""
     bare = registry.plain_name(name)
-    own = _of_register(bare, d, spot)
+    own = _of_register(bare, d, location)
     if own is not None:
         return own
     entry = registry.find(bare)
     hosts = vars(home).get(name) if home is not None else None
-    if entry is not None and not (entry.implied and isinstance(hosts, type)):  # what a plug-in merely defines yields
+    # A host's class precedes one that a plug-in merely defines.
+    if entry is not None and not (entry.implied and isinstance(hosts, type)):
         return entry.cls
     if bare != name:
         return None
@@ -183,8 +194,8 @@ def _resolve(name: str, d: dict[str, Any], spot: str, home: ModuleType | None) -
     return hosts
 
 
-def _of_register(name: str, d: dict[str, Any], spot: str) -> Any:
-    """The class that the dictionary's own ``register:`` means by a name; looked up only, neither bound nor declared."""
+def _of_register(name: str, d: dict[str, Any], location: str) -> Any:
+    """The class that the dictionary's own ``register:`` gives a name; only looked up, neither bound nor declared."""
     if not isinstance(d.get("register"), dict) or name not in d["register"]:
         return None
     spec = d["register"][name]
@@ -196,8 +207,8 @@ def _of_register(name: str, d: dict[str, Any], spot: str) -> Any:
     for part in attribute.split("."):
         found = getattr(found, part, None)
     if isinstance(found, type) and _is_module(found) and _refusal(found, None):
-        raise RowError(f"{spot}: '{name}' is {shown(found)}, {_refusal(found, None)}, and is not called.")
-    return plugins.from_yaml(name, d, spot)  # also for what it says of a class that is not loaded or no layer
+        raise RowError(f"{location}: '{name}' is {shown(found)}, {_refusal(found, None)}, and is not called.")
+    return plugins.from_yaml(name, d, location)  # also raises for a class that is not loaded or not a layer
 
 
 def _is_module(cls: Any) -> bool:
@@ -207,9 +218,9 @@ def _is_module(cls: Any) -> bool:
 
 
 def _refusal(cls: Any, home: ModuleType | None) -> str:
-    """Why a class is not on the list; empty if it is."""
+    """Why a class is not allowed; empty if it is."""
     if not _is_module(cls):
-        return "no layer"
+        return "not a layer"
     if cls in _torch_layers():
         return ""
     module = cls.__module__
@@ -220,10 +231,10 @@ def _refusal(cls: Any, home: ModuleType | None) -> str:
         return ""
     if entry and not entry.implied:
         return "" if _named_by_user(cls) else (
-            f"which an installed package registers and nobody named: set {TRUST} to its name"
+            f"registered by an installed package and not named by you: set {TRUST} to its name"
         )  # fmt: skip
     if not module.startswith(f"{PACKAGE}.plugins.") and cls not in _host_layers(home):
-        return "no layer of the host's, of torch.nn or of the registry"
+        return "not a layer of the host, of torch.nn or of the registry"
     return ""
 
 
@@ -240,7 +251,7 @@ def _torch_layers() -> set[type]:
 
 
 def _host_layers(home: ModuleType | None) -> set[type]:
-    """The layer classes that a host's own packages define, without its models."""
+    """The layer classes that a host's own packages define, except its models."""
     from torch import nn
 
     from ..patches.safe_classes import READERS
@@ -263,17 +274,17 @@ def _host_layers(home: ModuleType | None) -> set[type]:
 
 
 def _named_by_user(cls: type) -> bool:
-    """Whether a registered class is this process's own, or one that a package's entry point brought and TRUST names."""
+    """Whether a registered class is this process's own, or a package's entry point registers it and TRUST names it."""
     package = cls.__module__.partition(".")[0]
-    brought = {p.value.partition(":")[0].partition(".")[0] for p in plugins.entry_points()}
-    if package not in brought:
+    packaged = {p.value.partition(":")[0].partition(".")[0] for p in plugins.entry_points()}
+    if package not in packaged:
         return True
     named = {n.strip() for n in os.environ.get(TRUST, "").split(",")}
     return any(e is not None and e.cls is cls for e in map(registry.find, filter(None, named)))
 
 
 def _parser_names(home: ModuleType | None) -> frozenset[str]:
-    """Names that mean something where the host's parser evaluates a row's texts."""
+    """Names that are defined where the host's parser evaluates a row's strings."""
     code = getattr(getattr(home, "parse_model", None), "__code__", None)
     own: Iterable[str] = (*code.co_varnames, *code.co_cellvars, *code.co_freevars) if code is not None else ()
     return frozenset(own) | frozenset(vars(home) if home is not None else ())

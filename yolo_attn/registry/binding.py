@@ -1,12 +1,12 @@
-"""How a YAML row's numbers become a module's constructor arguments.
+"""Turn the numbers of a YAML row into the arguments of a module's constructor.
 
-What a class is given is read off its constructor: a first parameter such as ``channels`` receives the true
-input channels; ``c2`` next makes it a block whose YAML number is scaled by the host's rule; ``n`` after that
-receives the repeats, as with C3. A module without channel parameter gets none.
+The constructor's signature tells which arguments the kit fills in: a first parameter such as ``channels`` receives
+the actual input channels; a second one such as ``c2`` makes the module a block, whose width in the row is scaled by
+the host's rule; a third one, ``n``, receives the repeats, as in C3. A module without a channel parameter gets none.
 
-What the numbers of a row mean (:meth:`Binding.bind`): widths first, which the graph knows and which are only checked;
-then options in their order, or in the order that ``positional`` states. A number that could mean two things is
-refused, with the row that says it by name.
+The numbers of a row (:meth:`Binding.bind`) are widths first, which the graph knows and the kit only checks; then
+options, in the constructor's order or in that of ``positional``. A number that could mean two things is refused, and
+the message shows the row that gives it by name.
 """
 
 from __future__ import annotations
@@ -25,15 +25,19 @@ __all__ = ["Binding", "Call", "Mismatch"]
 
 
 class Mismatch(Exception):
-    """The row's numbers do not fit; the parser adds file and row."""
+    """The arguments of a row do not fit the module or the graph; the caller adds file and row."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """What the parser continues with: positional arguments, keyword arguments, output channels, repeats.
+    """A constructor call, and what the parser goes on with.
 
     Attributes:
-        notes: What the user is to be told, a line each.
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+        c2: Output channels.
+        n: Repeats.
+        notes: Lines to announce to the user.
         taken: The options that the row gave as bare numbers, by name.
     """
 
@@ -47,12 +51,12 @@ class Call:
 
 @dataclass(frozen=True)
 class Binding(Constructor):
-    """What a constructor takes from the graph: nothing, ``channels``, ``c1 c2`` or ``c1 c2 n``.
+    """How a class is built from a row: what the graph provides, and what the numbers of the row mean.
 
     Attributes:
         out_channels: As for :func:`~yolo_attn.registry.registry.register`.
-        positional: The same, each text split into words.
-        guessed: Whether the parameter for channels has a name that says nothing.
+        positional: As for :func:`~yolo_attn.registry.registry.register`, each string split into words.
+        guessed: Whether the first parameter was taken for the channels although its name does not say so.
         sets: Options, with their values, that a spelling such as ``C3_GC`` stands for.
         form: How the module is called, where that is not one map in, one map out.
     """
@@ -72,14 +76,14 @@ class Binding(Constructor):
         positional: Iterable[str] = (),
         form: Form | None = None,
     ) -> Binding:
-        """Read the binding off `target`'s constructor, or take it from `takes`.
+        """Return the binding of a class, from the signature of its constructor or from `takes`.
 
         Args:
             target: The class.
             takes: As for :func:`~yolo_attn.registry.registry.register`.
-            stated: Its `out_channels`: a function, a number, or such as ``c1/2``.
-            positional: The same.
-            form: As above.
+            stated: `out_channels` of the same: a function, a number, or a fraction such as ``c1/2``.
+            positional: As for the same.
+            form: As for the class.
 
         Raises:
             RegistryError: The constructor cannot be read, or one of these does not fit it.
@@ -101,30 +105,30 @@ class Binding(Constructor):
         return cls(words, signature, by_name, out_channels(stated), spellings, guessed, form=form)
 
     def preset(self, **options: Any) -> Binding:
-        """Return the same with other defaults for `options`."""
+        """Return a copy of the binding with other defaults for the named options."""
         parameters = [
             p.replace(default=options[p.name]) if p.name in options else p for p in self.signature.parameters.values()
         ]
         return replace(self, signature=self.signature.replace(parameters=parameters), sets=tuple(options.items()))
 
     def with_sets(self, row_args: list[Any]) -> list[Any]:
-        """Return a row's arguments with what the spelling sets, where the row does not give it by name."""
+        """Return a row's arguments with the options that the spelling implies, unless the row gives them by name."""
         if not self.sets:
             return row_args
         *numbers, last = row_args if row_args and isinstance(row_args[-1], dict) else [*row_args, {}]
         return [*numbers, {**dict(self.sets), **last}]
 
     def bind(self, row_args: list[Any], channels: int | list[int], n: int, widen: Callable[[Any], Any]) -> Call:
-        """Turn a row's arguments into a call.
+        """Return the constructor call that a row means.
 
         Args:
             row_args: The row's fourth column; a trailing mapping holds keyword arguments.
-            channels: What arrives: a number, or one for each input of a list `from`.
-            n: The repeats after depth scaling.
-            widen: The host's own width rule.
+            channels: Input channels; a list of them where `from` is a list.
+            n: Repeats, after depth scaling.
+            widen: The host's width rule, ``f(channels) -> channels``.
 
         Raises:
-            Mismatch: With what the row says and what the graph says.
+            Mismatch: The arguments fit neither the constructor nor the graph; the message says what would.
         """
         args: list[Any] = [
             int(a) if isinstance(a, float) and a.is_integer() and i < 2 else a
@@ -132,7 +136,7 @@ class Binding(Constructor):
         ]
         kwargs: dict[str, Any] = dict(args.pop()) if args and isinstance(args[-1], dict) else {}
         if any(not isinstance(k, str) for k in kwargs):
-            raise Mismatch(f"keyword arguments need names, got {kwargs!r}")
+            raise Mismatch(f"options by name need text keys, got {kwargs!r}")
         notes: list[str] = []
         written: Any = channels
         c2 = 0
@@ -145,7 +149,7 @@ class Binding(Constructor):
         else:
             written = self._drop_width(args, channels, widen, notes)
         if self.guessed:
-            notes.append(f"its parameter '{self.taken_names()[0]}' is given the {channels} channels that arrive")
+            notes.append(f"its parameter '{self.taken_names()[0]}' receives the {channels} input channels")
         lead, led = self.lead(channels, c2, n) if self.is_block else self.lead(channels)
         if "n" in self.takes:
             n = 1
@@ -166,34 +170,34 @@ class Binding(Constructor):
     # -- widths ---------------------------------------------------------------------------------------------------
 
     def _stated_width(self, args: list[Any], channels: Any, widen: Callable[[Any], Any]) -> tuple[int, int]:
-        """Take a block's output width off `args`; return it, scaled and as written."""
+        """Remove a block's output width from `args`; return it scaled and as written."""
         if self.out_channels is not None:  # stated with the name: a row may repeat it
             c2 = int(self.out_channels(channels))
             if args and is_number(args[0]) and c2 in (args[0], widen(args[0])):
                 args.pop(0)
             return c2, c2
         if not args:
-            if isinstance(channels, int) and "n" not in self.takes:  # attention that is given both: it keeps the width
+            if isinstance(channels, int) and "n" not in self.takes:  # takes c1 and c2, keeps the width
                 return channels, channels
             raise Mismatch("the number of output channels is missing: it is the first argument of the row, e.g. [256]")
         stated = args.pop(0)
         if not is_number(stated) or stated < 1:
             raise Mismatch(f"the first argument is the number of output channels before scaling, got {stated!r}")
-        if stated >= LEAST_WIDTH and _starts_with(args, stated):  # c1 and c2, as the field writes both
+        if stated >= LEAST_WIDTH and _starts_with(args, stated):  # c1 and c2 both written, as many public YAMLs do
             args.pop(0)
         return int(widen(stated)), stated
 
     def _drop_width(self, args: list[Any], channels: int, widen: Callable[[Any], Any], notes: list[str]) -> int:
-        """Remove leading nominal widths if they agree with the graph; return the first as it is written.
+        """Remove leading widths that agree with the graph; return the first one as written.
 
-        Field habit writes them, nothing needs them.
+        Many public YAMLs write them; the kit does not need them.
 
         Raises:
-            Mismatch: A number that is neither the width nor an option.
+            Mismatch: A number is neither the width nor an option.
         """
         if not args or not is_number(args[0]):
             return channels
-        # SimAM([1024]): 1024 would become e_lambda and the gate a constant; a nominal width is never small
+        # SimAM [1024]: as e_lambda, 1024 would make the gate constant; a small number is never a width
         if not self.takes and self.binds(args) and args[0] < LEAST_WIDTH:
             return channels
         stated, scaled = args[0], widen(args[0])
@@ -207,7 +211,7 @@ class Binding(Constructor):
                 args.pop(0)  # the output width
             if not args and option and stated == channels <= LARGEST_OPTION:
                 name = self.option_names()[0] if option == "-" else _option(option)
-                notes.append(f"{stated} is the width and read over; an option goes by name: [{{{name}: {stated}}}]")
+                notes.append(f"{stated} is the width and is ignored; an option goes by name: [{{{name}: {stated}}}]")
             return int(stated)
         if not option or not 0 < stated <= min(LARGEST_OPTION, channels // 2):
             others = self.option_names()[:1]
@@ -224,19 +228,19 @@ class Binding(Constructor):
         return channels
 
     def _drop_widths(self, args: list[Any], channels: list[int], widen: Callable[[Any], Any], notes: list[str]) -> None:
-        """Remove the widths that the field writes behind a row of several inputs."""
+        """Remove the widths that public YAMLs write in a row of several inputs."""
         known = {*channels, sum(channels)}
         while args and is_number(args[0]) and args[0] >= LEAST_WIDTH and (self.positional or not self.binds(args)):
             if not known & {args[0], widen(args[0])}:
                 if not self.positional:
                     return
-                notes.append(f"{args[0]} is read over: {' and '.join(map(str, channels))} channels arrive")
+                notes.append(f"{args[0]} is ignored: {' and '.join(map(str, channels))} channels arrive")
             args.pop(0)
 
     # -- options --------------------------------------------------------------------------------------------------
 
     def _words(self, args: list[Any]) -> tuple[str, ...]:
-        """What so many numbers mean, one word each: the shortest stated spelling that has room, or the options."""
+        """The options that the numbers mean: the shortest entry of `positional` that is long enough, or all."""
         for words in self.positional:
             if len(words) >= len(args):
                 return words
@@ -245,7 +249,7 @@ class Binding(Constructor):
     def _spell(
         self, args: list[Any], written: Any, notes: list[str]
     ) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
-        """Return what stays positional, what goes by name, and both by name."""
+        """Return the positional arguments, the keyword arguments, and all of them by name."""
         parameters = self.signature.parameters.values()
         if not args or any(p.kind is p.VAR_POSITIONAL for p in parameters):
             return args, {}, {}
@@ -256,7 +260,7 @@ class Binding(Constructor):
             return args[: len(args) - len(surplus)], surplus, dict(zip(words, args))
         if not words:
             most = max(map(len, self.positional))
-            raise Mismatch(f"{args} are more numbers than the {most} that it takes after the width; {self.options()}")
+            raise Mismatch(f"{args} are more than the {most} numbers that it takes after the width; {self.options()}")
         named: dict[str, Any] = {}
         over = []
         for word, value in zip(words, args):
@@ -266,7 +270,7 @@ class Binding(Constructor):
             else:
                 named[name] = self._divided(name, 1 if of == "1" else written, value) if of else value
         if over:
-            notes.append(f"without meaning for it and read over: {', '.join(map(repr, over))}; {self.options()}")
+            notes.append(f"ignored: {', '.join(map(repr, over))}; {self.options()}")
         return [], named, named
 
     def _divided(self, name: str, whole: Any, value: Any) -> int:
@@ -276,13 +280,13 @@ class Binding(Constructor):
             found = round(whole / value)
             if found >= 1 and abs(whole / value - found) < 1e-6:
                 return found
-        raise Mismatch(f"{value!r} states {name} as a part of {whole}, which it does not divide; {self.options()}")
+        raise Mismatch(f"{value!r} gives {name} as a fraction of {whole} that is not a whole number; {self.options()}")
 
     def _check(self, taken: dict[str, Any], kwargs: dict[str, Any], channels: int | list[int]) -> None:
-        """Refuse values that make no sense: it is a width that somebody meant.
+        """Refuse implausible values of options, which were probably meant as widths.
 
         Raises:
-            Mismatch: With the row that says it by name.
+            Mismatch: The message shows how to give the option by name.
         """
         width = channels if isinstance(channels, int) else min(channels)
         for name, value in [*taken.items(), *kwargs.items()]:
@@ -306,7 +310,7 @@ class Binding(Constructor):
 
 
 def _option(word: str) -> str:
-    """The option that a word of `positional` names."""
+    """The option that a word of `positional` stands for."""
     return word.rpartition("/")[2].rstrip("?")
 
 

@@ -1,7 +1,7 @@
-"""Finds ``yolo_attn.plugins.<stem>`` among the files that the user named, and runs the very bytes that are hashed.
+"""Import ``yolo_attn.plugins.<stem>`` from the files that the user named, running the very bytes that were hashed.
 
-What lies below a package goes the same way: each file was hashed when the package was loaded, is run only if it is
-still the same, and never from bytecode. So nobody can put code beside a plug-in that runs with it unnoticed.
+The same holds for the modules of a plug-in package: each file is hashed when the package is loaded, runs only while it
+is unchanged, and never from bytecode. So code put beside a plug-in cannot run with it unnoticed.
 """
 
 from __future__ import annotations
@@ -27,19 +27,23 @@ __all__ = ["PLUGINS", "VARIABLE", "Loader", "advice", "asking", "install", "name
 VARIABLE = "YOLO_ATTN_PLUGINS"
 PLUGINS = f"{PACKAGE}.plugins"
 
-_asked = threading.local()  # .files: what this thread is loading now, by stem
+_asked = threading.local()  # .files: the files that this thread is loading now, by stem
 
 
 def advice(target: str) -> str:
-    """Say how to give a plug-in."""
+    """Return how to load a plug-in, as a sentence.
+
+    Args:
+        target: The plug-in's file, or the module of a package.
+    """
     if target.endswith(".py"):
-        return f"Give it with --plugin PATH/{Path(target).name}, or {VARIABLE}=PATH/{Path(target).name}."
-    return f"Install the package that brings it, or import {target} before."
+        return f"Load it with --plugin PATH/{Path(target).name} or {VARIABLE}=PATH/{Path(target).name}."
+    return f"Install the package that provides it, or import {target} first."
 
 
 @contextlib.contextmanager
 def asking(stem: str, file: Path) -> Iterator[None]:
-    """Have a stem found in this file, in this thread, whatever else was named."""
+    """Let this thread find a stem in this file, whatever other files were named."""
     files: dict[str, Path] = _asked.__dict__.setdefault("files", {})
     before = files.get(stem)
     files[stem] = file
@@ -53,13 +57,13 @@ def asking(stem: str, file: Path) -> Iterator[None]:
 
 
 def named() -> list[Path]:
-    """Return what the environment variable names: files, and packages by their folder.
+    """Return the plug-ins that ``YOLO_ATTN_PLUGINS`` names: files, and folders of packages.
 
-    A relative entry is one of the folder in which it is first read, which is that of ``import yolo_attn``; it is made
-    absolute in the environment too, so that it does not follow the working folder from there on.
+    A relative entry is relative to the working folder at ``import yolo_attn``, when it is first read. It is made
+    absolute in the environment as well, so that a later change of the working folder does not matter.
     """
     given = [item for item in os.environ.get(VARIABLE, "").split(os.pathsep) if item]
-    with contextlib.suppress(FileNotFoundError):  # no working folder any more
+    with contextlib.suppress(FileNotFoundError):  # the working folder is gone
         whole = [os.path.abspath(os.path.expanduser(item)) for item in given]
         if whole != given:
             os.environ[VARIABLE] = os.pathsep.join(whole)
@@ -77,17 +81,20 @@ def _from_environment(stem: str) -> Path | None:
 
 
 def stem_of(file: Path) -> str:
-    """Return the name under which a plug-in file is imported: its own, or its folder's for a package."""
+    """Return the name under which a plug-in file is imported: its own stem, or the folder's name for a package."""
     return file.parent.name if file.name == "__init__.py" else file.stem
 
 
 class Loader(importlib.machinery.SourceFileLoader):
-    """Runs the very bytes whose hash it tells.
+    """A loader that runs the very bytes whose hash it reports.
 
     Args:
         fullname: Full name of the module.
-        path: Its file.
-        root: The loader of the package that it is a part of.
+        path: Path of its file.
+        root: The loader of the plug-in package that the module is part of, or None.
+
+    Raises:
+        PluginError: The file cannot be read, or has changed since its package was loaded.
     """
 
     def __init__(self, fullname: str, path: str, root: Loader | None = None) -> None:
@@ -103,7 +110,7 @@ class Loader(importlib.machinery.SourceFileLoader):
         own = memory.digest_of(self.content)
         self.sha256 = memory.digest_of_files(self.files) if self.files else own
         if own != (root or self)._hash_of(path, own):
-            raise PluginError(f"{path} has been changed since its plug-in was loaded. Start a fresh process.")
+            raise PluginError(f"{path} has changed since its plug-in was loaded. Restart the process.")
 
     def _hash_of(self, path: str | Path, default: str = "") -> str:
         if not self.files:
@@ -113,19 +120,19 @@ class Loader(importlib.machinery.SourceFileLoader):
         return ""
 
     def get_data(self, path: str) -> bytes:
-        """The content as it was read, and is hashed."""
+        """Return the bytes that were read and hashed."""
         return self.content if path == self.path else super().get_data(path)
 
     def get_code(self, fullname: str) -> types.CodeType | None:
-        """Compile the content; a file in ``__pycache__`` could hold anything."""
+        """Compile the source; a file in ``__pycache__`` could hold anything."""
         return self.source_to_code(self.content, self.path)
 
     def below(self, fullname: str, path: Sequence[str]) -> importlib.machinery.ModuleSpec:
-        """Return the specification of a module within this package.
+        """Return the specification of a module of this package.
 
         Raises:
-            PluginError: Its file was not there or another one when the package was loaded, or is bytecode alone.
-            ModuleNotFoundError: There is none.
+            PluginError: Its file is new or changed since the package was loaded, or is bytecode without a source.
+            ModuleNotFoundError: There is no such module.
         """
         name = fullname.rpartition(".")[2]
         namespaces = []
@@ -141,7 +148,7 @@ class Loader(importlib.machinery.SourceFileLoader):
                 if built.is_file():
                     if memory.digest(built) != self._hash_of(built):
                         raise PluginError(
-                            f"{built} has been changed since its plug-in was loaded. Start a fresh process."
+                            f"{built} has changed since its plug-in was loaded. Restart the process."
                         )
                     loader: Any = importlib.machinery.ExtensionFileLoader(fullname, str(built))
                     return importlib.util.spec_from_file_location(fullname, built, loader=loader)  # type: ignore[return-value]
@@ -151,7 +158,7 @@ class Loader(importlib.machinery.SourceFileLoader):
                 )
             if source.with_suffix(".pyc").is_file():
                 raise PluginError(
-                    f"{source.with_suffix('.pyc')} is bytecode without its source, which no plug-in runs. "
+                    f"{source.with_suffix('.pyc')} is bytecode without its source and is not run. "
                     f"Put {source.name} beside it."
                 )
             if (folder / name).is_dir():
@@ -164,20 +171,20 @@ class Loader(importlib.machinery.SourceFileLoader):
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """First in line, since what lies below a plug-in package must not be found by anybody else."""
+    """Finds plug-ins, first in ``sys.meta_path``: no other finder may find the modules of a plug-in package."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Return the specification of a plug-in, or of a module within one.
+        """Return the specification of a plug-in or of a module of one.
 
         Raises:
-            PluginError: Nobody named such a file, or it has been changed.
+            PluginError: No such file was named, or it has changed.
         """
         if not fullname.startswith(f"{PLUGINS}."):
             return None
         stem, _, below = fullname[len(PLUGINS) + 1 :].partition(".")
-        if stem.startswith("_"):  # of the kit
+        if stem.startswith("_"):  # the kit's own
             return None
         if below:
             loader = getattr(getattr(sys.modules.get(f"{PLUGINS}.{stem}"), "__spec__", None), "loader", None)
@@ -189,10 +196,10 @@ class _Finder(importlib.abc.MetaPathFinder):
             file = record.path if record is not None else None
         if file is None:
             raise PluginError(
-                f"needs the plug-in {stem}.py, which is not here. {memory.story(stem)}{advice(stem + '.py')}"
+                f"needs the plug-in {stem}.py, which was not found. {memory.history(stem)}{advice(stem + '.py')}"
             )
         loader = Loader(fullname, str(file))
-        if record is not None and loader.sha256 != record.sha256:  # between two readings
+        if record is not None and loader.sha256 != record.sha256:  # between two reads
             raise PluginError(f"needs the plug-in {file}, which is being changed. {advice(stem + '.py')}")
         locations = [str(file.parent)] if file.name == "__init__.py" else None
         return importlib.util.spec_from_file_location(
@@ -201,7 +208,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 def install() -> None:
-    """Put the finder in its place. Twice is once, also after this file was reloaded."""
+    """Put the finder first in ``sys.meta_path``, replacing one that an earlier call or import put there."""
     for finder in [f for f in sys.meta_path if (type(f).__module__, type(f).__qualname__) == (__name__, "_Finder")]:
         sys.meta_path.remove(finder)
     sys.meta_path.insert(0, _Finder())

@@ -1,8 +1,8 @@
-"""Attention from installed packages: by entry point, or by a dotted name in a YAML's ``register:``.
+"""Plug-ins from installed packages: by entry point, or by a dotted name in a YAML's ``register:``.
 
-A dotted name is somebody else's choice of code, so it reaches what was installed and nothing else: not the working
-folder, not the script's folder, whatever stands first in ``sys.path``, and not Python's own library, which holds no
-layer and has modules that act when they are imported.
+A dotted name is the choice of whoever wrote the YAML, so it reaches installed packages and nothing else: neither the
+working folder nor the script's folder, wherever they stand in ``sys.path``, nor the standard library, which has no
+layers but modules that act on import.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _packages: set[str] = globals().get("_packages") or set()  # whose entry points 
 
 
 def entry_points() -> list[Any]:
-    """Return the installed entry points of the group ``yolo_attn.modules``, not loaded."""
+    """Return the installed entry points of the group ``yolo_attn.modules``, without loading them."""
     from importlib import metadata
 
     points = metadata.entry_points()
@@ -39,12 +39,12 @@ def entry_points() -> list[Any]:
 
 
 def brings(cls: type) -> bool:
-    """Whether a class comes from a package whose entry points were loaded; nobody named it."""
+    """Whether a class comes from a package whose entry points were loaded, without being named by the user."""
     return cls.__module__.partition(".")[0] in _packages
 
 
 def load_entry_points() -> None:
-    """Register what installed packages bring; one that cannot be used is named in a line and left out."""
+    """Register the plug-ins of installed packages. One that fails is announced and skipped."""
     for point in entry_points():
         _packages.add(point.value.partition(":")[0].partition(".")[0].strip())
         try:
@@ -53,36 +53,39 @@ def load_entry_points() -> None:
                 registry.register(point.name, loaded)
         except (KeyboardInterrupt, GeneratorExit):
             raise
-        except BaseException as exc:  # whatever its package does, sys.exit included: it is not what was asked for
+        except BaseException as exc:  # whatever the package does, sys.exit included: the user did not ask for it
             package = getattr(getattr(point, "dist", None), "name", None) or point.value.partition(":")[0]
             why = (
-                f"The installed plug-in '{point.name} = {point.value}' is left out: {type(exc).__name__}: {first_line(exc)[:300]}. "
-                f"Fix or uninstall the package {package}, which brings it."
+                f"The installed plug-in '{point.name} = {point.value}' is skipped: {type(exc).__name__}: "
+                f"{first_line(exc)[:300]}. Fix or uninstall its package {package}."
             )
             announce("%s", why)
             sources.note_missing([point.name, point.value.rpartition(":")[2].rpartition(".")[2]], why)
 
 
 def import_installed(target: str) -> types.ModuleType:
-    """Import a module by its dotted name from an installed package, or return it if it is imported already.
+    """Import a module of an installed package, or return it if it is imported already.
+
+    Args:
+        target: Full name of the module.
 
     Raises:
-        PluginError: It is not installed, or is nothing to import.
-        ImportError: It, or what it needs, is missing.
+        PluginError: It belongs to no installed package, or is not the name of a module.
+        ImportError: It, or a module that it needs, is missing.
     """
     module = sys.modules.get(target)
     if module is not None:
-        return importlib.import_module(target)  # waits where another thread still imports it
+        return importlib.import_module(target)  # waits while another thread is importing it
     parts = target.split(".")
     if any(not p.isidentifier() or (p.startswith("__") and p.endswith("__")) for p in parts):
-        raise PluginError(f"'{target}' is no module of a package")
+        raise PluginError(f"'{target}' is not the name of a module")
     homes = _homes()
     name = ""
     for part in parts:
         name = f"{name}.{part}" if name else part
         if name in sys.modules:
             continue
-        spec = importlib.util.find_spec(name)  # its parents are imported: they passed
+        spec = importlib.util.find_spec(name)  # its parents have been checked and imported
         if spec is None:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         _check(spec, homes, top=name == part)
@@ -91,14 +94,14 @@ def import_installed(target: str) -> types.ModuleType:
 
 
 def _check(spec: importlib.machinery.ModuleSpec, homes: list[str], *, top: bool) -> None:
-    """Refuse a module that was not installed; the folder of a package that another finder than the path's knows passes.
+    """Refuse a module that is not installed. A package of an editable install passes, and its folder joins `homes`.
 
     Raises:
-        PluginError: With the file.
+        PluginError: It is not installed; the message names the file.
     """
     if spec.origin in ("built-in", "frozen"):
-        raise PluginError(f"'{spec.name}' is Python's own and holds no attention")
-    if spec.loader is None:  # a folder without code: what is in it is looked at in turn
+        raise PluginError(f"'{spec.name}' is part of Python and has no attention modules")
+    if spec.loader is None:  # a folder without code: its modules are checked in turn
         return
     origin = os.path.realpath(spec.origin or "")
     if spec.name.startswith(f"{PACKAGE}.") or any(_within(origin, home) for home in homes):
@@ -108,15 +111,15 @@ def _check(spec: importlib.machinery.ModuleSpec, homes: list[str], *, top: bool)
         return
     python = [os.path.realpath(sysconfig.get_path(k)) for k in ("stdlib", "platstdlib")]
     if any(_within(origin, p) for p in python):
-        raise PluginError(f"'{spec.name}' is Python's own and holds no attention")
+        raise PluginError(f"'{spec.name}' is part of Python and has no attention modules")
     raise PluginError(
-        f"{origin} belongs to no installed package, and a YAML brings code from those and from its own folder only. "
+        f"{origin} belongs to no installed package; a YAML may load code from installed packages and its own folder only. "
         f"Install it, put it beside the YAML and write {Path(origin).name}:CLASS, or name it with --plugin {origin}"
     )
 
 
 def _homes() -> list[str]:
-    """The folders that packages are installed into: Python's, and those of ``sys.path`` that hold a package's record."""
+    """The folders that packages are installed in: Python's, and those of ``sys.path`` with a package's metadata."""
     homes = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
     if site.ENABLE_USER_SITE:
         homes.append(site.getusersitepackages())
@@ -130,7 +133,7 @@ def _homes() -> list[str]:
 
 
 def _by_editable_install(spec: importlib.machinery.ModuleSpec) -> bool:
-    """Whether a finder that an editable install put in place knows this very file."""
+    """Whether the finder of an editable install finds this very file."""
     for finder in sys.meta_path:
         own = finder if isinstance(finder, type) else type(finder)
         if own.__module__.startswith("__editable__"):
@@ -141,5 +144,5 @@ def _by_editable_install(spec: importlib.machinery.ModuleSpec) -> bool:
 
 
 def _within(file: str, folder: str) -> bool:
-    """Whether a file lies in a folder of packages; Python's library is around them, not among them."""
+    """Whether a file lies in a folder or below it."""
     return file.startswith(folder.rstrip(os.sep) + os.sep)

@@ -11,21 +11,22 @@ from .forms import Between, is_users
 
 __all__ = ["RESERVED", "check_class"]
 
-# The hosts' parsers set these on every layer; an attribute of that name would be overwritten or refuse the value.
+# The hosts' parsers set these on every layer; an attribute of the class's own would be overwritten or refuse it.
 RESERVED = ("i", "f", "type", "np")
 
 _CONV_HOMES = ("ultralytics.nn.modules.conv", "ultralytics.nn.modules", "models.common", "yolov5.models.common")
 
 
 def check_class(cls: object) -> None:
-    """Raise :class:`RegistryError` unless `cls` can live in a detector.
+    """Check that a class can be a layer of a detector, and declare it safe for ``torch.load(weights_only=True)``.
 
-    Also declares the class safe for ``torch.load(weights_only=True)``.
+    Raises:
+        RegistryError: It cannot; the message gives the reason and the remedy.
     """
     from torch import nn
 
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
-        raise RegistryError(f"cannot register {cls!r}: not a subclass of torch.nn.Module")
+        raise RegistryError(f"cannot register {cls!r}: it is not a subclass of torch.nn.Module")
     taken = [n for n in RESERVED if _is_code(cls, n)]
     if taken:
         raise RegistryError(
@@ -40,7 +41,7 @@ def check_class(cls: object) -> None:
                 f"and the host's fuse() replaces that forward, so the attention would vanish in val, predict and export. "
                 f"Derive from nn.Module and hold a Conv instead."
             )
-    # With it what it is built of: the classes that its file defines or takes from the kit.
+    # Its parts too: the classes that its file defines or imports from the kit.
     near = vars(sys.modules.get(cls.__module__) or object).values()
     parts = [c for c in near if isinstance(c, type) and issubclass(c, nn.Module) and _is_near(c, cls)]
     safe.declare([cls, *parts, *([Between] if is_users(cls) else [])])
@@ -51,9 +52,9 @@ def _is_near(part: type, cls: type) -> bool:
 
 
 def _is_code(cls: type, name: str) -> bool:
-    """Whether a class means a method or property by this name; what a constructor sets is seen once it has run."""
+    """Whether a class defines a method or property of this name; attributes that a constructor sets are checked later."""
     for base in cls.__mro__:
-        if base.__module__.startswith("torch.nn"):  # its own `type` method, which every layer hides
+        if base.__module__.startswith("torch.nn"):  # torch's own `type` method, which the hosts hide on every layer
             return False
         if name in vars(base):
             found = vars(base)[name]

@@ -1,8 +1,7 @@
-"""Which plug-in files the user of this machine has named before: path and content hash, one small record each.
+"""The plug-in files that this user has named before, one small record each: path and content hash.
 
-This is what lets `yolo predict model=best.pt` find `my_attn.py` from another folder. A file that has changed
-since it was named is not run; the user names it again. A record that somebody else could have written counts for
-nothing.
+This lets `yolo predict model=best.pt` find `my_attn.py` from another folder. A file that has changed since it was
+named is not run until the user names it again. A record that another user could have written is ignored.
 """
 
 from __future__ import annotations
@@ -18,27 +17,27 @@ from pathlib import Path
 from ..errors import PluginError
 from ..files import home_folder, is_mine, read_text, write_bytes
 
-__all__ = ["Record", "digest", "folder", "recall", "remember", "story"]
+__all__ = ["Record", "digest", "folder", "history", "recall", "remember"]
 
-MOST = 8  # records kept of one stem
+MOST = 8  # records kept per stem
 IMPORTABLE = (".py", ".pyc", *importlib.machinery.EXTENSION_SUFFIXES)
 
 
 @dataclass(frozen=True)
 class Record:
-    """A file that was named, and the hash of its content then."""
+    """A plug-in file that the user has named, and the SHA-256 of its content at that time."""
 
     path: Path
     sha256: str
 
     @property
     def unchanged(self) -> bool:
-        """Whether the file still has that content."""
+        """Whether the file still has the same content."""
         return digest(self.path) == self.sha256 != ""
 
 
 def folder() -> Path:
-    """Where the records are kept; ``YOLO_ATTN_CONFIG_DIR`` moves it."""
+    """Return the folder of the records; ``YOLO_ATTN_CONFIG_DIR`` overrides it."""
     own = os.environ.get("YOLO_ATTN_CONFIG_DIR")
     if own:
         return Path(own) / "plugins"
@@ -47,7 +46,7 @@ def folder() -> Path:
 
 
 def digest(path: Path) -> str:
-    """Return the SHA-256 of a file's content, of all that a package could import together, or an empty string."""
+    """Return the SHA-256 of a plug-in, over all importable files for a package; empty if it cannot be read."""
     try:
         if path.name != "__init__.py":
             return digest_of(path.read_bytes())
@@ -57,10 +56,10 @@ def digest(path: Path) -> str:
 
 
 def importable(folder: Path) -> dict[str, str]:
-    """Return every file below a package that Python could import from, with its SHA-256, by relative path.
+    """Return the SHA-256 of every importable file of a package, by relative path.
 
-    Sources, extension modules and bytecode without a source, links followed. Not the bytecode in ``__pycache__``:
-    it stands for its source, and the kit runs the source (:mod:`.finder`).
+    Importable are sources, extension modules and bytecode files, links followed. ``__pycache__`` is left out, since
+    the kit runs the source and never its cache (:mod:`.finder`).
 
     Raises:
         OSError: A file cannot be read.
@@ -68,11 +67,11 @@ def importable(folder: Path) -> dict[str, str]:
     """
     found: dict[str, str] = {}
 
-    def walk(where: Path, inside: tuple[str, ...]) -> None:
-        real = os.path.realpath(where)
+    def walk(inner: Path, inside: tuple[str, ...]) -> None:
+        real = os.path.realpath(inner)
         if real in inside:
-            raise ValueError(f"{where} leads back to {real}")
-        for entry in sorted(where.iterdir()):
+            raise ValueError(f"{inner} leads back to {real}")
+        for entry in sorted(inner.iterdir()):
             if entry.is_dir():
                 if entry.name.isidentifier() and entry.name != "__pycache__":
                     walk(entry, (*inside, real))
@@ -84,7 +83,7 @@ def importable(folder: Path) -> dict[str, str]:
 
 
 def digest_of_files(files: dict[str, str]) -> str:
-    """Return one SHA-256 for what :func:`importable` tells."""
+    """Return one SHA-256 for the result of :func:`importable`."""
     return digest_of("".join(f"{name}\n{sha256}\n" for name, sha256 in sorted(files.items())).encode())
 
 
@@ -94,7 +93,13 @@ def digest_of(content: bytes) -> str:
 
 
 def remember(stem: str, path: Path, sha256: str) -> None:
-    """Note that the user named this file. A read-only home is no reason to fail."""
+    """Record that the user named this file. Does nothing where the folder cannot be written.
+
+    Args:
+        stem: The plug-in's name.
+        path: Its file.
+        sha256: Hash of its content.
+    """
     target = folder() / f"{stem}.{digest_of(str(path).encode())[:16]}.json"
     content = json.dumps({"path": str(path), "sha256": sha256}).encode()
     try:
@@ -109,13 +114,13 @@ def remember(stem: str, path: Path, sha256: str) -> None:
 
 
 def recall(stem: str) -> Record | None:
-    """Return the one remembered file of this stem that is unchanged; None if there is none or they differ."""
+    """Return the unchanged file recorded for a stem; None if there is none, or several of different content."""
     good = {r.sha256: r for r in _records(stem) if r.unchanged}
     return next(iter(good.values())) if len(good) == 1 else None
 
 
-def story(stem: str) -> str:
-    """Say what is remembered of this stem, for an error message."""
+def history(stem: str) -> str:
+    """Return what is recorded for a stem, as sentences for an error message."""
     told = []
     for r in _records(stem):
         state = "is one of several" if r.unchanged else "has changed since" if digest(r.path) else "is gone"

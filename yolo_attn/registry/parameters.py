@@ -1,4 +1,4 @@
-"""What the parameters of a constructor are called, and what that says: channels, a kernel, a share of the channels."""
+"""What the names of a constructor's parameters mean: channels, a kernel size, a divisor of the channels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = [
     "sensible",
 ]
 
-# Names of constructor parameters, in lower case, as papers' code and users' classes write them.
+# Names of constructor parameters, in lower case, as papers' code and users' classes spell them.
 CHANNELS = frozenset(
     """channels channel in_channels in_channel input_channels input_channel num_channels n_channels n_channels_in
     channels_in channel_in channelin channelsin gate_channels gate_channel ch ch_in in_ch c c1 c_in in_c cin inc inp
@@ -30,7 +30,7 @@ OUT_CHANNELS = frozenset(
     out_features out_chans out_chs out_size""".split()
 )
 REPEATS = frozenset({"n"})
-# A first parameter of such a name is an option even where its class has no parameter for channels.
+# A first parameter with such a name is an option, never the channels.
 _OPTION = re.compile(
     r"kernel|^ks?$|k_size|size|reduc|ratio|^r$|group|^g$|head|^h$|stride|pad|dilat|mode|act|norm|bias|drop|eps|lambda"
     r"|gamma|beta|scale|factor|depth|layer|num|^n_|^n$|rate|type|name|cfg|config|args"
@@ -38,19 +38,19 @@ _OPTION = re.compile(
 _SHARE = re.compile(r"^(reduction|reduction_ratio|ratio|r|groups?|num_groups|n_groups|g|factor|rate)$", re.IGNORECASE)
 _KERNEL = re.compile(r"kernel|^ks?$|k_size", re.IGNORECASE)
 
-_WIDEST_KERNEL = 127  # beyond it a number is a width
-LEAST_WIDTH = 8  # what the hosts round widths to: a smaller number is none
-LARGEST_OPTION = 32  # a number up to here may be an option where it is no width; above, it is a width that is off
+_WIDEST_KERNEL = 127  # a larger number is a width
+LEAST_WIDTH = 8  # the hosts round widths to multiples of it: a smaller number is not a width
+LARGEST_OPTION = 32  # up to here, a number that is not the width may be an option; above, it is a wrong width
 
 PLAIN = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def read(signature: inspect.Signature) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
-    """Read off a constructor what it takes from the graph.
+    """Return what a constructor takes from the graph.
 
     Returns:
-        The words of ``takes``; the parameters that get it, empty where they are the first ones; and whether the
-        parameter for channels was guessed, since its name says nothing.
+        The words of ``takes``; the parameters that receive it, empty where they are the first ones; and whether the
+        channel parameter was guessed, since its name does not tell.
     """
     parameters = list(signature.parameters.values())
     plain = [p for p in parameters if p.kind in PLAIN]
@@ -76,12 +76,12 @@ def read(signature: inspect.Signature) -> tuple[tuple[str, ...], tuple[str, ...]
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is an integer; True and False are none."""
+    """Whether a value is an integer; True and False do not count."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def sensible(parameter: inspect.Parameter, channels: int) -> Any:
-    """Return a value of an option that a message may propose: its default, or a small number."""
+    """Return a value of an option for a message to suggest: its default, or a small number."""
     name, default = parameter.name, parameter.default
     if default is not parameter.empty and default is not None:
         share = is_number(default) and default > channels and _SHARE.match(name)
@@ -94,25 +94,25 @@ def sensible(parameter: inspect.Parameter, channels: int) -> Any:
 
 
 def implausible(parameter: inspect.Parameter | None, name: str, value: Any, width: int, *, by_name: bool) -> str:
-    """Say why a value is hardly meant for an option, ready to follow the value; an empty string where it may be.
+    """Return why a value is implausible for an option, as a phrase to follow the value; empty if it is plausible.
 
     Args:
-        parameter: Of the constructor; None where the constructor takes any keyword.
+        parameter: The parameter of the constructor; None if it takes any keyword.
         name: The option.
-        value: What the row gives it.
-        width: The channels that arrive, the fewest of them where there are several inputs.
-        by_name: Whether the row names the option; then a value is only refused where no module could use it.
+        value: Its value in the row.
+        width: Input channels, the fewest of several inputs.
+        by_name: Whether the row gives the option by name; then only impossible values are refused.
     """
     default = getattr(parameter, "default", None)
     values = value if isinstance(value, (list, tuple)) else [value]
     if _SHARE.match(name) and is_number(value) and value > width:
         return f"is above the {width} channels that arrive"
     if _KERNEL.search(name) and any(is_number(v) and v > _WIDEST_KERNEL for v in values):
-        return "is no kernel"
+        return "is not a kernel size"
     if by_name:
         return ""
     if _SHARE.match(name) and is_number(value) and value == width:
-        return "may as well be the width"
+        return "could also be the width"
     if type(default) is float and 0 < default < 0.01 and isinstance(value, (int, float)) and value >= 1:
         return f"is far from {default:g}"
     if type(default) is bool and is_number(value) and value not in (0, 1):

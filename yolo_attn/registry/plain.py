@@ -1,8 +1,8 @@
-"""Values of a model dictionary that somebody else wrote: plain ones only, and no more of them than a stated limit.
+"""Check the values of an untrusted model dictionary: plain types only, and no more of them than fixed limits.
 
-Both hosts evaluate parts of a model dictionary: classic YOLOv5 gives every text in a row to ``eval``, ultralytics
-looks texts up among its parser's own variables. Here each text is a plain word, a literal, or the name of a number
-that the hosts' users rely on.
+Both hosts evaluate parts of a model dictionary: classic YOLOv5 passes every string of a row to ``eval``, ultralytics
+looks strings up among its parser's own variables. Here each string must be a plain word, a literal, or the name of a
+number that public YAMLs use.
 """
 
 from __future__ import annotations
@@ -19,45 +19,45 @@ from ..errors import ConfigError, shown
 
 __all__ = ["DEPTH", "NODES", "activation", "check_size", "check_text", "copy", "texts"]
 
-NODES = 100_000  # values in one model dictionary, an alias counted as often as it is used
+NODES = 100_000  # values in one model dictionary; an alias counts each time it is used
 DEPTH = 20
-TEXT = 1_000  # characters in one text
-ROWS, REPEATS, WIDTH = 2_000, 1_000, 65_536  # of one model; repeats of one row, after scaling; channels
+TEXT = 1_000  # characters in one string
+ROWS, REPEATS, WIDTH = 2_000, 1_000, 65_536  # rows of a model; repeats of a row, after scaling; channels of a row, after scaling
 LAYERS = 20_000  # rows times repeats
 LIMITS = "YOLO_ATTN_LIMITS"  # `off` lifts these
 
-# What a text in a row may name of the parser's own: numbers of the model.
+# The parser's own names that a string in a row may use: numbers of the model.
 NUMBERS = frozenset({"nc", "anchors", "kpt_shape", "no", "na", "None", "True", "False"})
 _WORD = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _PHRASE = re.compile(r"[\w .:/+-]+", re.ASCII)  # 'nearest', 'clip:ViT-B/32'
 
 
-def copy(value: Any, spot: str) -> Any:
-    """Return a copy of nested plain values: None, bool, int, float, str, list, dict, and tuples as lists.
+def copy(value: Any, location: str) -> Any:
+    """Return a copy of nested plain values: None, bool, int, float, str, list and dict; tuples become lists.
 
     Args:
-        value: Anything.
-        spot: Named in messages.
+        value: Any value.
+        location: Named in messages.
 
     Raises:
-        ConfigError: Another type, too many, nested too deeply, or containing itself.
+        ConfigError: A value is of another type, or there are too many values or levels.
     """
-    return _Copy(spot).of(value, 0)
+    return _Copy(location).of(value, 0)
 
 
 class _Copy:
-    def __init__(self, spot: str) -> None:
-        self.spot, self.count = spot, 0
+    def __init__(self, location: str) -> None:
+        self.location, self.count = location, 0
 
     def of(self, value: Any, depth: int) -> Any:
         self.count += 1
         if self.count > NODES:
-            raise ConfigError(f"{self.spot}: holds more than {NODES:,} values.")
+            raise ConfigError(f"{self.location}: holds more than {NODES:,} values.")
         if depth > DEPTH:
-            raise ConfigError(f"{self.spot}: is nested more than {DEPTH} deep.")
+            raise ConfigError(f"{self.location}: is nested more than {DEPTH} deep.")
         kind = type(value)
         if kind.__module__ == "numpy" and hasattr(value, "dtype") and getattr(value, "ndim", 1) == 0:
-            value = value.item()  # a single number
+            value = value.item()  # a NumPy scalar
             kind = type(value)
         if value is None or kind in (bool, int, float):
             return value
@@ -65,23 +65,23 @@ class _Copy:
             value, kind = str(os.fspath(value)), str
         if kind is str:
             if len(value) > TEXT:
-                raise ConfigError(f"{self.spot}: {shown(value)} is longer than {TEXT:,} characters.")
+                raise ConfigError(f"{self.location}: {shown(value)} is longer than {TEXT:,} characters.")
             return value
         if isinstance(value, dict):
             out = {}
             for key, inner in dict.items(value):
                 if type(key) not in (str, int, float, bool) and key is not None:
-                    raise ConfigError(f"{self.spot}: {shown(key)} is no plain key.")
+                    raise ConfigError(f"{self.location}: {shown(key)} is not a plain key.")
                 out[self.of(key, depth + 1)] = self.of(inner, depth + 1)
             return out
         if isinstance(value, (list, tuple)):
             walk = list.__iter__ if isinstance(value, list) else tuple.__iter__
             return [self.of(v, depth + 1) for v in walk(value)]  # type: ignore[arg-type]
-        raise ConfigError(f"{self.spot}: {shown(value)} is a {kind.__name__}, no plain value.")
+        raise ConfigError(f"{self.location}: {shown(value)} is a {kind.__name__}, not a plain value.")
 
 
 def texts(value: Any) -> Iterator[str]:
-    """Yield every text in nested plain values, keys too."""
+    """Yield every string in nested plain values, including keys."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
@@ -93,16 +93,16 @@ def texts(value: Any) -> Iterator[str]:
             yield from texts(inner)
 
 
-def check_text(text: str, spot: str, taken: Collection[str] = ()) -> None:
-    """Refuse a text in a row that a host's parser would turn into more than itself, a literal or a number.
+def check_text(text: str, location: str, taken: Collection[str] = ()) -> None:
+    """Refuse a string that a host's parser would evaluate to anything but the string itself, a literal or a number.
 
     Args:
-        text: The text.
-        spot: Named in messages.
-        taken: Names that mean something to the parser: its variables, and the globals of its module.
+        text: The string.
+        location: Named in messages.
+        taken: Names that are defined for the parser: its variables, and the globals of its module.
 
     Raises:
-        ConfigError: Names the text.
+        ConfigError: It would; the message quotes the string.
     """
     if text in NUMBERS:
         return
@@ -111,24 +111,24 @@ def check_text(text: str, spot: str, taken: Collection[str] = ()) -> None:
             return
     elif len(text) <= 200 and text.isascii() and (_is_literal(text) or _call(text) or _is_phrase(text)):
         return
-    raise ConfigError(f"{spot}: {shown(text)} is neither a name nor a literal, and is not evaluated.")
+    raise ConfigError(f"{location}: {shown(text)} is neither a name nor a literal and is not evaluated.")
 
 
-def activation(text: Any, spot: str) -> None:
-    """Refuse an ``activation:`` that is more than one of torch.nn's with literal arguments, such as ``nn.SiLU()``.
+def activation(text: Any, location: str) -> None:
+    """Refuse an ``activation:`` other than one of torch.nn with literal arguments, such as ``nn.SiLU()``.
 
     Raises:
-        ConfigError: Names what is there.
+        ConfigError: It is another one; the message quotes it.
     """
     if not isinstance(text, str) or not text.isascii() or len(text) > 200 or not _call(text):
         raise ConfigError(
-            f"{spot}: {shown(text)} is no activation of torch.nn with literal arguments, such as nn.SiLU(), "
+            f"{location}: {shown(text)} is not an activation of torch.nn with literal arguments, such as nn.SiLU(), "
             f"and is not evaluated."
         )
 
 
 def _is_phrase(text: str) -> bool:
-    """Whether a text is words that no parser can take for an expression."""
+    """Whether a string is words that do not parse as an expression."""
     if not _PHRASE.fullmatch(text):
         return False
     try:
@@ -147,7 +147,7 @@ def _is_literal(text: str) -> bool:
 
 
 def _call(text: str) -> bool:
-    """Whether a text calls one of torch.nn's activations with literals."""
+    """Whether a string is the call of an activation of torch.nn with literal arguments."""
     from torch import nn
 
     match = re.fullmatch(r"(?:torch\.)?nn\.([A-Z][A-Za-z0-9]*)\(.*\)", text)
@@ -166,20 +166,20 @@ def _call(text: str) -> bool:
 
 
 def _arguments(call: ast.Call) -> list[ast.expr]:
-    """Arguments of a call, the numbers inside a minus sign bare."""
+    """The arguments of a call, without a leading minus sign."""
     values = [*call.args, *(k.value for k in call.keywords)]
     return [v.operand if isinstance(v, ast.UnaryOp) and isinstance(v.op, ast.USub) else v for v in values]
 
 
 def check_size(d: dict[str, Any], file: str) -> None:
-    """Refuse a model of more rows, repeats or channels than any detector has: building it would take all memory.
+    """Refuse a model with more rows, repeats, channels or classes than any detector has, which would exhaust memory.
 
     Args:
-        d: A model dictionary whose rows have their shape.
+        d: A model dictionary whose rows have four columns.
         file: Named in messages.
 
     Raises:
-        ConfigError: Names the row and the limit.
+        ConfigError: A limit is exceeded; the message names the row and the limit.
     """
     if os.environ.get(LIMITS) == "off":
         return
@@ -206,7 +206,7 @@ def check_size(d: dict[str, Any], file: str) -> None:
 
 
 def _largest(d: dict[str, Any]) -> tuple[float, float]:
-    """Depth and width multiple of the chosen scale, at least 1 for what is not scaled."""
+    """The depth and width multiples of the chosen scale; 1 and 1 where there is none."""
     scales, scale = d.get("scales"), d.get("scale")
     pairs: list[Any] = [[d.get("depth_multiple", 1), d.get("width_multiple", 1)]]
     if isinstance(scales, dict) and scales:

@@ -1,13 +1,13 @@
-"""Attention that users bring: files named in a YAML's ``register:``, by ``--plugin`` or by ``YOLO_ATTN_PLUGINS``.
+"""Plug-ins: user code named in a YAML's ``register:``, by ``--plugin`` or by ``YOLO_ATTN_PLUGINS``.
 
-A plug-in file becomes the module ``yolo_attn.plugins.<stem>``, so its classes pickle by a name that any process
-with the kit can import again: unpickling a checkpoint imports that name, and :mod:`.finder` looks for the file.
+A plug-in file becomes the module ``yolo_attn.plugins.<stem>``, so its classes pickle under a name that any process
+with the kit can import: unpickling a checkpoint imports that name, and :mod:`.finder` finds the file.
 
-Whose code runs: only files that the user named, either in this process (a YAML given as a path, ``--plugin``,
-the environment variable) or earlier on this machine and unchanged since, by content hash (:mod:`.memory`). What
-runs is what was hashed, below a package too, and no bytecode stands in for it. A YAML's dotted names reach installed
-packages alone (:mod:`.installed`). What a YAML brings is announced before it runs. A checkpoint never decides which
-file is run, and nothing is loaded from a YAML while ``ULTRALYTICS_SAFE_LOAD`` is set.
+Only code that the user named runs: in this process (a YAML given as a path, ``--plugin``, the environment variable),
+or earlier on this machine and unchanged since, by content hash (:mod:`.memory`). The bytes that were hashed are the
+bytes that run, in a package too, and bytecode never replaces them. A YAML's dotted names reach installed packages only
+(:mod:`.installed`). Code that a YAML names is announced before it runs. A checkpoint never decides which file is run,
+and nothing is loaded from a YAML while ``ULTRALYTICS_SAFE_LOAD`` is set.
 """
 
 from __future__ import annotations
@@ -30,18 +30,25 @@ from .safe import safe_load
 __all__ = ["VARIABLE", "from_yaml", "load_file", "load_named", "load_register", "resolve", "safe_load"]
 
 entry_points = installed.entry_points
-_announced: set[tuple[str, str, str]] = set()  # what a YAML brings, said once a process
-_named: set[type] = set()  # what the model YAMLs that the user gave by their path register
+_announced: set[tuple[str, str, str]] = set()  # code that a YAML names, announced once a process
+_named: set[type] = set()  # the classes that YAMLs given as paths register
 
 
 def load_file(path: str | os.PathLike[str]) -> types.ModuleType:
-    """Run a plug-in file, once, as `yolo_attn.plugins.<stem>`, and remember that the user named it.
+    """Run a plug-in file once, as ``yolo_attn.plugins.<stem>``, and remember that the user named it.
 
-    Of a file that registers nothing, every ``nn.Module`` that it defines is taken under its class's name. Child
+    If the file registers nothing, every ``nn.Module`` that it defines is registered under its class's name. Child
     processes find the file too: it is added to the environment variable ``YOLO_ATTN_PLUGINS``.
 
+    Args:
+        path: The file, or the folder of a package.
+
+    Returns:
+        The module.
+
     Raises:
-        PluginError: No such file, a stem that is no identifier or is taken by another file, or an error inside.
+        PluginError: The file does not exist, its name is not an identifier or is taken by another plug-in, or it
+            fails on import.
     """
     module = _load(path)
     _take_classes(module)
@@ -51,7 +58,7 @@ def load_file(path: str | os.PathLike[str]) -> types.ModuleType:
 def load_named() -> None:
     """Load the plug-ins of installed packages and those that the environment names.
 
-    One that cannot be loaded is named in a line and left out: models without it are untouched by it.
+    One that fails is announced and skipped, so that models without it still work.
     """
     installed.load_entry_points()
     for path in finder.named():
@@ -63,14 +70,14 @@ def load_named() -> None:
 
 
 def resolve(name: str) -> str:
-    """Return the name to use for what a command line or a caller names: `FILE.py:Class` is loaded and registered.
+    """Return the registered name of a module; ``FILE.py:Class`` is loaded and registered first.
 
     Args:
-        name: A registered name, which is returned as it is, or a file and a class in it.
+        name: A registered name, which is returned as it is, or ``FILE.py:Class``.
 
     Raises:
         PluginError: The file cannot be loaded or has no such class.
-        RegistryError: The class's name belongs to another one.
+        RegistryError: The name of the class belongs to another one.
     """
     match = re.fullmatch(r"(.+\.py):([A-Za-z_]\w*)", name)
     if match is None:
@@ -89,18 +96,18 @@ def _load(path: str | os.PathLike[str]) -> types.ModuleType:
     stem = finder.stem_of(file)
     if not stem.isidentifier() or stem.startswith("_"):
         raise PluginError(
-            f"the plug-in {file} needs a name that Python can import: letters, digits and _, not '{stem}'"
+            f"the plug-in {file} needs a name that Python can import, of letters, digits and _, not '{stem}'"
         )
-    # Python's own import lock makes other threads wait until the module is whole.
+    # Python's import lock makes other threads wait until the module is complete.
     with finder.asking(stem, file), sources.importing():
         module = _run(f"{PLUGINS}.{stem}", file)
     other = Path(getattr(module, "__file__", "") or "")
-    if other != file and memory.digest(other) != memory.digest(file):  # a copy, as in a run folder, is the same
+    if other != file and memory.digest(other) != memory.digest(file):  # a copy, such as one in a run folder, is the same plug-in
         raise PluginError(
-            f"two plug-ins are called '{stem}': {other} is loaded, {file} is asked for. Rename one of them: "
+            f"two plug-ins are called '{stem}': {other} is loaded, {file} was requested. Rename one of them: "
             f"checkpoints find a plug-in by its file name."
         )
-    # First in line: a child process that needs the stem takes this file, whatever else the variable names.
+    # First, so that a child process finds the stem in this file, whatever else the variable names.
     home = str(file.parent if file.name == "__init__.py" else file)
     known = [str(p) for p in finder.named() if str(p) not in (home, str(file))]
     os.environ[VARIABLE] = os.pathsep.join([home, *known])
@@ -117,16 +124,16 @@ def _file(path: str | os.PathLike[str]) -> Path:
             file = file / "__init__.py"
         if file.is_file():
             return file.resolve()
-    except (OSError, ValueError):  # a name that no disk takes
+    except (OSError, ValueError):  # not a valid path
         pass
-    package = " A folder is a plug-in by its __init__.py." if file.name == "__init__.py" else ""
+    package = " A folder needs an __init__.py to be a plug-in." if file.name == "__init__.py" else ""
     raise PluginError(
-        f"plug-in file not found: {file} (looked in {Path.cwd()}).{package} Give its path with --plugin FILE."
+        f"plug-in file not found: {file} (looked in {Path.cwd()}).{package} Load it with --plugin PATH."
     )
 
 
 def _take_classes(module: types.ModuleType) -> None:
-    """Register what a file defines, if it registers nothing itself."""
+    """Register the classes that a plug-in defines, if it registers nothing itself."""
     own = f"{module.__name__}."
     if any(not e.implied for e in registry.entries_of(own)):
         return
@@ -139,14 +146,14 @@ def _take_classes(module: types.ModuleType) -> None:
     ]
     if not classes and nn is not None and not any(True for _ in registry.entries_of(own)):
         announce("%s defines no nn.Module and registers nothing", module.__file__)
-    sources.load_all()  # the kit's names are taken before a file's
+    sources.load_all()  # the kit's names precede a plug-in's
     for cls in classes:
         try:
             registry.register(cls.__name__, cls, implied=True)
         except RegistryError as exc:
             if (cls.__name__, "", str(exc)) not in _announced:
                 _announced.add((cls.__name__, "", str(exc)))
-                announce("%s: %s is left out: %s", module.__file__, cls.__name__, exc)
+                announce("%s: %s is skipped: %s", module.__file__, cls.__name__, exc)
 
 
 def _run(name: str, file: Path) -> types.ModuleType:
@@ -157,11 +164,11 @@ def _run(name: str, file: Path) -> types.ModuleType:
     except BaseException as exc:
         if isinstance(exc, (KeyboardInterrupt, GeneratorExit)):
             raise
-        raise PluginError(f"the plug-in {file} fails on import: {_spot(exc, file)}{type(exc).__name__}: {exc}") from exc
+        raise PluginError(f"the plug-in {file} fails on import: {_line(exc, file)}{type(exc).__name__}: {exc}") from exc
 
 
-def _spot(exc: BaseException, file: Path) -> str:
-    """`line 3: ` where the error's traceback passes through the file."""
+def _line(exc: BaseException, file: Path) -> str:
+    """Return ``line 3: `` if the error's traceback passes through the file; empty otherwise."""
     if isinstance(exc, SyntaxError) and exc.lineno:
         return f"line {exc.lineno}: "
     line, tb = None, exc.__traceback__
@@ -173,16 +180,22 @@ def _spot(exc: BaseException, file: Path) -> str:
 
 
 def load_register(d: dict[str, Any], folder: Path, file: str) -> None:
-    """Import what a model YAML names under `register:`, from the YAML's own folder or from installed packages.
+    """Import what a model YAML names under ``register:``, from the YAML's own folder or from installed packages.
+
+    Args:
+        d: The model dictionary.
+        folder: Folder of the YAML.
+        file: Name of the YAML, for messages.
 
     Raises:
-        PluginError: With YAML, name and path; also when ULTRALYTICS_SAFE_LOAD is set.
+        PluginError: Something cannot be imported, or ULTRALYTICS_SAFE_LOAD is set.
+        RegistryError: A name belongs to another module, or a class cannot be a layer.
     """
     for name, spec, words in _specs(d, file):
         if safe_load():
             raise PluginError(
-                f"{file}: 'register: {name}: {spec}' asks to run code, and ULTRALYTICS_SAFE_LOAD is set. "
-                f"Unset it, or name the file yourself with --plugin."
+                f"{file}: 'register: {name}: {spec}' would run code, but ULTRALYTICS_SAFE_LOAD is set. "
+                f"Unset it, or load the file yourself with --plugin."
             )
         target, attribute = _split(spec, name, file)
         asked = f"{file}: 'register: {name}: {spec}'"
@@ -190,11 +203,11 @@ def load_register(d: dict[str, Any], folder: Path, file: str) -> None:
             path = folder / target
             if not path.is_file():
                 raise PluginError(
-                    f"{asked} needs {path}, which does not exist. Put the file beside the YAML, or fix the path."
+                    f"{asked} needs {path}, which does not exist. Put the file beside the YAML or fix the path."
                 )
             if folder.resolve() not in path.resolve().parents:
                 raise PluginError(
-                    f"{asked} leaves the YAML's folder. Move the file into {folder}, or name it with --plugin {path}."
+                    f"{asked} is outside the YAML's folder. Move the file into {folder}, or load it with --plugin {path}."
                 )
             _announce(file, name, attribute, str(path.resolve()))
             try:
@@ -216,42 +229,47 @@ def load_register(d: dict[str, Any], folder: Path, file: str) -> None:
 
 
 def _announce(file: str, name: str, attribute: str, home: str) -> None:
-    """Say whose code runs, before it does."""
+    """Announce whose code runs, before it runs."""
     key = (name, attribute, home)
     if key not in _announced:
         _announced.add(key)
         announce("%s: %s is %s from %s", file, name, attribute, home)
 
 
-def from_yaml(name: str, d: dict[str, Any], spot: str) -> type | None:
-    """Return the class that a model dictionary registers under `name`, without importing anything.
+def from_yaml(name: str, d: dict[str, Any], location: str) -> type | None:
+    """Return the class that a model dictionary registers under a name, without running any code; None if none.
+
+    Args:
+        name: The name.
+        d: The model dictionary.
+        location: File and row, for messages.
 
     Raises:
-        PluginError: The dictionary registers the name, but its code is not loaded, or is not to be used.
+        PluginError: The code that the name refers to is not loaded, or ULTRALYTICS_SAFE_LOAD forbids its use.
     """
-    for n, spec, words in _specs(d, spot):
+    for n, spec, words in _specs(d, location):
         if n != name:
             continue
-        target, attribute = _split(spec, n, spot)
+        target, attribute = _split(spec, n, location)
         full = f"{PLUGINS}.{Path(target).stem}" if target.endswith(".py") else target
         module = sys.modules.get(full)
         if getattr(getattr(module, "__spec__", None), "_initializing", False):
-            module = importlib.import_module(full)  # waits until another thread has imported it whole
+            module = importlib.import_module(full)  # waits while another thread is importing it
         if module is None:
-            raise PluginError(f"{spot}: '{name}' comes from {spec}, which is not loaded. {advice(target)}")
-        if safe_load() and not full.startswith(f"{PLUGINS}."):  # any class that happens to be imported
+            raise PluginError(f"{location}: '{name}' comes from {spec}, which is not loaded. {advice(target)}")
+        if safe_load() and not full.startswith(f"{PLUGINS}."):  # it could name any imported class
             raise PluginError(
-                f"{spot}: 'register: {name}: {spec}' names a class of a package, and ULTRALYTICS_SAFE_LOAD is set. "
-                f"Unset it, or register the class in a file that you name with --plugin."
+                f"{location}: 'register: {name}: {spec}' names a class of a package, and ULTRALYTICS_SAFE_LOAD is set. "
+                f"Unset it, or register the class in a file that you load with --plugin."
             )
-        cls = _attribute(module, attribute, f"{spot}: 'register: {n}: {spec}'")
-        _bind(cls, words, n, spot)
+        cls = _attribute(module, attribute, f"{location}: 'register: {n}: {spec}'")
+        _bind(cls, words, n, location)
         return cls
     return None
 
 
 def named_by_user(cls: type) -> bool:
-    """Whether a model YAML that the user gave as a path registers this class, in this process."""
+    """Whether a YAML that the user gave as a path registers this class, in this process."""
     return cls in _named
 
 

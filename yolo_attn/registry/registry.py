@@ -1,13 +1,13 @@
 """The module registry: name -> attention class, with aliases, paper and binding.
 
-Four public verbs: :func:`register`, :func:`get_module`, :func:`list_modules`, :func:`unregister`::
+Public functions: :func:`register`, :func:`get_module`, :func:`list_modules`, :func:`unregister`::
 
     @register("Gate", aliases=("MyGate",), arxiv="1709.01507", kind="channel")
     class Gate(nn.Module):
-        def __init__(self, channels, *, reduction=16): ...  # `- [-1, 1, Gate, [{reduction: 8}]]`; channels come by themselves
+        def __init__(self, channels, *, reduction=16): ...  # `- [-1, 1, Gate, [{reduction: 8}]]`; the kit fills in `channels`
 
-Registering is importing. What to import, :mod:`.sources` is told; it happens on the first look-up, never by
-``import yolo_attn``. The registry itself imports no module and no plug-in.
+Modules are registered by importing them. :mod:`.sources` knows what to import and does so on the first look-up, never
+during ``import yolo_attn``. The registry itself imports no module and no plug-in.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ __all__ = [
     "unregister",
 ]
 
-PREFIX = "yolo_attn."  # before a name in a row: the kit's module and not the host's of that name
+PREFIX = "yolo_attn."  # before a name in a row: the kit's module, even where the host has one of that name
 
 
 def plain_name(name: str) -> str:
-    """Return a module's name as the registry has it, without the kit's prefix.
+    """Return a module's name without the kit's prefix.
 
-    ``yolo_attn.SE`` is ``SE``; in a copy of the kit that is imported under another name, that name's prefix goes as
-    well, in full or its last part: ``vendor.attn.SE`` and ``attn.SE``.
+    ``yolo_attn.SE`` becomes ``SE``. In a copy of the kit that is imported under another name, that name is removed as
+    well, in full or by its last part: ``vendor.attn.SE`` and ``attn.SE``.
     """
     for prefix in (f"{PACKAGE}.", PREFIX, f"{PACKAGE.rpartition('.')[2]}."):
         if name.startswith(prefix):
@@ -54,7 +54,7 @@ def plain_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """What the registry knows of one module."""
+    """One registered module; the fields are the arguments of :func:`register`."""
 
     name: str
     cls: type
@@ -70,19 +70,19 @@ class Entry:
 
     @property
     def owner(self) -> str:
-        """Where the class lives, `package.module.Class`."""
+        """The full name of the class, ``package.module.Class``."""
         return f"{self.cls.__module__}.{self.cls.__qualname__}"
 
 
 @dataclass
 class _State:
-    """What is registered; kept where this file is reloaded, with the lock that other threads may hold."""
+    """What is registered. Survives a reload of this file, since other threads may hold its lock."""
 
     entries: dict[str, Entry] = field(default_factory=dict)  # by name
     names: dict[str, str] = field(default_factory=dict)  # name or alias -> name
     by_class: dict[type, Entry] = field(default_factory=dict)
-    bindings: dict[type, Binding] = field(default_factory=dict)  # of classes that a model file names, by class
-    said: dict[type, dict[str, Any]] = field(default_factory=dict)  # what that file says of them
+    bindings: dict[type, Binding] = field(default_factory=dict)  # of classes that a YAML names under `register:`
+    said: dict[type, dict[str, Any]] = field(default_factory=dict)  # what the YAML states about them
     lock: Lock = field(default_factory=Lock)
 
 
@@ -114,35 +114,37 @@ def register(
     Works as ``@register``, ``@register("Name", aliases=...)`` and ``register("Name", cls)``.
 
     Args:
-        name: The name in YAML rows; the class's own name when absent.
-        cls: The class, an ``nn.Module``.
-        aliases: Further spellings.
+        name: The name in YAML rows. Default: the name of the class.
+        cls: The class, a subclass of ``nn.Module``.
+        aliases: Other names for it.
         paper: Title of the paper.
-        arxiv: Its arXiv id.
+        arxiv: arXiv id of the paper, such as ``1709.01507``.
         kind: What it attends to: ``channel``, ``spatial``, ``both``, ``block`` or ``fusion``.
-        oracle: What its tests compare it with.
-        use: One line on when to use it.
-        takes: Overrides what the constructor's signature says: ``""`` (no channels), ``"channels"``,
-            ``"c1 c2"`` or ``"c1 c2 n"``.
-        out_channels: The output channels of a module that gives others than it takes, where no row states them:
-            a number, ``"c1/2"``, ``"c1*2"``, or ``f(channels, *args, **kwargs)``.
-        positional: What further numbers in a row mean, one text for each count of them, where it is not the options
-            in their order: ``("kernel_size", "reduction kernel_size")``. A word is an option; ``1/option`` or
-            ``width/option`` for a number that states it as a part; ``option?`` for one that is read over where it
-            is no number; ``-`` for one that is read over. What is read over is said in one line.
-        layout: What `forward` takes and gives: ``map`` (B, C, H, W), ``sequence`` (B, H*W, C) or ``last`` (B, H, W, C).
-        inputs: How many maps `forward` takes one by one; with a single `from`, the same one as often.
-        output: Which of several outputs goes on, from 0.
-        copy: Whether the module changes its input in place, and is therefore given a copy.
+        oracle: The reference that its tests compare it with.
+        use: When to use it, in one line.
+        takes: The leading arguments that the kit fills in, where the constructor's signature does not tell: ``""``
+            (none), ``"channels"``, ``"c1 c2"`` or ``"c1 c2 n"``.
+        out_channels: The output channels of a module that changes their number, where no row states them: a number,
+            ``"c1/2"``, ``"c1*2"``, or a function ``f(channels, *args, **kwargs)``.
+        positional: What further numbers in a row mean, where they are not the options in their order: one string for
+            each count of numbers, such as ``("kernel_size", "reduction kernel_size")``. Each word names an option.
+            ``1/option`` and ``width/option`` stand for a number that gives the option as a fraction; ``option?``
+            is ignored where the value is not a number; ``-`` is always ignored. Ignored values are announced.
+        layout: Layout of the input and output of `forward`: ``map`` (B, C, H, W), ``sequence`` (B, H*W, C) or ``last``
+            (B, H, W, C).
+        inputs: Number of maps that `forward` takes as separate arguments; with a single `from`, the same map each time.
+        output: Index of the output that is passed on, from 0, where there are several.
+        copy: Whether the module changes its input in place and is therefore given a copy.
         lists: Whether the module appears in the generated tables.
-        implied: The class was found in a plug-in, whose author gave it no name: a host's class of that name goes
-            first in a row.
+        implied: The class was found in a plug-in that does not register it by name. A row then prefers the host's
+            class of the same name.
 
     Returns:
-        The class, so that it works as a decorator.
+        The class, or a decorator where `cls` is not given.
 
     Raises:
-        RegistryError: Not an ``nn.Module`` subclass, a reserved submodule name, or a name that is taken.
+        RegistryError: `cls` is not a subclass of ``nn.Module``, defines a name that the hosts reserve, or the name or
+            an alias is taken.
     """
     if isinstance(name, type):  # @register without parentheses
         return register(None, name, takes=takes, out_channels=out_channels, layout=layout, inputs=inputs,
@@ -180,10 +182,10 @@ def register(
 
 
 def unregister(name: str) -> None:
-    """Forget a module and its aliases.
+    """Remove a module and its aliases from the registry.
 
     Raises:
-        UnknownModuleError: No module of that name.
+        UnknownModuleError: No module has that name.
     """
     entry = get_entry(name)
     with _state.lock:
@@ -206,9 +208,9 @@ def find(name: str) -> Entry | None:
 
 
 def _spelled(name: str) -> Entry | None:
-    """Return the entry of a block whose name the field joins with a module's, such as ``C3_GC``: one that sets it.
+    """Return the entry of a block with a module's name joined to it, such as ``C3_GC``: the block, its module preset.
 
-    A host's class of that name goes first in a row.
+    A row prefers the host's class of the same name.
     """
     for block, module, options in spellings.split(name):
         owner = _state.names.get(block)
@@ -224,7 +226,7 @@ def get_entry(name: str) -> Entry:
     """Return the entry of a name or alias.
 
     Raises:
-        UnknownModuleError: With the nearest known names.
+        UnknownModuleError: No module has that name; the message suggests the nearest ones.
     """
     entry = find(plain_name(name))
     if entry is None:
@@ -239,42 +241,42 @@ def get_module(name: str) -> type:
     """Return the class registered under a name or alias.
 
     Raises:
-        UnknownModuleError: With the nearest known names; or a block's spelling such as ``C3_GC``, which is no class.
+        UnknownModuleError: No module has that name, or it is a spelling such as ``C3_GC``, which is not a class of its own.
     """
     entry = get_entry(name)
     if entry.binding.sets:
         given = ", ".join(f"{k}={v!r}" for k, v in entry.binding.sets)
-        raise UnknownModuleError(f"'{name}' is no class but {entry.cls.__name__} with {given}: give it that by name.")
+        raise UnknownModuleError(f"'{name}' is not a class but {entry.cls.__name__} with {given}; use that class and pass the options by name.")
     return entry.cls
 
 
 def list_modules(*, kind: str | None = None) -> list[str]:
-    """Return the registered names, sorted, aliases left out.
+    """Return the registered names, sorted, without aliases.
 
     Args:
-        kind: Only modules of this kind.
+        kind: Return only modules of this kind, one of those of :func:`register`.
     """
     sources.load_all()
     return sorted((n for n, e in list(_state.entries.items()) if kind is None or e.kind == kind), key=str.lower)
 
 
 def entry_of(cls: type) -> Entry | None:
-    """Return the entry of a class, or None if no registered class is this one."""
+    """Return the entry of a class, or None if the class is not registered."""
     return _state.by_class.get(cls)
 
 
 def entries_of(module: str) -> list[Entry]:
-    """Return the entries whose class lives in a module or below it, of those that are here; nothing is imported.
+    """Return the entries whose class is defined in a module or below it, without importing anything.
 
     Args:
-        module: Full name, with a dot at its end.
+        module: Full name of the module, with a trailing dot.
     """
     with _state.lock:
         return [e for e in _state.entries.values() if f"{e.cls.__module__}.".startswith(module)]
 
 
 def binding_of(cls: Any) -> Binding | None:
-    """Return how a class is bound to its row: one that is registered, or that a model file names; None for others."""
+    """Return the binding of a class that is registered or that a YAML names under ``register:``; None for any other."""
     if not isinstance(cls, type):
         return None
     said = _state.bindings.get(cls)
@@ -290,7 +292,7 @@ def bind_class(cls: type, words: Mapping[str, Any] | None = None) -> Binding:
         words: What the file says beside its name, as for :func:`register`.
 
     Raises:
-        RegistryError: A class that cannot live in a detector.
+        RegistryError: The class cannot be a layer of a detector.
     """
     check_class(cls)
     words = dict(words or {})

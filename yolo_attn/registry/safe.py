@@ -1,12 +1,12 @@
-"""What a checkpoint may rebuild under ``torch.load(weights_only=True)``: declared classes, filled but never constructed.
+"""Declare classes for ``torch.load(weights_only=True)`` so that they are filled but never constructed.
 
-torch looks the names of such a checkpoint up in a table of declared classes, and calls what stands there with
-arguments that the file chooses. A constructor must therefore not stand there: a detector's evaluates its YAML, that
-of attention somebody brought may read a file or ask the network. What is declared is a stand-in under the class's
-name, which returns an empty instance whatever it is given; the file's attributes then fill it, as in any pickle.
+torch looks the names in such a checkpoint up in a table of declared classes and calls the entry with arguments of the
+file's choice. The entry must therefore not be a constructor: a detector's evaluates its YAML, and that of a plug-in may
+read a file or use the network. Declared instead is a stand-in under the class's name that returns an empty instance,
+whatever its arguments; the file's attributes then fill it, as in any pickle.
 
-What this does not do: a network out of a hostile file still computes what the file says, and torch's own functions
-can be made to call it, or to set attributes, while it is read. torch calls that mode safer, not safe.
+Limits: a model from a hostile file still computes whatever the file says, and torch's own functions can be made to
+call it, or to set attributes, during loading. torch itself calls this mode safer, not safe.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from ..system.fork import Lock
 
 __all__ = ["declare", "named", "safe_load", "withdraw"]
 
-_entries: dict[str, tuple[type, list[Any]]] = {}  # by the name in a file: the class, what is declared for it
+_entries: dict[str, tuple[type, list[Any]]] = {}  # by name in a file: the class, and its declarations
 _lock = Lock()
 
 
 def safe_load() -> bool:
-    """Whether the user asked for loading that runs no code: ``ULTRALYTICS_SAFE_LOAD``, by the host's own rule.
+    """Whether ``ULTRALYTICS_SAFE_LOAD`` asks for loading without running code, by the host's own rule.
 
-    The host reads the variable when it is imported; set later, it counts here all the same.
+    The host reads the variable on import; here it counts even if it is set later.
     """
     host = sys.modules.get("ultralytics.utils")
     if getattr(host, "SAFE_LOAD", False) is True:
@@ -40,7 +40,7 @@ def safe_load() -> bool:
 
 
 def named() -> bool:
-    """Whether torch takes declarations under a name of choice: 2.6 and later, where loading by them is the default."""
+    """Whether torch accepts declarations under a chosen name: 2.6 and later, where ``weights_only=True`` is the default."""
     import torch
 
     major, minor = (int(x) for x in torch.__version__.split(".")[:2])
@@ -48,17 +48,17 @@ def named() -> bool:
 
 
 def declare(classes: Iterable[type], aliases: Iterable[tuple[type, str]] = ()) -> list[Any]:
-    """Declare classes, each under its own name, and further names of some. Twice is once.
+    """Declare classes under their own names and under aliases. Repeated calls have no further effect.
 
-    A class of the same name that was declared before, by an earlier run of a notebook's cell, is forgotten; an alias
-    yields to a class of that name.
+    A class replaces one of the same name that was declared before, such as by an earlier run of a notebook cell. An
+    alias never replaces a class of that name.
 
     Args:
         classes: The classes.
-        aliases: A class and another full name that files know it by.
+        aliases: Pairs of a class and another full name of it in files.
 
     Returns:
-        What was declared, for :func:`withdraw`.
+        The declarations, to pass to :func:`withdraw`.
     """
     import torch
 
@@ -77,8 +77,8 @@ def declare(classes: Iterable[type], aliases: Iterable[tuple[type, str]] = ()) -
                 if known is not None and name not in own:
                     continue
                 withdraw(entries)
-                # torch also asks whether an instance's own class was declared before it fills it: the class itself
-                # stands there under a name that nobody can guess
+                # torch fills an instance only if its class is declared too: the class itself is declared under a
+                # name that cannot be guessed
                 entries = [(_stand_in(cls), name), (cls, secrets.token_hex(16))]
                 _entries[name] = cls, entries
             added += entries
@@ -87,7 +87,7 @@ def declare(classes: Iterable[type], aliases: Iterable[tuple[type, str]] = ()) -
 
 
 def withdraw(declared: Iterable[Any]) -> None:
-    """Take declarations back; those that somebody else made stay."""
+    """Remove declarations that :func:`declare` returned; all others stay."""
     import torch
 
     gone = {id(entry) for entry in declared}

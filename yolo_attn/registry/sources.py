@@ -1,4 +1,4 @@
-"""What fills the registry: sources, which are imported on the first look-up, and what of them could not be loaded."""
+"""What fills the registry: sources that are loaded on the first look-up, and a note of what could not be loaded."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["add_source", "importing", "load_all", "note_missing", "why_missing"]
 
 @dataclass
 class _State:
-    """Kept where this file is reloaded, with the locks that other threads may hold."""
+    """The sources. Survives a reload of this file, since other threads may hold its locks."""
 
-    sources: dict[str, Callable[[], None]] = field(default_factory=dict)  # by what they bring
-    done: set[str] = field(default_factory=set)  # the sources that have run
-    missing: dict[str, list[str]] = field(default_factory=dict)  # why something is not here, by the names it brings
+    sources: dict[str, Callable[[], None]] = field(default_factory=dict)  # by what they register
+    done: set[str] = field(default_factory=set)  # the sources that have been loaded
+    missing: dict[str, list[str]] = field(default_factory=dict)  # why a name is not registered, by name
     loading: bool = False
     lock: Lock = field(default_factory=Lock)
     # Apart from `lock`, so that a thread that imports a plug-in never waits for one that loads every source.
@@ -31,28 +31,28 @@ _state: _State = globals().get("_state") or _State()
 
 
 def add_source(what: str, load: Callable[[], None]) -> None:
-    """Have something imported on the first look-up, after the sources that were added before.
+    """Add a source, loaded on the first look-up after those that were added before it.
 
     Args:
-        what: What it brings, in words; the same words again, as after a reload, replace the former.
-        load: Registers it; called once, and again if it raised.
+        what: What the source registers, in words. A source of the same words is replaced, as after a reload.
+        load: A function that registers it. Called once; called again after it has raised.
     """
     with _state.lock:
         _state.sources[what] = load
 
 
 def load_all() -> None:
-    """Run every source once; other threads wait until all are there."""
+    """Load every source once; other threads wait until all are loaded."""
     if _state.done.issuperset(_state.sources):
         return
     lock = _state.load_lock
     if not getattr(_thread, "importing", False):
         lock.__enter__()
     elif not lock.attempt():
-        next(iter(_state.sources.values()))()  # imports alone, of the kit's own modules, which any thread may do
+        next(iter(_state.sources.values()))()  # the kit's own modules, which any thread may import
         return
     try:
-        if _state.loading:  # in this very thread: a module that looks names up while it is imported
+        if _state.loading:  # in this same thread: a module that looks names up while it is imported
             return
         _state.loading = True
         try:
@@ -68,7 +68,7 @@ def load_all() -> None:
 
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
-    """While a plug-in's code runs in this thread: its look-ups wait for no thread that may wait for the plug-in."""
+    """Mark this thread as importing a plug-in: its look-ups then wait for no thread that may wait for the plug-in."""
     before = getattr(_thread, "importing", False)
     _thread.importing = True
     try:
@@ -78,11 +78,11 @@ def importing() -> Iterator[None]:
 
 
 def note_missing(names: Iterable[str], why: str) -> None:
-    """Note what could not be loaded, for the message of who asks for one of its names.
+    """Record what could not be loaded, for the error message when one of its names is looked up.
 
     Args:
-        names: What it would have brought; empty where nobody can know.
-        why: One sentence.
+        names: The names that it would have registered; empty if unknown.
+        why: The reason, as one sentence.
     """
     with _state.lock:
         for name in [*names] or [""]:
@@ -92,6 +92,6 @@ def note_missing(names: Iterable[str], why: str) -> None:
 
 
 def why_missing(name: str) -> str:
-    """Say what failed to load and may have brought this name, ready to follow a sentence, or an empty string."""
+    """Return why a name may be missing, as sentences to append to a message; empty if nothing failed to load."""
     told = _state.missing.get(name) or _state.missing.get("") or []
     return "".join(f" {why}" for why in told)

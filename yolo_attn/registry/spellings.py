@@ -1,4 +1,4 @@
-"""How the field spells blocks with attention inside: ``C3_GC``, ``C2f_iRMB``, ``ECAC3``, ``Conv_CBAM``, ``ResBlock_CBAM``.
+"""Spellings of blocks with attention inside: ``C3_GC``, ``C2f_iRMB``, ``ECAC3``, ``Conv_CBAM``, ``ResBlock_CBAM``.
 
 One rule for every attention module instead of a list: a block's name and a module's name side by side, in either
 order, with or without an underscore, are that block with ``module:`` set to that module.
@@ -11,7 +11,7 @@ from typing import Any
 
 __all__ = ["BLOCKS", "split"]
 
-# The block's name in the field: the kit's name of it, and further options that the field's block means.
+# The block's name in public forks: the kit's block, and options that the forks' block implies.
 BLOCKS: dict[str, tuple[str, dict[str, Any]]] = {
     "C2PSA": ("C2PSAAttention", {}),
     "C3k2": ("C3k2Attention", {}),
@@ -19,17 +19,17 @@ BLOCKS: dict[str, tuple[str, dict[str, Any]]] = {
     "C2f": ("C2fAttention", {}),
     "Conv": ("ConvAttention", {}),
     "Bottleneck": ("BottleneckAttention", {}),
-    "ResBlock": ("SEBottleneck", {"e": 1.0}),  # the forks' one does not narrow
+    "ResBlock": ("SEBottleneck", {"e": 1.0}),  # the forks' block does not narrow
 }
-# Names of a host's own blocks that the rule would split.
+# The hosts' own blocks whose names the rule would split.
 HOSTS_OWN = ("A2C2f",)
 
 
 def split(name: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Give what a name may mean, each as the kit's block, the module's name as it is spelled, and options of the block.
+    """Yield what a name may mean: the kit's block, the module's name as spelled, and options of the block.
 
     Args:
-        name: Of a row, without the kit's prefix.
+        name: The module's name in a row, without the kit's prefix.
     """
     if name in HOSTS_OWN:
         return
