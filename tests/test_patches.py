@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 from classic_host import Classic, classic
 from conftest import ROOT, Run, run_python
+
+from yolo_attn.hook.spliced import Seams
+from yolo_attn.kit import KIT, TheKit
+from yolo_attn.registry import registry
 
 __all__ = ["classic"]
 
@@ -96,6 +100,26 @@ def test_what_a_patch_looks_for_is_missed_on_ultralytics(python: Callable[..., R
 
 def test_what_a_patch_looks_for_is_missed_on_yolov5(classic: Classic, tmp_path: Path) -> None:
     assert "TAKEN AWAY" in classic.python(TAKEN_AWAY, cwd=tmp_path).ok()
+
+
+def test_copies_of_the_kit_share_the_rows_of_a_parser() -> None:
+    """A row goes to the copy that knows its name, whichever copy came first."""
+
+    class Other(TheKit):
+        def knows(self, name: Any, d: dict[str, Any], i: int) -> bool:
+            return bool(name == "OfOther")
+
+        def find(self, name: Any, args: list[Any], i: int, d: dict[str, Any], lookup: Callable[[], Any]) -> Any:
+            return f"{name} of the other copy"
+
+    d = {"backbone": [[-1, 1, "SE", []]], "head": []}
+    se = registry.get_module("SE")
+    for kits in ([KIT, Other()], [Other(), KIT]):
+        seams = Seams("kit", (lambda: None).__code__)
+        for i, kit in enumerate(kits):
+            seams.join(str(i), kit)
+        assert seams.find("OfOther", [], 0, d, lambda: None) == "OfOther of the other copy"
+        assert seams.find("SE", [], 0, d, lambda: None) is se
 
 
 # Two copies under other names, as two projects vendor them.

@@ -33,10 +33,10 @@ class TheKit:
         """Whether a row's name is registered, or stands under the YAML's `register:`."""
         from .hook import seams
 
-        return isinstance(name, str) and seams._registered(name, d, i) is not None
+        return isinstance(name, str) and seams.registered(name, d, i)[0] is not None
 
     def find(self, name: Any, args: list[Any], i: int, d: dict[str, Any], lookup: Callable[[], Any]) -> Any:
-        """See :func:`.rows.find`."""
+        """See :func:`.seams.find`."""
         from .hook import seams
 
         return seams.find(name, args, i, d, lookup)
@@ -48,7 +48,7 @@ class TheKit:
         return registry.binding_of(m) is not None
 
     def place(self, *given: Any) -> tuple[Any, Any, int, list[Any]]:
-        """See :func:`.rows.place`."""
+        """See :func:`.seams.place`."""
         from .hook import seams
 
         return seams.place(*given)

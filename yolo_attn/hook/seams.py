@@ -93,7 +93,7 @@ def find(name: Any, args: list[Any], i: int, d: dict[str, Any], host_lookup: Cal
     """
     if not isinstance(name, str):
         return host_lookup()
-    cls, entry = _registered(name, d, i)
+    cls, entry = registered(name, d, i)
     if cls is None:
         try:
             found = host_lookup()
@@ -307,7 +307,7 @@ def _channels(ch: list[int], f: Any, i: int) -> Any:
     return [one(x) for x in f] if isinstance(f, (list, tuple)) else one(f)
 
 
-def _registered(name: str, d: dict[str, Any], i: int) -> tuple[type | None, registry.Entry | None]:
+def registered(name: str, d: dict[str, Any], i: int) -> tuple[type | None, registry.Entry | None]:
     """Return the class of a row's name, and its entry; a class that the YAML names itself may have none."""
     plain = plain_name(name)
     own = plugins.from_yaml(plain, d, where(d, i)) if d.get("register") else None
