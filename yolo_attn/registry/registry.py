@@ -285,11 +285,11 @@ def binding_of(cls: Any) -> Binding | None:
 
 
 def bind_class(cls: type, words: Mapping[str, Any] | None = None) -> Binding:
-    """Record how a class is bound to its row without giving it a name; for classes that a model file names itself.
+    """Record the binding of a class without giving it a name, for a class that a YAML names under ``register:``.
 
     Args:
         cls: The class.
-        words: What the file says beside its name, as for :func:`register`.
+        words: What the YAML states about it, as the arguments of :func:`register`.
 
     Raises:
         RegistryError: The class cannot be a layer of a detector.
