@@ -1,4 +1,4 @@
-"""What a host's file is made of, and what it is handed: :class:`Host`, :class:`Patch` and :class:`Kit`."""
+"""The types of a host module: :class:`Host`, :class:`Patch`, and the :class:`Kit` that patches call."""
 
 from __future__ import annotations
 
@@ -13,92 +13,102 @@ __all__ = ["Host", "Kit", "Patch"]
 
 
 class Kit(Protocol):
-    """What hosts' patches call. Arguments called `original` are the host's own function."""
+    """What patches call. An argument `original` is the host's own function."""
 
     name: str
-    """The import name of the kit, which a vendored copy has of its own."""
+    """Import name of the kit; a vendored copy has its own."""
 
     # -- model files
     def locate(self, name: Any) -> Path | None:
-        """The file that a model YAML's name means to the kit; None leaves it to the host."""
+        """Return the file that the name of a model YAML means; None leaves the name to the host."""
 
     def read_model(self, name: Any, file: Path) -> dict[str, Any]:
-        """A model file as the ultralytics host's parser takes it."""
+        """Read a model file as the ultralytics parser expects it.
+
+        Args:
+            name: The name as the user gave it; its scale letter counts.
+            file: The file that it means.
+        """
 
     def classic_file(self, name: str, file: Path) -> Path:
-        """A model file as the classic host's parser takes it: the file itself, or its translation."""
+        """Return a file that the classic parser can read: the model file itself, or its translation."""
 
     def building(self, cfg: Any, detector: Any) -> AbstractContextManager[Any]:
-        """What the classic host builds from for `cfg`, a file's name or a dictionary, checked for the parser of `detector`'s class; errors name the file."""
+        """Return a context that gives what the classic host builds from, and in which errors name the file.
+
+        Args:
+            cfg: Name of a model file, or a model dictionary.
+            detector: The detector under construction; a dictionary is checked for the parser of its class.
+        """
 
     def unknown_model(self, name: str) -> Exception | None:
-        """The error for a model YAML that nobody has, where its name resembles one of the kit's."""
+        """Return the error for an unknown model YAML whose name resembles one of the kit's, or None."""
 
     # -- weights
     def load_weights(self, original: Callable[..., Any], detector: Any, given: Any, *rest: Any, **more: Any) -> Any:
-        """Load a detector, a checkpoint's content or a state dict into a detector, by logical layer."""
+        """Load a detector, the content of a checkpoint, or a state dict into a detector, by logical layer."""
 
     def match_state(self, original: Callable[..., Any], da: Any, db: Any, exclude: Any = ()) -> Any:
-        """What of the state dict `da` goes into the model whose state dict is `db`, under the names of `db`."""
+        """Return the tensors of state dict `da` that fit the model with state dict `db`, under the names of `db`."""
 
     def note(self, detector: Any, state: Any) -> None:
-        """Remember which detector a state dict was taken of."""
+        """Remember which detector a state dict belongs to."""
 
     def check_filled(self, detector: Any) -> None:
-        """Raise where a detector would detect with attention that has no weights."""
+        """Raise an error if a detector has attention without weights."""
 
     # -- detectors
     def fold(self, detector: Any) -> None:
         """Fold the batch normalization of the kit's blocks."""
 
     def at_full_size(self, detector: Any, imgsz: Any, *, weights: bool = False) -> Any | None:
-        """A copy on which the host counts operations at the real size; None if it has no attention."""
+        """Return a copy on which the host counts operations at the real image size; None without attention."""
 
     # -- training
     def before_batch(self, trainer: Any) -> None:
-        """Follow a schedule; called before each batch of an ultralytics trainer."""
+        """Apply the schedule before a batch of an ultralytics trainer."""
 
     def before_loop(self, model: Any) -> None:
-        """Follow a schedule; called before the training loop of classic YOLOv5."""
+        """Apply the schedule from before the training loop of classic YOLOv5 on."""
 
     def worker_lines(self) -> str:
-        """Python lines that give a worker process the hooks of this one."""
+        """Return Python lines that install the kit in a worker process as in this one."""
 
     # -- reading checkpoints
     def safe_load(self) -> bool:
-        """Whether checkpoints are read by declared classes only."""
+        """Whether checkpoints may only use declared classes."""
 
     def names_declarations(self) -> bool:
-        """Whether torch takes declarations of safe classes under a name of choice."""
+        """Whether torch accepts declarations of safe classes under a chosen name."""
 
     def declare(self, classes: Iterable[type], aliases: Iterable[tuple[type, str]] = ()) -> list[Any]:
-        """Declare classes safe to fill from a checkpoint; return what `withdraw` takes."""
+        """Declare classes safe to fill from a checkpoint; return the declarations, to pass to :meth:`withdraw`."""
 
     def withdraw(self, declared: Iterable[Any]) -> None:
-        """Take declarations back."""
+        """Remove declarations."""
 
     def load_modules(self) -> None:
-        """Register the kit's modules and the named plug-ins."""
+        """Register the kit's modules and the plug-ins that the user named."""
 
     # -- words
     def announce(self, message: str, *values: Any) -> None:
-        """Tell the user."""
+        """Print a line for the user."""
 
 
 @dataclass(frozen=True)
 class Patch:
-    """One function of a host that runs the kit's code, and why.
+    """A patch on one function of a host.
 
     Args:
-        module: Where the host defines it.
-        function: Its name; `Class.method` for a method.
-        why: One line for the table of patches.
-        replacement: ``f(kit, original, *args, **kwargs)`` run in its place; None splices the parser's two seams instead.
-        takes: The names of the parameters that the replacement relies on; a function that has others is not patched.
-        by_name: Others import the function by its name, and must get it whenever they did: its code is swapped in place.
-            Otherwise a wrapper is set on its class or module.
-        unless: ``f(root)`` says of a host in that folder, which lacks the function, that its version does without;
-            otherwise that is a failure.
+        module: Full name of the module that defines the function.
+        function: Name of the function; ``Class.method`` for a method.
+        why: Its purpose, one line for the table of patches.
+        replacement: ``f(kit, original, *args, **kwargs)`` to run in its place; None for the parser, which is spliced.
+        takes: Parameters that the replacement relies on, separated by spaces; a function without them is not patched.
+        by_name: Whether others import the function by name and must get the patched one whenever they did. Its code is
+            then replaced in place; otherwise a wrapper is set on its class or module.
+        unless: ``f(root)``, whether a host in this folder may lack the function because its version does not need it.
+            Otherwise a missing function is an error.
     """
 
     module: str
@@ -117,21 +127,22 @@ class Patch:
 
 @dataclass(frozen=True)
 class Host:
-    """One host: its name, what is patched, how it is recognised.
+    """A host: how it is recognised and what is patched.
 
     Args:
-        name: As `yolo-attn env` and the tables print it.
-        patches: The functions patched; the first is the parser.
-        recognise: Whether a module of that import path is this host's (``models.yolo`` may be anybody's).
-        version: The version of the host that a module belongs to.
-        supported: Gives the versions it was tested with, in words; asked only where they are printed.
-        prefix: What the names of its modules begin with where another host's are the same without it.
-        prepare: ``f(kit, module)`` called with its parser's module once patched; what it returns is called at uninstall.
-        explain: Says of a parser that cannot be patched how it differs from the released ones, or nothing.
-        repairs: Patches of what is out of order in old versions, with attention or without: the kit's launchers apply
-            them, importing the kit does not.
-        repair: As `prepare`, for each module of `repaired`, where repairs are asked for.
-        repaired: Modules that `repair` is called with.
+        name: Its name in `yolo-attn env` and in tables.
+        patches: The patches; the first is the parser's.
+        recognise: ``f(module)``, whether a module of a patched name is this host's; others may have a ``models.yolo``.
+        version: ``f(module)`` that returns the version of the host that a module belongs to.
+        supported: ``f()`` that returns the tested versions, in words; called only to print them.
+        prefix: Prefix of its modules' names, where another host has the same names without it.
+        prepare: ``f(kit, module)``, called with the parser's module once it is patched; its result is called on
+            uninstall.
+        explain: ``f(module)`` that says how a parser differs from the released ones; empty if it does not.
+        repairs: Patches that fix old versions and have nothing to do with attention. The kit's launchers apply them;
+            importing the kit does not.
+        repair: Like `prepare`, called with each module of `repaired` when repairs are applied.
+        repaired: Full names of modules to call `repair` with.
     """
 
     name: str
@@ -147,7 +158,7 @@ class Host:
     repaired: tuple[str, ...] = ()
 
     def grouped(self, patches: Iterable[Patch]) -> list[list[Patch]]:
-        """The same, those of one replacement together: a thing that a host does in more than one function."""
+        """Group patches by replacement: a host may do one thing in several functions."""
         groups: dict[Any, list[Patch]] = {}
         for patch in patches:
             groups.setdefault(patch.replacement, []).append(patch)
@@ -155,10 +166,10 @@ class Host:
 
     @property
     def parser(self) -> str:
-        """The module of the parser."""
+        """Full name of the parser's module."""
         return self.patches[0].module
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """Every module that is looked at, each once."""
+        """Full names of all modules that are patched or repaired, each once."""
         return tuple(dict.fromkeys([*(p.module for p in (*self.patches, *self.repairs)), *self.repaired]))

@@ -1,11 +1,11 @@
 """Declare an older host's layers safe for ``torch.load(weights_only=True)``, the default since torch 2.6.
 
 The hosts pickle whole models. Classic YOLOv5 up to v7.0 and ultralytics before 8.2.64 load them with a plain
-``torch.load(path)``, which under torch 2.6 and later ends in an error: a training dies in its last step, where it
-strips its own checkpoint.
+``torch.load(path)``, which is an error with torch 2.6 and later: a training fails in its last step, when it strips its
+own checkpoint.
 
-What is declared is less than the classes: empty instances, no constructors (``safe.py`` of the kit), of layers that
-compute and do nothing else; numbers of NumPy's plain types, whose descriptions a file cannot alter.
+Declared are not the constructors but functions that return empty instances (``registry/safe.py`` of the kit), for layers
+that only compute; and NumPy's plain number types, whose definitions a file cannot change.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from .interface import Kit
 
 __all__ = ["READERS", "declare"]
 
-# Of torch.nn: what the hosts' layers are made of.
+# Modules of torch.nn that the hosts' layers consist of.
 TORCH = """
     Sequential ModuleList ModuleDict Identity Conv1d Conv2d ConvTranspose2d Linear BatchNorm2d LayerNorm GroupNorm
     MaxPool2d AvgPool2d AdaptiveAvgPool2d AdaptiveMaxPool2d Upsample Dropout Flatten ZeroPad2d MultiheadAttention SiLU
     ReLU ReLU6 LeakyReLU ELU GELU Mish Hardswish Hardsigmoid Sigmoid Tanh Softmax PReLU Softplus Hardtanh
     BCEWithLogitsLoss
 """
-# Modules of the hosts that are no layers: run or built, they open files and addresses that their arguments name.
+# Modules of the hosts that are not layers: built or run, they open files and URLs named by their arguments.
 READERS = frozenset({"AutoShape", "DetectMultiBackend", "AutoBackend"})
 NUMBERS = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
 
 
 def declare(kit: Kit, module: ModuleType, beside: Iterable[str] = ()) -> Callable[[], None] | None:
-    """Declare the layers of the host that `module`, its parser's, belongs to, and what else its checkpoints hold.
+    """Declare the layers of a host, and the other classes of its checkpoints.
 
     Args:
         kit: The kit.
-        module: ``models.yolo``, or ``ultralytics.nn.tasks``.
-        beside: Full names of further classes, whose attributes do nothing when read or set.
+        module: The parser's module, ``models.yolo`` or ``ultralytics.nn.tasks``.
+        beside: Full names of further classes, whose attributes have no effect when they are set.
 
     Returns:
-        A function that takes the declarations back, or None where torch has none of this.
+        A function that removes the declarations, or None if torch does not support them.
     """
     import torch
 
@@ -65,8 +65,8 @@ def declare(kit: Kit, module: ModuleType, beside: Iterable[str] = ()) -> Callabl
         home, _, cls = name.rpartition(".")
         with contextlib.suppress(ImportError, AttributeError):  # not in every version
             layers.add((getattr(importlib.import_module(home), cls), name))
-    # Besides its own name each has those that older releases saved it under: `Model`, and in the package without
-    # the package's.
+    # Besides its own name, each class has the names that older releases saved it under: in the package, those
+    # without the package's prefix.
     aliases = sorted(
         {(c, n) for c, name in layers for n in (name, name[max(name.find("models."), 0) :])}, key=lambda a: a[1]
     )
@@ -77,10 +77,10 @@ def declare(kit: Kit, module: ModuleType, beside: Iterable[str] = ()) -> Callabl
 
 
 def _numbers() -> list[Any]:
-    """What NumPy's numbers and arrays in a checkpoint are made of, plain types only.
+    """Declarations for NumPy's numbers and arrays in a checkpoint, of plain types only.
 
-    NumPy believes what a file says of a type: a copy of float64 can be given fields anywhere in memory. Here each
-    type is NumPy's own single description, on which the file's word has no effect.
+    NumPy trusts a file's definition of a type: a copy of float64 can be given fields anywhere in memory. Here each
+    type is NumPy's own instance, which a file cannot change.
     """
     import numpy as np
 
@@ -102,6 +102,6 @@ def _numbers() -> list[Any]:
         return np.empty(0)
 
     found: list[Any] = [(dtype, "numpy.dtype"), (array, "numpy.ndarray")]
-    for home in ("numpy._core.multiarray", "numpy.core.multiarray"):  # of NumPy 2 and 1: a file may be of either
+    for home in ("numpy._core.multiarray", "numpy.core.multiarray"):  # NumPy 2 and 1: a file may come from either
         found += [(scalar, f"{home}.scalar"), (reconstruct, f"{home}._reconstruct")]
     return found + [(c, secrets.token_hex(16)) for c in {np.ndarray, *map(type, known.values())}]

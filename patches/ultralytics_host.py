@@ -1,31 +1,30 @@
 """The `ultralytics` package: YOLOv5u, v8, 11, 26 and the other anchor-free families.
 
-Why each patch is there:
+The patches:
 
-- ``nn.tasks.parse_model`` looks module names up in its own globals and has no registry.
-- ``nn.tasks.yaml_model_load`` knows only the working folder and the host's own YAMLs; the kit's YAMLs, the
-  classic dialect and ``register:`` are read here, wherever a model YAML enters: command line, trainer, DDP worker.
-- ``nn.tasks.BaseModel.load`` copies weights by name, and an inserted row renames every layer behind it; where
-  attention is involved they go by logical layer. So does ``utils.torch_utils.intersect_dicts``, which the newest YOLOv5
-  checkouts load with: it is given two state dicts, and ``BaseModel.state_dict`` notes whose they are.
+- ``nn.tasks.parse_model`` looks up module names in its own globals and has no registry.
+- ``nn.tasks.yaml_model_load`` knows only the working folder and the host's own YAMLs. Patched, it reads the kit's YAMLs,
+  the classic dialect and ``register:``, wherever a model YAML enters: command line, trainer, DDP worker.
+- ``nn.tasks.BaseModel.load`` copies weights by name, and an inserted row renames every layer after it. With attention,
+  weights are matched by logical layer instead, as in ``utils.torch_utils.intersect_dicts``, which the newest YOLOv5
+  checkouts load with. It takes two state dicts; ``BaseModel.state_dict`` records which model each belongs to.
 - ``nn.tasks.BaseModel.fuse`` folds batch normalization in the host's own convolution class only, before it predicts,
   validates or exports; the kit's blocks fold theirs after it.
-- ``utils.torch_utils.get_flops`` counts on one stride's image and multiplies: wrong for a gate's layers, which see one
-  pixel at any size.
-- ``engine.trainer.BaseTrainer.train`` begins a training in every process of a run; a callback of the trainer's own,
-  before each batch, follows a model's ``schedule`` (freezing, learning rate of attention). It is given to the trainer
-  here and not to the host's default callbacks, of which models and trainers take a copy when they are made: one that
-  was made before the kit was imported, or whose callbacks were cleared, would not have it.
-- ``utils.dist.generate_ddp_file`` writes the script that each worker of a multi-GPU run starts with; before 8.4
-  that script imports nothing of the caller's, and a registered module is a KeyError in every worker.
-- ``engine.model.Model.predict``, ``.val`` and ``.export`` would take a model whose attention got no weights for a detector.
+- ``utils.torch_utils.get_flops`` counts on an image of one stride and multiplies, which is wrong for the layers of a
+  gate: they see one pixel at any size.
+- ``engine.trainer.BaseTrainer.train`` runs in every process of a training. Patched, it adds a callback before each batch
+  that applies a model's ``schedule`` (freezing, learning rate of attention). The host's default callbacks would not do:
+  models and trainers copy them when they are made, which may be before the kit is imported, and may clear them.
+- ``utils.dist.generate_ddp_file`` writes the script of each worker of a multi-GPU run. Before 8.4 the script imports
+  nothing of the caller's, and a registered module is a KeyError in every worker.
+- ``engine.model.Model.predict``, ``.val`` and ``.export`` would use a model whose attention has no weights.
 
 Repairs, for the launchers only:
 
-- ``engine.exporter.Exporter.export_onnx``, in versions that leave the choice of torch's exporter to torch, was written for
-  the first one; since torch 2.9 they would get another, which asks for a package that none of them brings.
-- ``utils.checks.check_font`` asks the network for a font, seconds a try, also where there is none; offline, the
-  font that matplotlib brings serves.
+- ``engine.exporter.Exporter.export_onnx`` was written for torch's first exporter. Versions that do not select it get
+  another one since torch 2.9, which needs a package that none of them requires.
+- ``utils.checks.check_font`` downloads a font and waits seconds for each attempt without a network; a font of matplotlib
+  replaces it then.
 """
 
 from __future__ import annotations
@@ -55,13 +54,13 @@ def _version(module: ModuleType) -> str:
 
 
 def _supported() -> str:
-    """The versions that the kit's own requirement names: pyproject.toml is the one place where they stand."""
+    """The versions in the kit's own requirement; pyproject.toml is the only place that states them."""
     import importlib.metadata  # 30 ms, a quarter of importing the kit
     import re
 
     wanted: list[str] = []
     project = Path(__file__).resolve().parent.parent / "pyproject.toml"
-    if project.is_file():  # a checkout, whose installed description may be of an earlier state
+    if project.is_file():  # a checkout, whose installed metadata may be older
         wanted = re.findall(r'"(ultralytics[^"]*)"', project.read_text(encoding="utf-8"))
     else:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -79,7 +78,7 @@ def _load_weights(kit: Kit, original: Callable[..., Any], self: Any, weights: An
 
 
 def _worker_script(kit: Kit, original: Callable[..., str], trainer: Any) -> str:
-    """Make the workers' script import the kit first, with the paths of this process."""
+    """Let the workers' script import the kit first, with this process's ``sys.path``."""
     script = original(trainer)
     file = Path(script)
     head = f"import sys\nsys.path[:] = {sys.path!r}\n{kit.worker_lines()}"
@@ -88,7 +87,7 @@ def _worker_script(kit: Kit, original: Callable[..., str], trainer: Any) -> str:
 
 
 def _flops(kit: Kit, original: Callable[..., float], model: Any, imgsz: Any = 640, *rest: Any, **more: Any) -> float:
-    """Count at the real size; as the host does where that fails."""
+    """Count at the real image size; as the host does if that fails."""
     twin = kit.at_full_size(model, imgsz)
     return (twin is not None and original(twin, imgsz, *rest, **more)) or original(model, imgsz, *rest, **more)
 
@@ -111,7 +110,7 @@ def _export_onnx(kit: Kit, original: Callable[..., Any], self: Any, *rest: Any, 
 
 
 def _font(kit: Kit, original: Callable[..., Any], font: str = "Arial.ttf") -> Any:
-    """Without a network, take a font that is here instead of waiting for one that is not."""
+    """Without a network, return an installed font instead of waiting for a download."""
     utils = sys.modules["ultralytics.utils"]
     if getattr(utils, "ONLINE", True) or (Path(utils.USER_CONFIG_DIR) / Path(font).name).exists():
         return original(font)
@@ -121,7 +120,7 @@ def _font(kit: Kit, original: Callable[..., Any], font: str = "Arial.ttf") -> An
     return installed or str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
 
 
-# What the checkpoints of versions without a `torch_load` of their own hold beside layers: arguments and losses.
+# What checkpoints of versions without a `torch_load` of their own hold besides layers: arguments and losses.
 BESIDE = (
     "ultralytics.utils.IterableSimpleNamespace",
     *(
@@ -134,10 +133,10 @@ BESIDE = (
 
 
 def _prepare(kit: Kit, module: ModuleType) -> Callable[[], None] | None:
-    """Where checkpoints are read by declared classes only, have them declared before the host reads one."""
+    """Declare the classes of checkpoints before the host reads one, where only declared classes may be used."""
     if kit.safe_load():
         kit.load_modules()
-    own_load = hasattr(sys.modules.get("ultralytics.utils.patches"), "torch_load")  # asks torch for all classes
+    own_load = hasattr(sys.modules.get("ultralytics.utils.patches"), "torch_load")  # passes weights_only=False
     return None if own_load else declare(kit, module, BESIDE)
 
 

@@ -1,9 +1,8 @@
 """A checkout of classic, anchor-based YOLOv5: ``models/yolo.py`` and ``train.py --cfg``.
 
-Its modules are called ``models`` and ``utils``, as many projects' are: they are recognised by what they define,
-and anybody else's are left alone. Tried on v6.0, v6.1, v6.2, v7.0 and the newest commit; see :mod:`.yolov5_shared`
-for what is patched and why. YOLOv5's ``models/tf.py`` has a parser of its own, for TensorFlow export, which
-is not covered.
+Many projects have packages called ``models`` and ``utils``, so YOLOv5's are recognised by what they define, and others
+are not patched. Tested with v6.0, v6.1, v6.2, v7.0 and the newest commit; :mod:`.yolov5_shared` describes the patches.
+YOLOv5's ``models/tf.py`` has a parser of its own, for TensorFlow export, which is not patched.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ def _belongs(module: ModuleType) -> bool:
 
 
 def _version(module: ModuleType) -> str:
-    """The git tag or commit of the checkout."""
+    """Git tag or commit of the checkout."""
     root = Path(getattr(module, "__file__", None) or "").resolve().parent.parent
     if (root / ".git").exists():
         command = ["git", "-C", str(root), "describe", "--tags", "--always", "--dirty"]

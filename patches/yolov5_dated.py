@@ -1,14 +1,14 @@
-"""What NumPy, Pillow and torch have dropped since YOLOv5 v6.0 to v7.0 and the ``yolov5`` package were written.
+"""Repairs for what NumPy, Pillow and torch have removed since YOLOv5 v6.0 to v7.0 and the ``yolov5`` package.
 
-``np.int``, ``np.float`` (gone from NumPy 1.24), ``np.trapz`` (2.4) and ``font.getsize`` (Pillow 10): without
-them these versions die in their first validation, with attention or without. NumPy itself is left alone: a
-host's module that uses such a name sees a NumPy that has it, under its own global ``np`` only.
+Without ``np.int``, ``np.float`` (removed in NumPy 1.24), ``np.trapz`` (2.4) and ``font.getsize`` (Pillow 10) these
+versions fail in their first validation, with or without attention. NumPy itself is not changed: a module of the host
+that uses such a name gets a NumPy that has it, as its own global ``np`` only.
 
-The loss of v6.0 and v6.1 clamps whole numbers with a bound of type float, which torch refuses since 1.11; v6.2
-wrote the bound as a whole number, and so does the code that stands in here.
+The loss of v6.0 and v6.1 clamps integers with a float bound, which torch refuses since 1.11. v6.2 has an integer bound,
+and so has the code that replaces it here.
 
-``export.py`` was written for the exporter that torch calls by ``dynamo=False`` since 2.9, and so was ultralytics before
-8.3.215.
+``export.py`` was written for the exporter that torch selects with ``dynamo=False`` since 2.9, and so was ultralytics
+before 8.3.215.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from typing import Any, Callable
 
 from .interface import Kit
 
-__all__ = ["exporter", "first_exporter", "font_with_size", "mend_loss", "supply"]
+__all__ = ["exporter", "first_exporter", "fix_loss", "font_with_size", "supply"]
 
 DROPPED: dict[str, Any] = {"int": int, "float": float, "bool": bool, "object": object, "trapz": "trapezoid"}
 
 
 class _Numpy(ModuleType):
-    """NumPy with the names that it had."""
+    """NumPy with some of its removed names."""
 
     def __init__(self, numpy: ModuleType, names: dict[str, Any]) -> None:
         super().__init__(numpy.__name__, numpy.__doc__)
@@ -41,9 +41,17 @@ class _Numpy(ModuleType):
 
 
 def supply(kit: Kit, module: ModuleType) -> Callable[[], None] | None:
-    """Give `module` the dropped names that its text uses; return a function that takes them back, or None."""
+    """Give a module the removed names that its source uses.
+
+    Args:
+        kit: The kit.
+        module: A module of the host.
+
+    Returns:
+        A function that undoes it, or None if there is nothing to do.
+    """
     if module.__name__.endswith("utils.loss"):
-        return mend_loss(module)
+        return fix_loss(module)
     numpy = module.__dict__.get("np")
     if not isinstance(numpy, ModuleType) or numpy.__name__ != "numpy" or isinstance(numpy, _Numpy):
         return None
@@ -66,7 +74,7 @@ def supply(kit: Kit, module: ModuleType) -> Callable[[], None] | None:
 
 @contextlib.contextmanager
 def exporter(script: Path) -> Iterator[None]:
-    """Where `script` is an `export.py` older than the choice of exporters, call the one that it was written for."""
+    """Select torch's first exporter if a script is an ``export.py`` that does not select one itself."""
     try:
         text = script.read_text(encoding="utf-8") if script.name == "export.py" else ""
     except (OSError, ValueError):
@@ -81,7 +89,7 @@ def exporter(script: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def first_exporter() -> Iterator[None]:
-    """Have `torch.onnx.export` be the exporter that it was before torch 2.9 chose another, unless its caller chooses."""
+    """Let ``torch.onnx.export`` default to the exporter from before torch 2.9, unless the caller selects one."""
     import torch
 
     original = torch.onnx.export
@@ -95,20 +103,27 @@ def first_exporter() -> Iterator[None]:
         torch.onnx.export = original
 
 
-def mend_loss(module: ModuleType) -> Callable[[], None] | None:
-    """Give the loss of v6.0 and v6.1 the whole-number bound of v6.2; return a function that takes it back, or None."""
+def fix_loss(module: ModuleType) -> Callable[[], None] | None:
+    """Give the loss of v6.0 and v6.1 the integer bound of v6.2.
+
+    Args:
+        module: ``utils.loss``.
+
+    Returns:
+        A function that undoes it, or None if there is nothing to do.
+    """
     function = getattr(getattr(module, "ComputeLoss", None), "build_targets", None)
     try:
         text = Path(module.__file__ or "").read_text(encoding="utf-8")
     except (OSError, ValueError):
         return None
-    mended = re.sub(r"(\.clamp_\(0, )(gain\[[23]\])( - 1\))", r"\1int(\2)\3", text)
-    if mended == text or not isinstance(function, FunctionType):
+    fixed = re.sub(r"(\.clamp_\(0, )(gain\[[23]\])( - 1\))", r"\1int(\2)\3", text)
+    if fixed == text or not isinstance(function, FunctionType):
         return None
     original = function.__code__
     path = original.co_filename
-    untouched, code = (_method(compile(t, path, "exec", dont_inherit=True), function.__name__) for t in (text, mended))
-    if untouched != original or code is None:  # somebody else's hand is in it
+    untouched, code = (_method(compile(t, path, "exec", dont_inherit=True), function.__name__) for t in (text, fixed))
+    if untouched != original or code is None:  # somebody else has changed it
         return None
     function.__code__ = code
 
@@ -127,7 +142,7 @@ def _method(code: CodeType, name: str) -> CodeType | None:
 
 
 def font_with_size(kit: Kit, original: Callable[..., Any], *given: Any, **more: Any) -> Any:
-    """Run the host's `check_font`; a Pillow font comes back with the `getsize` that the host calls."""
+    """Run the host's ``check_font`` and give a Pillow font the ``getsize`` that the host calls."""
     font = original(*given, **more)
     if hasattr(font, "getbbox") and not hasattr(font, "getsize"):
         font.getsize = lambda text: tuple(font.getbbox(text)[2:])

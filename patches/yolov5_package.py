@@ -1,6 +1,6 @@
 """The ``yolov5`` package, classic YOLOv5 as ``pip install yolov5``: ``yolov5.models.yolo``.
 
-Tried on 7.0.14; see :mod:`.yolov5_shared` for what is patched and why.
+Tested with 7.0.14; :mod:`.yolov5_shared` describes the patches.
 """
 
 from __future__ import annotations

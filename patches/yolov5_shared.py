@@ -1,32 +1,31 @@
 """What both forms of classic YOLOv5 share: a checkout (``models.yolo``) and the ``yolov5`` package.
 
-Why each patch is there:
+The patches:
 
 - ``models.yolo.parse_model`` evaluates module names among its own globals and has no registry.
-- ``models.yolo.Model.__init__`` opens the model file itself: the kit's names, the dialect with ``scales`` and
-  ``register:`` are read here, wherever a model is built without a command line.
-- ``models.yolo.Model.fuse`` (a method of ``BaseModel`` in newer ones) folds batch normalization in the host's own
+- ``models.yolo.Model.__init__`` opens the model file itself. Patched, it reads the kit's YAMLs, the dialect with
+  ``scales`` and ``register:``, wherever a model is built without a command line.
+- ``models.yolo.Model.fuse`` (a method of ``BaseModel`` in newer versions) folds batch normalization in the host's own
   convolution class only; the kit's blocks fold theirs after it.
-- ``models.yolo.Model.info`` counts operations on one stride's image and multiplies: wrong for a gate's layers,
-  which see one pixel at any size.
-- ``utils.general.check_file`` resolves ``--cfg``; it knows only the checkout's folders.
-- ``intersect_dicts`` (of ``utils.general``, in v6.0 of ``utils.torch_utils``, lately of ultralytics) copies weights by
-  name, and an inserted row renames every layer behind it; where attention is involved they go by logical layer. It is
-  given two state dicts; ``models.yolo.Model.state_dict`` notes whose they are.
-- ``utils.loss.ComputeLoss.__init__`` is called by every version's training loop, in every process, when model, optimizer
-  and first epoch stand: a model's ``schedule`` (freezing, learning rate of attention) begins there.
+- ``models.yolo.Model.info`` counts operations on an image of one stride and multiplies, which is wrong for the layers of
+  a gate: they see one pixel at any size.
+- ``utils.general.check_file`` resolves ``--cfg`` and knows only the checkout's folders.
+- ``intersect_dicts`` (of ``utils.general``, in v6.0 of ``utils.torch_utils``, in newer commits of ultralytics) copies
+  weights by name, and an inserted row renames every layer after it. With attention, weights are matched by logical layer
+  instead. It takes two state dicts; ``models.yolo.Model.state_dict`` records which model each belongs to.
+- ``utils.loss.ComputeLoss.__init__`` is called by the training loop of every version, in every process, once the model,
+  the optimizer and the first epoch exist. A model's ``schedule`` (freezing, learning rate of attention) begins there.
 
 Repairs, for the launchers only:
 
-- ``utils.general.check_font`` and ``user_config_dir`` (v6.0 fetches its font where the others check) end a
-  program that has no network, some at import; a font that matplotlib brings stands in.
-- ``utils.general.check_online`` waits ten seconds where packets are swallowed: ``YOLO_OFFLINE`` answers for it.
-- ``utils.plots.check_pil_font`` and a module's own ``np``: names dropped by NumPy and Pillow since
+- ``utils.general.check_font`` and ``user_config_dir`` (v6.0 downloads its font where the others check for it) fail
+  without a network, some on import; a font of matplotlib replaces it then.
+- ``utils.general.check_online`` waits ten seconds where packets are dropped; ``YOLO_OFFLINE`` skips it.
+- ``utils.plots.check_pil_font`` and a module's own ``np``: names that NumPy and Pillow have removed since
   (:mod:`.yolov5_dated`).
 
-Beside these, the host's own layer classes are declared safe for ``torch.load(weights_only=True)``
-(:mod:`.safe_classes`): torch 2.6 made that the default, and checkouts up to v7.0 cannot load their own
-checkpoints with it.
+The host's own layer classes are also declared safe for ``torch.load(weights_only=True)`` (:mod:`.safe_classes`): torch
+2.6 made this the default, and checkouts up to v7.0 cannot load their own checkpoints with it.
 """
 
 from __future__ import annotations
@@ -51,10 +50,10 @@ SUPPORTED = "YOLOv5 v6.0, v6.1, v6.2, v7.0 and the newest commit (2026-08), the 
 
 REPAIRED = ("utils.general", "utils.metrics", "utils.datasets", "utils.dataloaders", "utils.loss", "models.common")
 
-# What tells YOLOv5's modules from anybody else's of that name.
+# What tells YOLOv5's modules from others of the same name.
 PARSER_HAS = ("Model", "Detect", "Concat", "Conv", "make_divisible", "check_anchor_order")
 GENERAL_HAS = ("check_yaml", "make_divisible", "non_max_suppression", "strip_optimizer")
-# Every module that a released YOLOv5 parser names.
+# Every module that the parser of a YOLOv5 release names.
 STOCK = """
     Conv GhostConv Bottleneck GhostBottleneck SPP SPPF DWConv MixConv2d Focus CrossConv BottleneckCSP C3 C3TR C3SPP
     C3Ghost C3x BatchNorm2d Concat Detect Segment Contract Expand ConvTranspose2d DWConvTranspose2d Classify
@@ -67,7 +66,14 @@ def make(
     belongs: Callable[[ModuleType], bool],
     version: Callable[[ModuleType], str],
 ) -> Host:
-    """Return the host whose modules are called `prefix` + ``models.yolo`` and so on."""
+    """Return the host whose modules are `prefix` + ``models.yolo`` and so on.
+
+    Args:
+        name: As for :class:`Host`; so are `prefix` and `version`.
+        prefix: See there.
+        belongs: ``f(module)``, whether the name of a module is one of this host's.
+        version: See there.
+    """
     yolo, general, tools, plots = (
         f"{prefix}{n}" for n in ("models.yolo", "utils.general", "utils.torch_utils", "utils.plots")
     )
@@ -106,12 +112,12 @@ def make(
 
 
 def _in(home: str) -> Callable[[Path], bool]:
-    """Whether `utils` has `intersect_dicts` in that other file."""
+    """Whether ``utils`` defines `intersect_dicts` in this other file."""
     return lambda root: "intersect_dicts" in _read(root / "utils" / f"{home}.py")
 
 
 def _old(root: Path) -> bool:
-    """What needs no repair: whatever lacks the function that some version needs repaired."""
+    """A version without the function needs no repair of it."""
     return True
 
 
@@ -123,7 +129,7 @@ def _read(file: Path) -> str:
 
 
 def is_yolov5(module: ModuleType) -> bool:
-    """Whether a module is YOLOv5's, or a fork's that kept the shape of its ``models.yolo`` and ``utils.general``."""
+    """Whether a module is YOLOv5's, or that of a fork which kept the shape of ``models.yolo`` and ``utils.general``."""
     name = module.__name__
     if name.endswith("utils.general"):
         return _has(module, GENERAL_HAS)
@@ -133,7 +139,7 @@ def is_yolov5(module: ModuleType) -> bool:
         return all((root / n).is_file() for n in ("models/yolo.py", "utils/general.py", "train.py"))
     if not _has(module, PARSER_HAS):
         return False
-    if not hasattr(module, "parse_model"):  # a YOLOv5 whose parser is called otherwise: to be told, not passed over
+    if not hasattr(module, "parse_model"):  # its parser has another name: recognised, so that the error is reported
         return True
     code = getattr(module.parse_model, "__code__", None)
     return (code is not None and code.co_varnames[:2] == ("d", "ch")) or _defines(module)
@@ -144,41 +150,41 @@ def _has(module: ModuleType, names: tuple[str, ...]) -> bool:
 
 
 def _defines(module: ModuleType) -> bool:
-    """Whether the file defines the parser, where what is bound to its name is a wrapper without signature."""
+    """Whether the file defines the parser, where a wrapper without signature has replaced it."""
     return any(isinstance(n, ast.FunctionDef) and n.name == "parse_model" for n in _tree(module).body)
 
 
 def _init(kit: Kit, original: Callable[..., None], self: Any, *given: Any, **more: Any) -> None:
     if "cfg" in more:
         given, more = (more["cfg"], *given), {k: v for k, v in more.items() if k != "cfg"}
-    if not given:  # the host's default
+    if not given:  # the host's default model
         return original(self, **more)
     with kit.building(given[0], self) as model:
         return original(self, model, *given[1:], **more)
 
 
 def fuse(kit: Kit, original: Callable[..., Any], self: Any, *rest: Any, **more: Any) -> Any:
-    """Fold what the host folds, then the kit's blocks."""
+    """Fuse as the host does, then fold batch normalization in the kit's blocks."""
     result = original(self, *rest, **more)
     kit.fold(self)
     return result
 
 
 def _info(kit: Kit, original: Callable[..., Any], self: Any, verbose: bool = False, img_size: Any = 640) -> Any:
-    """Have the host count at the real size; its list of weights, with `verbose`, needs them."""
+    """Let the host count at the real image size. With `verbose` it lists the weights, so the copy keeps them."""
     twin = kit.at_full_size(self, img_size, weights=bool(verbose))
     return original(self if twin is None else twin, verbose, img_size)
 
 
 def state_dict(kit: Kit, original: Callable[..., Any], self: Any, *rest: Any, **more: Any) -> Any:
-    """Note whose state it is."""
+    """Record which model the state dict belongs to."""
     state = original(self, *rest, **more)
     kit.note(self, state)
     return state
 
 
 def intersect_dicts(kit: Kit, original: Callable[..., Any], da: Any, db: Any, exclude: Any = ()) -> Any:
-    """Let `da` reach the layers of `db` that it belongs to."""
+    """Match the tensors of `da` to the layers of `db`."""
     return kit.match_state(original, da, db, exclude)
 
 
@@ -208,7 +214,7 @@ def _check_file(kit: Kit, original: Callable[..., Any], file: Any, *rest: Any, *
 
 
 def is_model(path: Path) -> bool:
-    """Whether a file is a model YAML rather than one of data or hyperparameters."""
+    """Whether a file is a model YAML and not one of a data set or of hyperparameters."""
     if path.suffix not in (".yaml", ".yml"):
         return False
     try:
@@ -238,7 +244,7 @@ def _check_font(kit: Kit, original: Callable[..., Any], font: Any, *rest: Any, *
 
 def _user_config_dir(kit: Kit, original: Callable[..., Path], *given: Any, **more: Any) -> Path:
     folder = original(*given, **more)
-    late = "check_font" not in getattr(original, "__globals__", {})  # v6.0: utils.plots fetches, while it is imported
+    late = "check_font" not in getattr(original, "__globals__", {})  # v6.0: utils.plots downloads on import
     font = Path(folder) / "Arial.ttf"
     if late and not font.exists() and (_offline() or not _reachable()):
         _stand_in(kit, font)
@@ -275,7 +281,7 @@ def _stand_in(kit: Kit, target: Path) -> None:
     except OSError as exc:
         kit.announce("no font for labels: %s", exc)
         return
-    kit.announce("%s cannot be fetched: DejaVu Sans stands in. Delete %s to have it fetched.", target.name, target)
+    kit.announce("%s cannot be downloaded: DejaVu Sans is used instead. Delete %s to retry.", target.name, target)
 
 
 def _tree(module: ModuleType) -> ast.Module:
@@ -286,7 +292,7 @@ def _tree(module: ModuleType) -> ast.Module:
 
 
 def _named(module: ModuleType) -> dict[str, int]:
-    """Modules that the parser's branches name, with the line, beyond those of any released YOLOv5."""
+    """Modules that the parser's branches name and no YOLOv5 release does, with the line."""
     found: dict[str, int] = {}
     for definition in _tree(module).body:
         if not isinstance(definition, ast.FunctionDef) or definition.name != "parse_model":
@@ -306,13 +312,13 @@ def _explain(module: ModuleType) -> str:
         return ""
     branches = ", ".join(f"{name} (line {line})" for name, line in named.items())
     return (
-        f"This parser was changed by hand: it names {branches}, which no YOLOv5 release does. With the kit the edit is "
-        f"not needed: 'git diff models/yolo.py' shows it, 'git checkout models/yolo.py' takes it back"
+        f"This parser was edited by hand: it names {branches}, which no YOLOv5 release does. With the kit the edit is "
+        f"not needed: 'git diff models/yolo.py' shows it, 'git checkout models/yolo.py' undoes it"
     )
 
 
 def hand_edit(cls: type) -> str:
-    """Say where a YOLOv5 checkout defines and names a class that no release has; empty if it does not."""
+    """Return where a YOLOv5 checkout defines and names a class that no release has; empty if it does not."""
     owner = sys.modules.get(cls.__module__)
     package = cls.__module__.rpartition(".")[0]
     parser = sys.modules.get(f"{package}.yolo")
@@ -321,9 +327,9 @@ def hand_edit(cls: type) -> str:
     if cls.__name__ in STOCK.split():
         return ""
     line = next((n.lineno for n in _tree(owner).body if isinstance(n, ast.ClassDef) and n.name == cls.__name__), None)
-    places = [f"{owner.__file__}, line {line}, defines it"] if line else []
+    edits = [f"{owner.__file__}, line {line}, defines it"] if line else []
     if cls.__name__ in _named(parser):
-        places.append(f"{parser.__file__}, line {_named(parser)[cls.__name__]}, builds it")
-    if not places:
+        edits.append(f"{parser.__file__}, line {_named(parser)[cls.__name__]}, builds it")
+    if not edits:
         return ""
-    return f"The checkout was changed by hand: {' and '.join(places)}. With the kit that edit can be removed. "
+    return f"The checkout was edited by hand: {' and '.join(edits)}. With the kit that edit can be removed. "

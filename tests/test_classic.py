@@ -321,7 +321,7 @@ def test_a_hand_edit_is_named(classic: Classic, tmp_path: Path) -> None:
     path = tmp_path / "tutorial.yaml"
     path.write_text(TUTORIAL, encoding="utf-8")
     run = copy.python(code, str(path), cwd=tmp_path)
-    assert run.code and "changed by hand" in run.err and "that edit can be removed" in run.err
+    assert run.code and "edited by hand" in run.err and "that edit can be removed" in run.err
     assert f"{parser}, line" in run.err
 
     # An edit that takes the parser's shape: importing still works, the refusal says what is different.
@@ -334,7 +334,7 @@ def test_a_hand_edit_is_named(classic: Classic, tmp_path: Path) -> None:
     run = copy.python(code, cwd=tmp_path)
     hooked, _, known = run.out.partition("HOOKED")[2].partition("KNOWN")
     assert "yolov5" not in hooked and "HostError" in run.err
-    assert "cannot hook yolov5" in known  # and stays known when the host's other modules are in order
+    assert "cannot patch yolov5" in known  # and stays known when the host's other modules are in order
     assert "it names SEAttention (line" in run.err and "git checkout models/yolo.py" in run.err
 
 
@@ -551,7 +551,7 @@ def test_train_detect_on_the_package(shapes: Path, tmp_path: Path) -> None:
     ("argv", "expected"),
     [
         (["--host", "nowhere"], "--host nowhere: no such folder"),
-        (["--host", "."], "no YOLOv5 checkout, it has no train.py and no models/yolo.py"),
+        (["--host", "."], "it has no train.py and no models/yolo.py"),
     ],
 )
 def test_no_such_host(argv: list[str], expected: str, tmp_path: Path) -> None:

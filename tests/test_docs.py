@@ -87,8 +87,8 @@ def test_troubleshooting_quotes_what_is_printed(name: str) -> None:
     """Each message of the table stands in the code, but for the two that a host prints."""
     code = "\n".join(p.read_text(encoding="utf-8") for d in ("yolo_attn", "patches") for p in (ROOT / d).rglob("*.py"))
     code = re.sub(r"[\"']\s*\n\s*f?[\"']", "", re.sub(r"\{[^{}\n]*\}", "0", code))  # joined literals; fields are figures
-    table = text(name).split("`cannot hook ...`")[0].rpartition("| --- | --- |")[2]
-    table += "`cannot hook ...`" + text(name).split("`cannot hook ...`")[1].partition("\n\n")[0]
+    table = text(name).split("`cannot patch ...`")[0].rpartition("| --- | --- |")[2]
+    table += "`cannot patch ...`" + text(name).split("`cannot patch ...`")[1].partition("\n\n")[0]
     messages = re.findall(r"^\| `([^`]*)` \|", table, re.MULTILINE)
     assert len(messages) >= 13
     for message in messages:

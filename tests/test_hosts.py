@@ -218,7 +218,7 @@ def test_a_host_without_source(classic: Classic, copied: Classic, tmp_path: Path
         (models / "yolo.py.away").rename(models / "yolo.py")
     assert "HERE" in run.out and run.code
     last = run.err.strip().splitlines()[-1]
-    for word in ("cannot hook yolov5", str(models / "yolo.pyc"), "its source is not available", "Supported:"):
+    for word in ("cannot patch yolov5", str(models / "yolo.pyc"), "its source is not available", "Supported:"):
         assert word in last
 
 

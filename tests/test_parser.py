@@ -336,7 +336,7 @@ def test_refuses_a_parser_of_another_shape(host_copy: Path, tmp_path: Path, old:
     assert "host imported" in run.out  # the implied hook never breaks the host's own import
     assert run.code != 0
     last = run.err.strip().splitlines()[-1]
-    for word in ("cannot hook ultralytics 8.", str(file), named, "Supported:"):
+    for word in ("cannot patch ultralytics 8.", str(file), named, "Supported:"):
         assert word in last, (word, run.err)
 
 

@@ -47,7 +47,7 @@ def named(patch, how):
         raise AssertionError((patch, how, "asked for, it must be an error"))
     install.uninstall()
 
-here = [p for p in host.patches if p.module in sys.modules and any(h.function == p.function and h.module.__name__ == p.module for h in install.hooks())]
+here = [p for p in host.patches if p.module in sys.modules and any(h.function == p.function and h.module.__name__ == p.module for h in install.applied())]
 assert len(here) >= 7, here
 for patch in here:
     install.uninstall()

@@ -103,6 +103,6 @@ def _patches(host: Any) -> str:
     for name in dict.fromkeys(p.module for p in host.patches):
         with contextlib.suppress(Exception):  # some versions lack the module, or a package that it imports is missing
             importlib.import_module(name)
-    found = {(h.module.__name__, h.function) for h in install.hooks() if h.host == host.name}
+    found = {(h.module.__name__, h.function) for h in install.applied() if h.host == host.name}
     here = [p for p in host.patches if (p.module, p.function) in found]
     return f"{len(host.grouped(here))} patches ({len(here)} functions)"

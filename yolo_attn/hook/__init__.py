@@ -1,1 +1,1 @@
-"""The parse hook: how the hosts come to build registered modules, in memory and reversibly."""
+"""The parse hook: lets the hosts build registered modules, in memory and reversibly."""

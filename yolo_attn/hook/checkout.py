@@ -1,4 +1,4 @@
-"""Where classic YOLOv5 is: a checkout's folder, or the `yolov5` package's."""
+"""Find classic YOLOv5: the folder of a checkout, or of the ``yolov5`` package."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["find_host"]
 
 
 def find_host(name: str) -> Path:
-    """Return the folder that holds `train.py` and `models/yolo.py`.
+    """Return the folder with ``train.py`` and ``models/yolo.py``.
 
     Args:
-        name: ``yolov5`` for the package, else the folder of a checkout.
+        name: ``yolov5`` for the package, otherwise the folder of a checkout.
 
     Raises:
-        HostError: Not installed, or no YOLOv5.
+        HostError: The package is not installed, or the folder is not a YOLOv5 checkout.
     """
     folder = expand(name)
     if name == "yolov5" and not (folder / "train.py").is_file():
@@ -30,11 +30,11 @@ def find_host(name: str) -> Path:
         folder = Path(next(iter(spec.submodule_search_locations)))
     if not folder.is_dir():
         raise HostError(
-            f"--host {name}: no such folder (looked in {Path.cwd()}). ultralytics, yolov5, or a checkout's path."
+            f"--host {name}: no such folder (looked in {Path.cwd()}). Give ultralytics, yolov5 or the path of a checkout."
         )
     missing = [n for n in ("train.py", "models/yolo.py", "utils/general.py") if not (folder / n).is_file()]
     if missing:
-        raise HostError(f"--host {name}: no YOLOv5 checkout, it has no {' and no '.join(missing)}.")
+        raise HostError(f"--host {name}: not a YOLOv5 checkout: it has no {' and no '.join(missing)}.")
     if "parse_model" not in read_source(folder / "models" / "yolo.py"):
-        raise HostError(f"--host {name}: no YOLOv5 checkout, its models/yolo.py has no parse_model.")
+        raise HostError(f"--host {name}: not a YOLOv5 checkout: its models/yolo.py has no parse_model.")
     return folder.resolve()

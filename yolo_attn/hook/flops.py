@@ -1,9 +1,9 @@
-"""The operations of a detector with attention, for the hosts' own summaries (`model.info()`, the line after a build).
+"""Count the operations of a detector with attention for the hosts' own summaries, such as ``model.info()``.
 
-The hosts count on an image of one stride and multiply by the number of such images in the real one. That is exact
-for convolutions over maps and wrong for a gate, whose layers see one pixel at any image size: by it SE behind each
-backbone C3 of YOLOv5s costs several hundred times what it does. Here the host counts at the real size instead, on a
-copy without weights, for which nothing is computed.
+The hosts count on an image the size of one stride and multiply by the number of such tiles in the real image. This is
+exact for convolutions over maps and wrong for a gate, whose layers see one pixel at any image size: SE after each
+backbone C3 of YOLOv5s appears several hundred times as expensive as it is. Here the host counts at the real size, on a
+copy without weights, so nothing is computed.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ __all__ = ["at_full_size"]
 
 
 def at_full_size(model: Any, imgsz: int | Sequence[int], *, weights: bool = False) -> Any | None:
-    """Return a copy of a detector whose stride, for the host's count, is the image; None if it has no attention.
+    """Return a copy of a detector whose stride is the whole image, for the host to count on.
 
     Args:
         model: A host's model.
         imgsz: Side of the image, or its height and width, in pixels.
-        weights: Keep the weights; without them the copy lies on the `meta` device, where nothing is computed.
+        weights: Keep the weights. Without them the copy is on the ``meta`` device, where nothing is computed.
+
+    Returns:
+        The copy; None if the detector has no attention or cannot be copied.
     """
     import torch
 
@@ -37,7 +40,7 @@ def at_full_size(model: Any, imgsz: int | Sequence[int], *, weights: bool = Fals
         memo[id(tensor)] = torch.nn.Parameter(empty, tensor.requires_grad) if trained else empty
     try:
         twin = copy.deepcopy(model, memo)
-    except (RuntimeError, TypeError):  # a model in training may hold what cannot be copied
+    except (RuntimeError, TypeError):  # a model in training may hold attributes that cannot be copied
         return None
     twin.stride = torch.tensor([float(max(imgsz) if isinstance(imgsz, Sequence) else imgsz)])
     return twin

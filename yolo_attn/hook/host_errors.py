@@ -1,4 +1,4 @@
-"""What a host raises while it builds a model, as one line that names file and row."""
+"""Turn an error that a host raises while it builds a model into one line that names file and row."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from ..errors import RowError, YoloAttnError, first_line, shown
 
 __all__ = ["DEBUG", "told_by_row"]
 
-DEBUG = "YOLO_ATTN_DEBUG"  # set, the host's own traceback is shown
+DEBUG = "YOLO_ATTN_DEBUG"  # if set, the host's own traceback is shown
 
 
 @contextlib.contextmanager
 def told_by_row(file: str = "", *, building: bool = False) -> Iterator[None]:
-    """Turn what a host's parser raises meanwhile into one line; leave the host's default activation as it was.
+    """Turn errors of a host's parser within this context into one line, and restore the host's default activation.
 
     Args:
-        file: Named in the message; the one that the model names when empty.
-        building: Only what is raised while a model is built and run for its strides, for a span that does more.
+        file: Name of the YAML, for the message; if empty, the one that the model names.
+        building: Only convert errors from building a model and the forward pass for its strides, where the context
+            does more than that.
 
     Raises:
-        RowError: A row cannot be built; the message names it and quotes the host.
+        RowError: A row cannot be built; the message names the row and quotes the host.
     """
     before = _activations()
     try:
@@ -32,7 +33,7 @@ def told_by_row(file: str = "", *, building: bool = False) -> Iterator[None]:
     except (YoloAttnError, MemoryError):
         _restore(before)
         raise
-    except Exception as exc:  # a host's parser raises whatever a wrong row leads to
+    except Exception as exc:  # a wrong row can raise anything in a host's parser
         _restore(before)
         row = _row(exc, building)
         if row is None or os.environ.get(DEBUG):
@@ -43,10 +44,7 @@ def told_by_row(file: str = "", *, building: bool = False) -> Iterator[None]:
 
 
 def _row(exc: BaseException, building: bool) -> tuple[int, list[Any], str, str] | None:
-    """The row at which a host's parser, or the forward pass that it tries, stood: its number, from, number and module.
-
-    Also what it did there, and the file that the model names.
-    """
+    """The row that a host's parser or a forward pass had reached: number, first columns, what was done, file."""
     found, tb = None, exc.__traceback__
     inside, file = False, "model YAML"
     while tb is not None:

@@ -1,13 +1,13 @@
 """The parse hook: lets a host's own `parse_model` build registered modules, in memory and reversibly.
 
 :func:`install`, :func:`uninstall` and :func:`installed` act on every host that ``yolo_attn.patches`` knows.
-``import yolo_attn`` installs; a host that is imported later is hooked at that moment.
+``import yolo_attn`` installs the hook; a host that is imported later is patched at that moment.
 
-Why: both hosts look a row's module up among their own globals and give an unknown module no channels. There is
-no registry to register with, so the kit splices the two expressions that decide (see :mod:`.splice`), swapping
-the function's code object in place, so that everybody who imported the parser by name earlier has it as well. What
-else of a host runs the kit's code is data in ``yolo_attn.patches``; how it is put there and taken back is
-:mod:`.patching`. What it runs is handed in (:func:`hand_in`): the hook itself knows no room above it.
+Both hosts look up the module of a row among their own globals and give an unknown module no channels. They have no
+registry, so the kit splices two expressions of the parser (see :mod:`.splice`). It replaces the function's code object
+in place, so that code which imported the parser by name earlier gets it as well. The other patches of a host are data
+in ``yolo_attn.patches``; :mod:`.patching` applies and removes them. The object that they call is passed in with
+:func:`hand_in`, since the hook imports no room above it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .splice import ON_DISK
 from .spliced import Seams, nothing, spliced_code
 from .watch import Watch
 
-__all__ = ["Hook", "failures", "hand_in", "hooks", "install", "installed", "repair", "repairing", "uninstall"]
+__all__ = ["Applied", "applied", "failures", "hand_in", "install", "installed", "repair", "repairing", "uninstall"]
 
 
 _lock = Lock()
@@ -37,8 +37,8 @@ _failed: dict[tuple[str, str, str], HostError] = {}  # by host, module and funct
 
 
 @dataclass(frozen=True)
-class Hook:
-    """One function of a host that runs the kit's code: who, where, and how to give it back."""
+class Applied:
+    """A patch that has been applied: the host, its function, and how to remove the patch."""
 
     host: str
     module: types.ModuleType
@@ -48,52 +48,53 @@ class Hook:
 
     @property
     def alive(self) -> bool:
-        """Whether the module still reaches the function (it was not reloaded or dropped), and the function the kit."""
+        """Whether the patch still works: the module was not reloaded or dropped, and its function still runs the kit."""
         if sys.modules.get(self.module.__name__) is not self.module:
             return False
         found = patching.reach(self.module, self.function)
-        if self.patched is None:  # seams in the file itself
+        if self.patched is None:  # spliced in the file itself
             return found is not None
         return self.patched.active and self.patched in patching.patches_below(found)
 
 
-# Kept when this module is reloaded: what is in the hosts is still to be taken back.
-_hooks: list[Hook] = globals().get("_hooks", [])
+# Kept when this module is reloaded, since the patches are still to be removed.
+_applied: list[Applied] = globals().get("_applied", [])
 _prepared: dict[tuple[str, int], Callable[[], None]] = globals().get("_prepared", {})
 _kit: Any = globals().get("_kit")
 _repairing: bool = globals().get("_repairing", False)
 
 
 def hand_in(kit: Any) -> None:
-    """Take what hosts' patches call, a :class:`yolo_attn.patches.Kit` that also finds and places rows."""
+    """Set the object that patches call, a :class:`yolo_attn.patches.Kit` that also resolves rows."""
     global _kit
     _kit = kit
 
 
 def install(*, strict: bool = True) -> None:
-    """Hook every host that is imported now, and each other one when it is imported. Twice is once.
+    """Patch every host that is imported, and each other one when it is imported. Repeated calls have no effect.
 
     Args:
-        strict: Raise when a host that is already imported cannot be hooked; otherwise log one warning.
+        strict: Raise if a host that is already imported cannot be patched; otherwise log a warning.
 
     Raises:
-        HostError: Names host, version and file, what was looked for, and the supported range.
+        HostError: A host cannot be patched. The message names its version and file, what was looked for, and the
+            supported versions.
     """
     from ..patches import HOSTS
 
     with _lock:
-        _watch().start()  # first: a module that another thread imports now is hooked here or there
-        _hooks[:] = [h for h in _hooks if h.patched is None or h.patched.active]
+        _watch().start()  # first, so that a module which another thread imports now is not missed
+        _applied[:] = [h for h in _applied if h.patched is None or h.patched.active]
         for host in HOSTS:
             for module in host.modules:
                 if module in sys.modules:
-                    _hook_module(host, module, strict=strict)
+                    _patch_module(host, module, strict=strict)
 
 
 def repair() -> None:
-    """Put right, until :func:`uninstall`, what is out of order in old hosts with attention or without.
+    """Apply the repairs of old hosts, which have nothing to do with attention, until :func:`uninstall`.
 
-    The kit's own commands do; importing the kit does not.
+    The kit's commands do so; importing the kit does not.
     """
     global _repairing
     with _lock:
@@ -102,7 +103,7 @@ def repair() -> None:
 
 
 def repairing() -> bool:
-    """Whether hosts are being repaired."""
+    """Whether repairs are applied."""
     return _repairing
 
 
@@ -119,17 +120,17 @@ def _on_import(module: types.ModuleType) -> None:
     with _lock:
         for host in HOSTS:
             if module.__name__ in host.modules:
-                _hook_module(host, module.__name__, strict=False)
+                _patch_module(host, module.__name__, strict=False)
 
 
 def uninstall() -> None:
-    """Give every host back its own functions and code objects and leave no trace. Twice is once."""
+    """Restore every function of every host. Repeated calls have no effect."""
     global _repairing
     with _lock:
         _watch().stop()
         _repairing = False
-        while _hooks:
-            _hooks.pop().undo()
+        while _applied:
+            _applied.pop().undo()
         for undo in _prepared.values():
             undo()
         _prepared.clear()
@@ -137,28 +138,28 @@ def uninstall() -> None:
 
 
 def installed() -> list[str]:
-    """Return the names of the hosts whose parser is hooked now."""
+    """Return the names of the hosts whose parser is patched."""
     from ..patches import HOSTS
 
     parsers = {(h.name, h.patches[0].function) for h in HOSTS}
-    return sorted({h.host for h in hooks() if (h.host, h.function) in parsers})
+    return sorted({h.host for h in applied() if (h.host, h.function) in parsers})
 
 
-def hooks() -> list[Hook]:
-    """Return every function that runs the kit's code now."""
+def applied() -> list[Applied]:
+    """Return the patches that are applied and still work."""
     with _lock:
-        return [h for h in _hooks if h.alive]
+        return [h for h in _applied if h.alive]
 
 
 def failures() -> dict[str, HostError]:
-    """Return, by host, why it could not be hooked, or not with every patch."""
+    """Return, by host, the error of each patch that could not be applied."""
     found: dict[str, HostError] = {}
     for (host, _, _), error in list(_failed.items()):
         found[host] = HostError(f"{found[host]} {error}") if host in found else error
     return found
 
 
-def _hook_module(host: Any, name: str, *, strict: bool) -> None:
+def _patch_module(host: Any, name: str, *, strict: bool) -> None:
     module = sys.modules.get(name)
     if module is None or not host.recognise(module):
         return
@@ -173,7 +174,7 @@ def _hook_module(host: Any, name: str, *, strict: bool) -> None:
         except HostError as exc:
             _failed[key] = exc
             errors.append(exc)
-            if patch.splice:  # without it, nothing else of this module is of use
+            if patch.splice:  # the other patches of this module are useless without it
                 break
     else:
         if name == host.parser:
@@ -201,7 +202,7 @@ def _root(host: Any, module: types.ModuleType) -> Path:
 
 
 def _absent(host: Any, module: types.ModuleType) -> list[HostError]:
-    """What is wrong with modules that are to be patched and that this version does not have."""
+    """Errors for the modules that should be patched and that this version does not have."""
     root, errors = _root(host, module), []
     for patch in host.patches:
         path = root.joinpath(*patch.module[len(host.prefix) :].split("."))
@@ -222,9 +223,9 @@ def _patch(host: Any, patch: Any, module: types.ModuleType) -> None:
     for patched in list(patching.patches_below(found)):
         if patched.kit != PACKAGE or hasattr(patched, "kits"):
             continue
-        if any(h.patched is patched for h in _hooks):
+        if any(h.patched is patched for h in _applied):
             return
-        # of an earlier import of this kit, whose registry knows nothing of this one's classes
+        # by an earlier import of this kit, whose registry does not have the classes of this one
         patching.remove(*patching.place(module, patch.function), patched)
         found = patching.reach(module, patch.function)
     function = _own(host, patch, module, found) if patch.by_name else None
@@ -232,7 +233,7 @@ def _patch(host: Any, patch: Any, module: types.ModuleType) -> None:
         return
     lacks = patching.signature_lacks(found, patch.takes)
     if lacks:
-        raise HostError(refusal(host, module, f"{patch.function} has no parameter {lacks} where it was"))
+        raise HostError(refusal(host, module, f"{patch.function} does not have the parameter {lacks} at its place"))
     if patch.splice and function is not None:
         _splice(host, patch, module, function)
         return
@@ -244,18 +245,18 @@ def _patch(host: Any, patch: Any, module: types.ModuleType) -> None:
         owner, name = patching.place(module, patch.function)
         patched = patching.wrap(owner, name, replacement, PACKAGE)
     undo = functools.partial(patching.remove, owner, name, patched)
-    _hooks.append(Hook(host.name, module, patch.function, patched, undo))
+    _applied.append(Applied(host.name, module, patch.function, patched, undo))
 
 
 def _own(host: Any, patch: Any, module: types.ModuleType, found: Any) -> types.FunctionType | None:
-    """The host's own function below any foreign wrapper; None if it is another patched module's."""
+    """The host's own function below wrappers of others; None if it belongs to another patched module."""
     from ..patches import HOSTS
 
     home = getattr(found, "__module__", None)
     for function in patching.functions_below(found):
         if function.__globals__ is module.__dict__ and function.__module__ == module.__name__:
             return function
-        for name in function.__code__.co_names:  # a wrapper that reaches the original through a global of its own
+        for name in function.__code__.co_names:  # a wrapper that calls the original through a global
             named: Any = function.__globals__.get(name)
             mine = isinstance(named, types.FunctionType) and named.__globals__ is module.__dict__
             if mine and named.__qualname__ == patch.function:
@@ -266,8 +267,8 @@ def _own(host: Any, patch: Any, module: types.ModuleType, found: Any) -> types.F
         refusal(
             host,
             module,
-            f"{patch.function} is not the host's own Python function but {found!r}, and what it wraps cannot be found. "
-            f"Import {PACKAGE} before it is wrapped, or note the original with functools.wraps",
+            f"{patch.function} is not the host's own Python function but {found!r}, and the function that it wraps "
+            f"cannot be found. Import {PACKAGE} before it is wrapped, or wrap it with functools.wraps",
         )
     )
 
@@ -275,8 +276,8 @@ def _own(host: Any, patch: Any, module: types.ModuleType, found: Any) -> types.F
 def _splice(host: Any, patch: Any, module: types.ModuleType, function: types.FunctionType) -> None:
     below = next(patching.patches_below(function), None)
     if ON_DISK in function.__code__.co_names:
-        if not any(h.module is module and h.patched is None for h in _hooks):
-            _hooks.append(Hook(host.name, module, patch.function, None, nothing))
+        if not any(h.module is module and h.patched is None for h in _applied):
+            _applied.append(Applied(host.name, module, patch.function, None, nothing))
         return
     seams: Any = below if below is not None and below.active and hasattr(below, "kits") else None
     forget: Callable[[], None] = nothing
@@ -285,7 +286,7 @@ def _splice(host: Any, patch: Any, module: types.ModuleType, function: types.Fun
         seams = Seams(PACKAGE, function.__code__)
         seams.join(PACKAGE, _kit)
         patching.put(function, seams, code)
-    elif seams.kits.get(PACKAGE) is not _kit or not any(h.patched is seams for h in _hooks):
+    elif seams.kits.get(PACKAGE) is not _kit or not any(h.patched is seams for h in _applied):
         seams.join(PACKAGE, _kit)
     else:
         return
@@ -296,4 +297,4 @@ def _splice(host: Any, patch: Any, module: types.ModuleType, function: types.Fun
             patching.remove(None, "", seams)
             forget()
 
-    _hooks.append(Hook(host.name, module, patch.function, seams, undo))
+    _applied.append(Applied(host.name, module, patch.function, seams, undo))

@@ -1,6 +1,6 @@
-"""Run a file that holds a parser as a program: `models/yolo.py --cfg yolov5s_se.yaml`.
+"""Run a script that defines a parser: ``models/yolo.py --cfg yolov5s_se.yaml``.
 
-Its parser then lives in ``__main__``, where no import hook sees it; so the file's text is spliced before it runs.
+Its parser is then in ``__main__``, where no import hook sees it, so the source is spliced before it runs.
 """
 
 from __future__ import annotations
@@ -19,11 +19,19 @@ from .splice import SpliceError, splice
 
 __all__ = ["run_parser"]
 
-NAME = "_yolo_attn_rows"  # the global that the text calls
+NAME = "_yolo_attn_rows"  # the global that the spliced source calls
 
 
 def run_parser(script: Path, kit: Any) -> bool:
-    """Run `script` as ``__main__`` with its parser spliced, or return False where it has no such parser."""
+    """Run a script as ``__main__`` with its parser spliced.
+
+    Args:
+        script: The file.
+        kit: The object that the parser calls.
+
+    Returns:
+        False, without running it, if the script has no parser of YOLO's shape.
+    """
     with tokenize.open(script) as file:
         source = file.read()
     try:

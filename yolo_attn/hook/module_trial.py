@@ -33,7 +33,7 @@ class Row:
     """The row at which a module stands.
 
     Args:
-        spot: File, number and columns.
+        location: File, number and columns.
         name: Its third column.
         channels: What arrives; a list where `from` is one.
         c2: What the next row will be given.
@@ -41,7 +41,7 @@ class Row:
         form: What the module's entry says of how it is called.
     """
 
-    spot: str
+    location: str
     name: str
     channels: int | list[int]
     c2: int
@@ -75,7 +75,7 @@ def try_out(module: Any, row: Row) -> None:
     except _Wrong as exc:
         what = row.name if cls.__name__ == row.name else f"{row.name} ({cls.__name__})"
         remedy = f" {_entry(cls, row, exc.remedy)}" if exc.remedy else ""
-        raise RowError(f"{row.spot}: {what} {exc}.{exc.advice}{remedy}") from exc.__cause__
+        raise RowError(f"{row.location}: {what} {exc}.{exc.advice}{remedy}") from exc.__cause__
 
 
 def _try(module: Any, row: Row) -> None:
@@ -92,7 +92,7 @@ def _try(module: Any, row: Row) -> None:
         if not sizes:
             _explain(module, row, trial, failed)
         shown = ", ".join(f"{h} x {w}" for h, w in sizes[:4]) + (", ..." if len(sizes) > 4 else "")
-        _tell(f"{row.spot}: {row.name} runs on maps of {shown} and not on every size, such as 13 x 11: "
+        _tell(f"{row.location}: {row.name} runs on maps of {shown} and not on every size, such as 13 x 11: "
               f"{_said(failed)}. Keep to images that give it its size.")  # fmt: skip
         runs = [trial.run(size, batch=2) for size in sizes[:2]]
     for size, run in zip(sizes, runs):
@@ -101,7 +101,7 @@ def _try(module: Any, row: Row) -> None:
     if isinstance(run, Exception):
         if isinstance(trial.run(sizes[0], batch=2, training=True), Exception):
             raise _Wrong(f"runs in eval mode and not in training on {trial.shown(sizes[0], 1)}: {_said(run)}") from run
-        _tell(f"{row.spot}: {row.name} cannot be trained on a batch of one, the last of an epoch included: {_said(run)}. "
+        _tell(f"{row.location}: {row.name} cannot be trained on a batch of one, the last of an epoch included: {_said(run)}. "
               f"Batch normalization behind global pooling does so; without it, or with GroupNorm(1, C), it can.")  # fmt: skip
     else:
         _judge(run, trial, row, sizes[0], 1)

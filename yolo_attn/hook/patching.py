@@ -1,13 +1,13 @@
-"""How one function of a host comes to run the kit's code, and how the host gets it back.
+"""Patch one function of a host, and remove the patch.
 
-Two ways, both under a mark that every copy of the kit knows, vendored under another name or not:
+There are two ways. Both leave a mark that every copy of the kit recognises, under whatever name it is vendored:
 
-- :func:`wrap` sets a wrapper on a class or a module and puts the very same function back;
-- :func:`swap` exchanges a function's code object in place, for functions that others import by name.
+- :func:`wrap` sets a wrapper on a class or module, and removing it restores the original function;
+- :func:`swap` replaces a function's code object in place, for functions that others import by name.
 
-A patch that is taken back while another lies on it (somebody's wrapper, another copy of the kit) is switched off and
-only passes calls on. Whoever takes the upper one off then takes this one off too. The code that is swapped in carries
-what it needs as a constant, and adds no global to the host: it runs to its end whenever the patch is taken back.
+A patch that is removed while another one lies on top (a wrapper of somebody else, another copy of the kit) is switched
+off and passes calls on; removing the upper one removes it as well. The code that is swapped in holds what it needs as a
+constant and adds no global to the host, so a call that is running when the patch is removed can finish.
 """
 
 from __future__ import annotations
@@ -24,42 +24,42 @@ __all__ = [
 ]  # fmt: skip
 
 MARK = "_yolo_attn_patched"  # the same in every copy of the kit
-CONSTANT = "what yolo_attn puts here"  # stands in compiled code until the object takes its place
+CONSTANT = "what yolo_attn puts here"  # placeholder in compiled code, replaced by the object
 
 
 class Patched:
-    """One function that runs the kit's code.
+    """A patch on one function.
 
     Args:
-        kit: The import name of the kit; a vendored copy has one of its own.
-        original: What is put back: the function, or its code object.
-        plain: The host's own doing, as a function.
-        replacement: Run in its place, as ``f(plain, *args, **kwargs)``.
+        kit: Import name of the kit; a vendored copy has its own.
+        original: What is restored: the function, or its code object.
+        plain: A function that does what the host's did.
+        replacement: Runs in its place, as ``f(plain, *args, **kwargs)``.
     """
 
     def __init__(self, kit: str, original: Any, plain: Callable[..., Any], replacement: Callable[..., Any]) -> None:
         self.kit, self.original, self.plain = kit, original, plain
-        self.function: Any = None  # what stands there now; a copy of our mark on somebody's wrapper is none
+        self.function: Any = None  # the patched function; somebody's wrapper may carry a copy of the mark
         self.inherited = False
         self._replaced = functools.partial(replacement, plain)
         self.switch(True)
         setattr(self, MARK, True)
 
     def switch(self, on: bool) -> None:
-        """Run the replacement, or pass calls on."""
+        """Run the replacement, or pass calls on to the original."""
         self.active = on
         self.run = self._replaced if on else self.plain
 
 
 def reach(root: Any, path: str) -> Any:
-    """What a dotted name such as `Model.__init__` means in a module, or None."""
+    """Return the object at a dotted path such as ``Model.__init__`` below a module, or None."""
     for part in path.split("."):
         root = getattr(root, part, None)
     return root
 
 
 def place(module: types.ModuleType, path: str) -> tuple[Any, str]:
-    """Where a dotted name is set: the module, or the class of the module's own that defines the method."""
+    """Return where a dotted path is set, and its last name: the module, or its class that defines the method."""
     owner, _, name = path.rpartition(".")
     if not owner:
         return module, name
@@ -69,7 +69,7 @@ def place(module: types.ModuleType, path: str) -> tuple[Any, str]:
 
 
 def wrap(owner: Any, name: str, replacement: Callable[..., Any], kit: str) -> Patched:
-    """Set a wrapper that runs ``replacement(original, *args, **kwargs)`` on a class or module; return its patch."""
+    """Set a wrapper that runs ``replacement(original, *args, **kwargs)`` on a class or module; return the patch."""
     original = getattr(owner, name)
     patched = Patched(kit, original, original, replacement)
     patched.inherited = name not in vars(owner)
@@ -85,21 +85,21 @@ def wrap(owner: Any, name: str, replacement: Callable[..., Any], kit: str) -> Pa
 
 
 def swap(function: types.FunctionType, replacement: Callable[..., Any], kit: str) -> Patched:
-    """Give a function code that runs ``replacement(original, *args, **kwargs)``; return its patch."""
+    """Replace a function's code by one that runs ``replacement(original, *args, **kwargs)``; return the patch."""
     patched = Patched(kit, function.__code__, _copy_of(function), replacement)
     put(function, patched, _calling(function))
     return patched
 
 
 def put(function: types.FunctionType, patched: Patched, code: types.CodeType) -> None:
-    """Give a function other code, in which `patched` stands for the constant."""
+    """Replace a function's code, with `patched` in place of :data:`CONSTANT`."""
     patched.function = function
     consts = tuple(patched if isinstance(c, str) and c == CONSTANT else c for c in code.co_consts)
     function.__code__ = code.replace(co_consts=consts)
 
 
 def remove(owner: Any, name: str, patched: Patched) -> None:
-    """Take a patch back: switch it off, and clear away whatever is switched off on top."""
+    """Remove a patch: switch it off, then remove every patch on top that is switched off."""
     patched.switch(False)
     while owner is not None:  # a wrapper
         top = _on(vars(owner).get(name))
@@ -118,7 +118,7 @@ def remove(owner: Any, name: str, patched: Patched) -> None:
 
 
 def _on(function: Any) -> Patched | None:
-    """The patch that a wrapper is, by whatever copy of the kit; None if it is none."""
+    """The patch that a wrapper belongs to, of any copy of the kit, or None."""
     found: Any = vars(function).get(MARK) if isinstance(function, types.FunctionType) else None
     return found if found is not None and found.function is function else None
 
@@ -128,7 +128,7 @@ def _in_code(code: types.CodeType) -> Patched | None:
 
 
 def patches_below(candidate: Any) -> Iterator[Patched]:
-    """Every patch on a function, below whatever else lies on it."""
+    """Yield every patch on a function, also below wrappers of others."""
     for function in functions_below(candidate):
         found: Any = vars(function).get(MARK)
         if found is not None and found.function is function:
@@ -140,7 +140,7 @@ def patches_below(candidate: Any) -> Iterator[Patched]:
 
 
 def bottom(code: types.CodeType) -> types.CodeType:
-    """The host's own code below whatever was swapped in."""
+    """Return the host's own code below all patches."""
     found = _in_code(code)
     while found is not None:
         code = found.original
@@ -149,10 +149,10 @@ def bottom(code: types.CodeType) -> types.CodeType:
 
 
 def _calling(function: types.FunctionType) -> types.CodeType:
-    """Code of the same signature as `function` that passes every argument to the patch that stands for the constant.
+    """Code with the signature of `function` that passes every argument to the patch in place of :data:`CONSTANT`.
 
-    A function's code may only be replaced by code with as many free variables, and a method that calls `super()`
-    has one, `__class__`: the new code is therefore compiled within a function that provides them.
+    A function's code can only be replaced by code with as many free variables, and a method that calls ``super()``
+    has one, ``__class__``. The new code is therefore compiled inside a function that provides them.
     """
     code, name = function.__code__, function.__name__
     count = code.co_argcount
@@ -183,7 +183,7 @@ def _calling(function: types.FunctionType) -> types.CodeType:
 
 
 def _copy_of(function: types.FunctionType) -> types.FunctionType:
-    """A function that does what this one does now, whatever code this one is given."""
+    """A copy that keeps the current code when that of `function` is replaced."""
     copy = types.FunctionType(
         function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
     )
@@ -192,7 +192,7 @@ def _copy_of(function: types.FunctionType) -> types.FunctionType:
 
 
 def functions_below(candidate: Any) -> Iterator[types.FunctionType]:
-    """A function and those that it wraps: as `functools.wraps` and `partial` note them, and in closures."""
+    """Yield a function and those that it wraps, found through ``functools.wraps``, ``partial`` and closures."""
     seen: set[int] = set()
 
     def walk(obj: Any) -> Iterator[types.FunctionType]:
@@ -219,7 +219,12 @@ def functions_below(candidate: Any) -> Iterator[types.FunctionType]:
 
 
 def signature_lacks(function: Any, takes: str) -> str:
-    """Which of the parameters named in `takes`, the first ones in this order, a function does not have; empty if none."""
+    """Return the parameters of `takes` that a function does not have first and in this order; empty if it has all.
+
+    Args:
+        function: The function.
+        takes: Names of parameters, separated by spaces.
+    """
     wanted = takes.split()
     try:
         parameters = list(inspect.signature(function).parameters.values())
@@ -227,7 +232,7 @@ def signature_lacks(function: Any, takes: str) -> str:
         return ", ".join(wanted)
     for k, name in enumerate(wanted):
         if k < len(parameters) and parameters[k].kind is inspect.Parameter.VAR_POSITIONAL:
-            return ""  # a wrapper, or a method that hands everything on
+            return ""  # a wrapper, or a method that passes everything on
         if k >= len(parameters) or parameters[k].name != name:
             return ", ".join(wanted[k:])
     return ""

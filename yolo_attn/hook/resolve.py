@@ -1,7 +1,7 @@
-"""What a row's module name resolves to: the class that the parse hook would build for it.
+"""Resolve the module name of a row to the class that the parse hook would build.
 
-That is the YAML's own under ``register:``, then the registry's, unless the host's parser has a class of its own by
-that name, which then is the host's row.
+That is the class of that name under the YAML's ``register:``, then the registry's, unless the host's parser has a class
+of its own by that name.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ NOT_GATES = ("block", "fusion", "head")
 
 @dataclass(frozen=True)
 class Named:
-    """What a row's module name stands for, where it is no module of the host.
+    """A module name of a row, resolved to a class that is not the host's.
 
     Args:
-        name: The registered name, or the one under ``register:``.
-        kind: The registry's word; empty for a user's class.
-        cls: The class; None where a plug-in is named whose code is not loaded.
+        name: The registered name, or the name under ``register:``.
+        kind: Kind in the registry; empty for a class under ``register:``.
+        cls: The class; None if it comes from a plug-in that is not loaded.
         binding: What the class takes from the graph; None likewise.
     """
 
@@ -38,12 +38,12 @@ class Named:
 
     @property
     def is_attention(self) -> bool:
-        """Whether it is attention that stands behind a row; code that is not loaded is taken at its word."""
+        """Whether it is attention to insert after a row; a plug-in that is not loaded counts as attention."""
         return self.kind not in NOT_GATES and (self.binding is None or "n" not in self.binding.takes)
 
     @property
     def plain(self) -> str | None:
-        """The host's block that a block with attention inside stands for: C3 for C3SE; None if there is none."""
+        """The host's block that a block with attention inside replaces, such as C3 for C3SE, or None."""
         return getattr(self.cls, "stands_for", None) if self.kind == "block" else None
 
     @property
@@ -53,18 +53,18 @@ class Named:
 
 
 def named(name: str, d: Mapping[str, Any] | None = None) -> Named | None:
-    """Return what a row's module name stands for; None where it is the host's.
+    """Resolve the module name of a row; return None if it is the host's.
 
     Args:
-        name: The third column of a row.
-        d: The model dictionary, whose ``register:`` comes first.
+        name: Third column of the row.
+        d: The model dictionary, for its ``register:``.
     """
     plain = registry.plain_name(name)
     own = (d or {}).get("register")
     if isinstance(own, Mapping) and plain in own:
         try:
             cls = plugins.from_yaml(plain, dict(d or {}), "register")
-        except PluginError:  # not loaded: nothing here runs code
+        except PluginError:  # not loaded, and nothing here runs code
             cls = None
         return Named(plain, "", cls, registry.binding_of(cls))
     entry = registry.find(plain)
@@ -74,12 +74,12 @@ def named(name: str, d: Mapping[str, Any] | None = None) -> Named | None:
 
 
 def rival(found: Any, cls: type) -> bool:
-    """Whether what a host's parser finds under a name is a class of its own, and not `cls`."""
+    """Whether the host's parser finds a class other than `cls` under a name."""
     return isinstance(found, type) and found is not cls
 
 
 def _hosts_classes(name: str) -> list[Any]:
-    """What the parsers of the hosts that are imported find under a name."""
+    """What the parsers of imported hosts find under a name."""
     from ..patches import HOSTS
 
     parsers = [h.parser for h in HOSTS]

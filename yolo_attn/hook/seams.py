@@ -1,4 +1,4 @@
-"""What happens at the parse hook's two seams: a row's name becomes a class, its numbers become arguments."""
+"""The two functions that a spliced parser calls: one turns a row's name into a class, one its numbers into arguments."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from . import elsewhere
 from .module_trial import Row, try_out
 from .resolve import rival
 
-__all__ = ["Reader", "find", "place", "reading", "watched", "where"]
+__all__ = ["Reader", "find", "location_of", "place", "reading", "watched"]
 
-# Names in a row's arguments that a host's parser resolves and that its users rely on.
+# Names in a row's arguments that a host's parser resolves and that public YAMLs use.
 RESOLVED = frozenset({"nc", "anchors", "None", "True", "False"})
 
 
@@ -31,17 +31,18 @@ RESOLVED = frozenset({"nc", "anchors", "None", "True", "False"})
 _file: ContextVar[str] = ContextVar("file", default="model YAML")
 
 
-# Whether the model came without a file, perhaps out of somebody's checkpoint: its rows may name layers only.
+# Whether the model is untrusted, such as a dictionary from a checkpoint: its rows may name layers only.
 _layers_only: ContextVar[bool] = ContextVar("layers_only", default=False)
 
 
 @contextlib.contextmanager
 def reading(file: str, *, layers_only: bool = False) -> Iterator[None]:
-    """Name the model file in the messages of rows parsed meanwhile.
+    """Set the file name in the messages about rows that are parsed within this context.
 
     Args:
-        file: The file.
-        layers_only: The model is somebody else's: refuse rows that name a class which :mod:`.allowed` does not list.
+        file: Name of the model file.
+        layers_only: Refuse rows that name a class which :mod:`~yolo_attn.registry.allowed` does not allow; for
+            untrusted models.
     """
     tokens = _file.set(file), _layers_only.set(layers_only)
     try:
@@ -53,14 +54,19 @@ def reading(file: str, *, layers_only: bool = False) -> Iterator[None]:
 
 
 class Reader:
-    """Who reads a model's rows before it is to be built, and lets the parser go on where a row is wrong or unknown."""
+    """Reads the rows of a model before it is built, and lets the parser go on after a wrong or unknown row."""
 
     def unknown(self, name: str, i: int) -> type:
-        """Return a class that stands in for one that nobody knows."""
+        """Return a class to use for an unknown name.
+
+        Args:
+            name: Third column of the row.
+            i: Number of the row.
+        """
         raise NotImplementedError
 
     def place(self, m: Any, channels: Any, n: int, args: list[Any], i: int, widen: Callable[[Any], Any]) -> Any:
-        """Return what :func:`place` returns; None where the row is the host's."""
+        """Return what :func:`place` returns, or None if the row is the host's; the arguments are those of :func:`place`."""
         raise NotImplementedError
 
 
@@ -69,7 +75,7 @@ _reader: ContextVar[Reader | None] = ContextVar("reader", default=None)
 
 @contextlib.contextmanager
 def watched(reader: Reader) -> Iterator[None]:
-    """Let `reader` see, and place, every row of others than the host that is parsed meanwhile."""
+    """Pass every row that is parsed within this context to a reader first."""
     token = _reader.set(reader)
     try:
         yield
@@ -78,17 +84,24 @@ def watched(reader: Reader) -> Iterator[None]:
 
 
 class Text:
-    """A string argument kept from the host's parser, which would evaluate it."""
+    """Wraps a string argument, which the host's parser would otherwise evaluate."""
 
     def __init__(self, value: str) -> None:
         self.value = value
 
 
 def find(name: Any, args: list[Any], i: int, d: dict[str, Any], host_lookup: Callable[[], Any]) -> Any:
-    """Return the class that row `i` names: the registry's, or what the host's own look-up gives.
+    """Return the class that a row names: the registry's, or the result of the host's own look-up.
+
+    Args:
+        name: Third column of the row.
+        args: Fourth column; changed in place.
+        i: Number of the row.
+        d: The model dictionary.
+        host_lookup: The host's own look-up of the name.
 
     Raises:
-        UnknownModuleError: Neither knows the name.
+        UnknownModuleError: Neither the registry nor the host knows the name.
         RowError: Both know it, as different classes.
     """
     if not isinstance(name, str):
@@ -103,36 +116,36 @@ def find(name: Any, args: list[Any], i: int, d: dict[str, Any], host_lookup: Cal
                 return reader.unknown(name, i)
             home = _home(host_lookup)
             raise UnknownModuleError(
-                f"{where(d, i)}: no module is called '{name}'.{elsewhere.advice(plain_name(name), _known(d, home), home)}"
+                f"{location_of(d, i)}: no module is called '{name}'.{elsewhere.advice(plain_name(name), _known(d, home), home)}"
                 f"{sources.why_missing(plain_name(name))} "
-                f"'yolo-attn list' shows the attention modules; your own are named under 'register:' in the YAML, "
-                f"or given with --plugin FILE."
+                f"'yolo-attn list' shows the attention modules; add your own under 'register:' in the YAML "
+                f"or with --plugin FILE."
             ) from exc
         if _layers_only.get():
-            allowed.check_class(found, name, where(d, i), _home(host_lookup))
+            allowed.check_class(found, name, location_of(d, i), _home(host_lookup))
         return found
     if _layers_only.get():
-        allowed.check_class(cls, name, where(d, i), _home(host_lookup))
-        allowed.check_spelled(entry, name, where(d, i), _home(host_lookup))
+        allowed.check_class(cls, name, location_of(d, i), _home(host_lookup))
+        allowed.check_spelled(entry, name, location_of(d, i), _home(host_lookup))
     if plain_name(name) == name:
         try:
             hosts = host_lookup()
-        except Exception:  # the usual case: the host does not know the name
+        except Exception:  # usually, the host does not know the name
             hosts = cls
         if rival(hosts, cls):
-            # A plug-in, or a package that nobody named, that happens to have a Conv of its own
+            # A plug-in, or a package that the user did not name, that happens to define, say, its own Conv
             if entry is not None and (entry.implied or installed.brings(cls)):
                 if _layers_only.get():
-                    allowed.check_class(hosts, name, where(d, i), _home(host_lookup))
+                    allowed.check_class(hosts, name, location_of(d, i), _home(host_lookup))
                 return hosts
             from ..patches.yolov5_shared import hand_edit
 
             raise RowError(
-                f"{where(d, i)}: '{name}' is two things, {hosts.__module__}.{hosts.__qualname__} of the host and "
-                f"{cls.__module__}.{cls.__qualname__}. {hand_edit(hosts)}Write '{PREFIX}{name}' for the latter."
+                f"{location_of(d, i)}: '{name}' is ambiguous: the host has {hosts.__module__}.{hosts.__qualname__}, "
+                f"the registry {cls.__module__}.{cls.__qualname__}. {hand_edit(hosts)}Write '{PREFIX}{name}' for the latter."
             )
     if entry is not None:
-        args[:] = entry.binding.with_sets(args)  # C3_GC: C3Attention with {module: GC}
+        args[:] = entry.binding.with_sets(args)  # C3_GC is C3Attention with {module: GC}
     args[:] = [Text(a) if isinstance(a, str) and a not in RESOLVED else a for a in args]
     return cls
 
@@ -142,10 +155,20 @@ def place(
 ) -> tuple[Any, Any, int, list[Any]]:
     """Return what the parser goes on with: builder, output channels, repeats, arguments.
 
-    For every class that the kit does not know, exactly the host's default: `ch[f]` and nothing else.
+    For a class that is not registered this is exactly the host's default, the output channels ``ch[f]``.
+
+    Args:
+        m: The class.
+        ch: Output channels of the rows so far.
+        f: The row's `from`.
+        n: Repeats, after depth scaling.
+        args: The row's arguments.
+        i: Number of the row.
+        d: The model dictionary.
+        widen: The host's width rule, ``f(channels) -> channels``.
 
     Raises:
-        RowError: The row's numbers contradict the graph, or its `from` points nowhere.
+        RowError: The row's numbers contradict the graph, or its `from` is not an earlier row.
     """
     binding, reader = registry.binding_of(m), _reader.get()
     if reader is not None:
@@ -155,21 +178,21 @@ def place(
             return read
     if binding is None:
         return m, ch[f], n, args
-    spot = where(d, i)
+    location = location_of(d, i)
     args = [a.value if isinstance(a, Text) else a for a in args]
     if args and isinstance(args[-1], dict):
-        args[-1] = _own_module(args[-1], d, spot)
+        args[-1] = _own_module(args[-1], d, location)
     try:
         channels = _channels(ch, f, i)
         call = binding.bind(args, _as_one(m, binding, channels), n, widen)
     except Mismatch as exc:
-        raise RowError(f"{spot}: {m.__name__}: {exc}.") from exc
+        raise RowError(f"{location}: {m.__name__}: {exc}.") from exc
     for note in call.notes:
-        _tell(f"{spot}: {m.__name__}: {note}")
+        _tell(f"{location}: {m.__name__}: {note}")
     shown = [*call.args, dict(call.kwargs)] if call.kwargs else list(call.args)
     if "model_scale" in binding.signature.parameters:
         call.kwargs.setdefault("model_scale", str(d.get("scale") or next(iter(d.get("scales") or ()), "")))
-    return Builder(m, call, spot, _row(m, binding, spot, channels, call, i, d)), call.c2, call.n, shown
+    return Builder(m, call, location, _row(m, binding, location, channels, call, i, d)), call.c2, call.n, shown
 
 
 def _as_one(m: type, binding: Binding, channels: Any) -> Any:
@@ -179,7 +202,7 @@ def _as_one(m: type, binding: Binding, channels: Any) -> Any:
     return channels
 
 
-def _row(m: type, binding: Binding, spot: str, channels: Any, call: Call, i: int, d: dict[str, Any]) -> Row | None:
+def _row(m: type, binding: Binding, location: str, channels: Any, call: Call, i: int, d: dict[str, Any]) -> Row | None:
     """Where a user's module is to be tried; None for the kit's own, and for a head, which gives what it likes."""
     rows = [*(d.get("backbone") or ()), *(d.get("head") or ())]
     entry = registry.entry_of(m)
@@ -187,32 +210,32 @@ def _row(m: type, binding: Binding, spot: str, channels: Any, call: Call, i: int
         return None
     register = d.get("register")
     name = plain_name(str(rows[i][2]))
-    return Row(spot, name, channels, call.c2, register if isinstance(register, dict) else {}, binding.form)
+    return Row(location, name, channels, call.c2, register if isinstance(register, dict) else {}, binding.form)
 
 
 _told: set[str] = set()
 
 
 def _tell(line: str) -> None:
-    """Say a line about a row once, however often the model is built."""
+    """Announce a line about a row once, however often the model is built."""
     if line not in _told:
         _told.add(line)
         announce("%s", line)
 
 
 class Builder:
-    """Stands for the class from the seam to the end of the row: builds it, and prints as it in the table."""
+    """Stands in for a class until the parser has built the row: builds the class, and prints as it in the table."""
 
     cls: type
     call: Call
-    spot: str
+    location: str
     row: Row | None
 
-    def __init__(self, cls: type, call: Call, spot: str, row: Row | None = None) -> None:
-        vars(self).update(cls=cls, call=call, spot=spot, row=row)
+    def __init__(self, cls: type, call: Call, location: str, row: Row | None = None) -> None:
+        vars(self).update(cls=cls, call=call, location=location, row=row)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """What a host notes on the class of a row, as ultralytics did with `np` before 8.3.9, it finds there again."""
+        """Set attributes on the class: ultralytics before 8.3.9 sets `np` on the class of a row and reads it back."""
         setattr(self.cls, name, value)
 
     def __getattr__(self, name: str) -> Any:
@@ -222,20 +245,20 @@ class Builder:
         try:
             built = self.cls(*self.call.args, **self.call.kwargs)
         except UnknownModuleError as exc:  # a block's `module:`
-            raise UnknownModuleError(f"{self.spot}: {exc}") from exc
+            raise UnknownModuleError(f"{self.location}: {exc}") from exc
         except YoloAttnError:
             raise
         except (MemoryError, OSError):
             raise
-        except Exception as exc:  # a constructor raises whatever it likes
+        except Exception as exc:  # a constructor can raise anything
             for name in RESERVED:
-                if isinstance(exc, KeyError) and f"'{name}'" in str(exc):  # what torch itself does not let it add
+                if isinstance(exc, KeyError) and f"'{name}'" in str(exc):  # torch refuses to add it
                     raise self._occupied(name) from exc
             given = [*map(repr, self.call.args), *(f"{k}={v!r}" for k, v in self.call.kwargs.items())]
             usual = (TypeError, ValueError, AssertionError, ZeroDivisionError)
             told = f"{exc}" if isinstance(exc, usual) else f"{type(exc).__name__}: {first_line(exc)}"
             raise RowError(
-                f"{self.spot}: {self.cls.__name__}({', '.join(given)}) cannot be built: {told}.{self._taken()}"
+                f"{self.location}: {self.cls.__name__}({', '.join(given)}) cannot be built: {told}.{self._taken()}"
             ) from exc
         self._check(built)
         if self.row is not None:
@@ -245,17 +268,15 @@ class Builder:
         return built
 
     def _taken(self) -> str:
-        """What bare numbers of the row were taken for, after an error that may come from it."""
+        """How the numbers of the row were read, for an error that may come from it."""
         taken = ", ".join(f"{k} = {v!r}" for k, v in self.call.taken.items())
-        return (
-            f" The row's numbers are read as {taken}; by name none is mistaken: [{{option: value}}]." if taken else ""
-        )
+        return f" The row's numbers are read as {taken}; name options to be sure: [{{option: value}}]." if taken else ""
 
     def _check(self, built: Any) -> None:
-        """Refuse a layer that keeps something of its own where the host is about to write.
+        """Refuse a layer with attributes that the host is about to overwrite.
 
         Raises:
-            RowError: Names the attribute, the class and the remedy.
+            RowError: It has one; the message names the attribute, the class and the remedy.
         """
         own = vars(built)
         places = (own, *(own.get(k) or {} for k in ("_modules", "_parameters", "_buffers")))
@@ -265,7 +286,7 @@ class Builder:
 
     def _occupied(self, name: str) -> RowError:
         return RowError(
-            f"{self.spot}: {self.cls.__module__}.{self.cls.__qualname__} has an attribute '{name}' of its own, and the "
+            f"{self.location}: {self.cls.__module__}.{self.cls.__qualname__} has an attribute '{name}' of its own, and the "
             f"host sets .i, .f, .type and .np on every layer. Rename it in the class."
         )
 
@@ -273,23 +294,23 @@ class Builder:
         return str(self.cls)
 
 
-def where(d: dict[str, Any], i: int) -> str:
-    """Return `file, row i (backbone)`, the spot that error messages name."""
+def location_of(d: dict[str, Any], i: int) -> str:
+    """Return the location that messages name, ``file, row i (backbone) [from, number, module]``."""
     part = "backbone" if i < len(d.get("backbone") or ()) else "head"
     rows = [*(d.get("backbone") or ()), *(d.get("head") or ())]
     text = f" {rows[i][:3]}" if i < len(rows) else ""
     return f"{d.get('yaml_file') or _file.get()}, row {i} ({part}){text}"
 
 
-def _own_module(options: dict[str, Any], d: dict[str, Any], spot: str) -> dict[str, Any]:
-    """Put the class in place of its name where a block's `module:` names one that the YAML itself registers."""
+def _own_module(options: dict[str, Any], d: dict[str, Any], location: str) -> dict[str, Any]:
+    """Replace a block's `module:` by the class if the YAML itself registers the name."""
     name = plain_name(options["module"]) if isinstance(options.get("module"), str) else None
-    own = plugins.from_yaml(name, d, spot) if isinstance(name, str) and d.get("register") else None
+    own = plugins.from_yaml(name, d, location) if isinstance(name, str) and d.get("register") else None
     return options if own is None else {**options, "module": own}
 
 
 def _home(host_lookup: Callable[[], Any]) -> ModuleType | None:
-    """The module of the parser that a look-up was spliced into."""
+    """The module of the parser that the look-up is part of."""
     return sys.modules.get(getattr(host_lookup, "__globals__", {}).get("__name__", ""))
 
 
@@ -308,9 +329,9 @@ def _channels(ch: list[int], f: Any, i: int) -> Any:
 
 
 def registered(name: str, d: dict[str, Any], i: int) -> tuple[type | None, registry.Entry | None]:
-    """Return the class of a row's name, and its entry; a class that the YAML names itself may have none."""
+    """Return the class of a name in a row, and its entry; a class under ``register:`` may have no entry."""
     plain = plain_name(name)
-    own = plugins.from_yaml(plain, d, where(d, i)) if d.get("register") else None
+    own = plugins.from_yaml(plain, d, location_of(d, i)) if d.get("register") else None
     if own is not None:
         return own, registry.entry_of(own)
     entry = registry.find(plain)

@@ -1,10 +1,10 @@
-"""Rewrite two expressions of a host's `parse_model`, found by AST, quoted and never re-implemented.
+"""Rewrite two expressions of a host's ``parse_model``, found in its syntax tree, quoted and never re-implemented.
 
     m = LOOKUP   ->  m = PACKAGE.find(m, args, i, d, lambda: LOOKUP)
     c2 = ch[f]   ->  m, c2, n, args = PACKAGE.place(m, ch, f, n, args, i, d, lambda c2: WIDTH if GUARD else c2)
 
-LOOKUP, WIDTH and GUARD are the host's own text, so that the rules stay the host's whatever its version. No line
-moves: tracebacks point where they always did.
+LOOKUP, WIDTH and GUARD are the host's own source, so its rules stay in force whatever its version. No line moves, so
+tracebacks keep their line numbers.
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ __all__ = ["ON_DISK", "SpliceError", "find_code", "splice"]
 
 T = TypeVar("T")
 
-# The global that a file has which `yolo-attn patch` has put the seams into; there is nothing left to splice.
+# The global in a file that `yolo-attn patch` has spliced on disk.
 ON_DISK = "_" + PACKAGE.replace(".", "_") + "_rows"
 
 
 class SpliceError(Exception):
-    """The parser does not have the expected shape; the message says what was looked for."""
+    """The parser does not have the expected shape; the message says what was not found."""
 
 
 def splice(source: str, function: str, kit: str) -> str:
-    """Return the module text `source` with `function` rewritten to call `find` and `place` of `kit`.
+    """Return the source of a module with its parser rewritten to call `find` and `place`.
 
     Args:
-        source: The text.
-        function: The parser.
-        kit: An expression for what has the two: a global's name, or a constant that is replaced once compiled.
+        source: Source of the module.
+        function: Name of the parser.
+        kit: Expression for the object with these two methods: the name of a global, or a constant to be replaced
+            in the compiled code.
 
     Raises:
-        SpliceError: An expected expression is not there exactly once.
+        SpliceError: An expected expression is missing or occurs more than once.
     """
     tree = ast.parse(source)
     definition = _one(
@@ -85,10 +86,10 @@ def splice(source: str, function: str, kit: str) -> str:
 
 
 def find_code(code: CodeType, name: str) -> CodeType:
-    """Return the code object of the top-level function `name` of a compiled module.
+    """Return the code object of a top-level function of a compiled module.
 
     Raises:
-        SpliceError: Not there exactly once.
+        SpliceError: The function is missing or defined more than once.
     """
     return _one([c for c in code.co_consts if isinstance(c, CodeType) and c.co_name == name], f"compiled {name}")
 
@@ -113,7 +114,7 @@ def _rows_loop(definition: ast.FunctionDef) -> tuple[ast.For, tuple[str, str, st
 
 
 def _last_elses(loop: ast.For) -> Iterator[ast.stmt]:
-    """The statements that stand alone in an `else:` (not an `elif`)."""
+    """The statements that are alone in an ``else:``, ``elif`` aside."""
     for node in ast.walk(loop):
         if isinstance(node, ast.If) and len(node.orelse) == 1 and not isinstance(node.orelse[0], ast.If):
             yield node.orelse[0]
@@ -164,7 +165,7 @@ def _is_width_rule(node: ast.If, c2: str) -> bool:
 
 
 class _Text:
-    """Source text with replacements by AST node; offsets of nodes are UTF-8 bytes."""
+    """Source with replacements by syntax-tree node; offsets of nodes are UTF-8 bytes."""
 
     def __init__(self, source: str) -> None:
         self.raw = source.encode()
@@ -178,7 +179,7 @@ class _Text:
         return self.starts[node.lineno - 1] + node.col_offset, self.starts[node.end_lineno - 1] + node.end_col_offset
 
     def flat(self, node: ast.expr) -> str:
-        """The node's text on one line."""
+        """The node's source on one line."""
         return ast.unparse(node)
 
     def replace(self, node: ast.expr | ast.stmt, edit: Callable[[str], str]) -> None:

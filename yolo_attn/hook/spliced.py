@@ -1,4 +1,4 @@
-"""A host's parser with its two expressions replaced: the code that runs instead, and the object that it calls."""
+"""The spliced parser of a host: its new code, and the object that the two spliced expressions, its seams, call."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ __all__ = ["Seams", "nothing", "spliced_code"]
 
 
 class Seams(patching.Patched):
-    """What the parser calls at its two seams. Copies of the kit share one: whoever knows a row's name takes the row.
+    """The object that a parser calls at its two seams, shared by all copies of the kit in the process.
+
+    A row goes to the copy that knows its name; the last one joined takes the rest.
 
     Args:
-        kit: The first one, by its import name.
+        kit: Import name of the first copy.
         original: The parser's own code.
     """
 
@@ -31,11 +33,11 @@ class Seams(patching.Patched):
         self.kits: dict[str, Any] = {}
 
     def join(self, name: str, kit: Any) -> None:
-        """Let a copy of the kit take part; in place of an earlier import of the same one."""
+        """Add a copy of the kit, replacing an earlier import of the same copy."""
         self.kits = {**{n: k for n, k in self.kits.items() if n != name}, name: kit}
 
     def leave(self, name: str, kit: Any) -> bool:
-        """Let it go, and return whether nobody is left; rows that are parsed now are its own to the end."""
+        """Remove a copy and return whether none is left. The last one stays for a parse that is running."""
         if self.kits.get(name) is not kit:
             return False
         rest = {n: k for n, k in self.kits.items() if n != name}
@@ -43,19 +45,19 @@ class Seams(patching.Patched):
         return not rest
 
     def find(self, name: Any, args: list[Any], i: int, d: dict[str, Any], lookup: Callable[[], Any]) -> Any:
-        """Return the class that a row names."""
+        """Return the class that a row names; see :func:`.seams.find`."""
         *others, last = self.kits.values()
         return next((k for k in others if k.knows(name, d, i)), last).find(name, args, i, d, lookup)
 
     def place(self, m: Any, *given: Any) -> tuple[Any, Any, int, list[Any]]:
-        """Return builder, output channels, repeats and arguments."""
+        """Return builder, output channels, repeats and arguments; see :func:`.seams.place`."""
         *others, last = self.kits.values()
         found: tuple[Any, Any, int, list[Any]] = next((k for k in others if k.binds(m)), last).place(m, *given)
         return found
 
 
 def nothing(*_: Any) -> None:
-    """A parser is spliced, not replaced."""
+    """Stand in where a :class:`.patching.Patched` needs a function: a parser is spliced, not replaced."""
 
 
 def spliced_code(
@@ -74,7 +76,7 @@ def spliced_code(
                 host,
                 module,
                 f"the {patch.function} in memory is not the one in the file: something else has patched it, or the "
-                f"file was edited after it was imported. Remove the other patch, or start a fresh process",
+                f"file was edited after it was imported. Remove the other patch or restart the process",
             )
         )
     try:
@@ -83,7 +85,7 @@ def spliced_code(
         raise HostError(refusal(host, module, f"{patch.function} has another shape: could not find {exc}")) from exc
     name = f"{path} (extended by {PACKAGE})"
     code = find_code(compile(text, name, "exec", dont_inherit=True), patch.function)
-    # Tracebacks and inspect.getsource read this entry, and so show what runs; without a time it is never checked.
+    # Tracebacks and inspect.getsource read this entry and so show the code that runs; without a time it never expires.
     linecache.cache[name] = (len(text), None, io.StringIO(text).readlines(), name)
 
     def forget() -> None:
@@ -102,4 +104,4 @@ def _source(host: Any, module: types.ModuleType) -> tuple[str, str]:
     try:
         return inspect.getsource(module), path or f"<{module.__name__}>"
     except (OSError, TypeError) as exc:
-        raise HostError(refusal(host, module, "its source is not available, and the hook is made from it")) from exc
+        raise HostError(refusal(host, module, "its source is not available, and the patch is made from it")) from exc

@@ -1,7 +1,7 @@
-"""Tell when a module has been imported: the first time, again after it was dropped, reloaded, or while it is imported.
+"""Call back when a module has been imported: the first time, again after it was dropped, or after a reload.
 
-One finder at the front of ``sys.meta_path`` that finds nothing itself: it asks the finders behind it, and has the
-loader that they name call back once the module's code has run.
+A finder at the front of ``sys.meta_path`` asks the finders behind it and wraps the loader that they return, so that it
+calls back once the module's code has run.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ Then = Callable[[ModuleType], None]
 
 
 class Watch(importlib.abc.MetaPathFinder):
-    """Calls `then` with each module of `names` whenever its code has run.
+    """Calls a function with each of some modules whenever the code of the module has run.
 
     Args:
-        names: Full names of modules.
-        then: Called with the module; it raises nothing.
+        names: Full names of the modules.
+        then: Called with the module; must not raise.
     """
 
     def __init__(self, names: Sequence[str], then: Then) -> None:
@@ -33,10 +33,10 @@ class Watch(importlib.abc.MetaPathFinder):
         self._busy = threading.local()
 
     def start(self) -> None:
-        """Begin; a module that is being imported at this moment is told of when it is done. Twice is once."""
+        """Start watching, including modules that are being imported right now. Repeated calls have no effect."""
         if self not in sys.meta_path:
             earlier = [f for f in sys.meta_path if (type(f).__module__, type(f).__name__) == (__name__, "Watch")]
-            for finder in earlier:  # of an import of this kit that was dropped or reloaded
+            for finder in earlier:  # of an earlier import of this kit
                 sys.meta_path.remove(finder)
             sys.meta_path.insert(0, self)
         for name in self.names:
@@ -46,7 +46,7 @@ class Watch(importlib.abc.MetaPathFinder):
                 vars(spec)["_then"] = self._done
 
     def stop(self) -> None:
-        """End and leave nothing behind."""
+        """Stop watching."""
         if self in sys.meta_path:
             sys.meta_path.remove(self)
 
@@ -57,7 +57,7 @@ class Watch(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Return what the other finders find, with a loader that calls back."""
+        """Return the specification that the other finders find, with a loader that calls back."""
         busy: set[str] = self._busy.__dict__.setdefault("names", set())
         if fullname not in self.names or fullname in busy:
             return None
@@ -67,7 +67,7 @@ class Watch(importlib.abc.MetaPathFinder):
                 find = getattr(finder, "find_spec", None)
                 spec: Any = find(fullname, path, target) if find is not None and finder is not self else None
                 if spec is not None:
-                    if spec.loader is not None:  # as a namespace package's is
+                    if spec.loader is not None:  # a namespace package has no loader
                         spec.loader = _Loader(spec.loader, self._done)
                     return spec  # type: ignore[no-any-return]
             return None
@@ -76,7 +76,7 @@ class Watch(importlib.abc.MetaPathFinder):
 
 
 class _Loader(importlib.abc.Loader):
-    """The loader of a module until its code runs."""
+    """Wraps a loader until the module's code has run."""
 
     def __init__(self, loader: Any, then: Then) -> None:
         self.loader, self.then = loader, then
@@ -85,25 +85,25 @@ class _Loader(importlib.abc.Loader):
         return getattr(self.loader, name)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
-        """As the loader does."""
+        """Create the module as the wrapped loader does."""
         create = getattr(self.loader, "create_module", None)
         return create(spec) if create is not None else None
 
     def exec_module(self, module: ModuleType) -> None:
-        """As the loader does, which is the module's loader again from here on; then call back."""
+        """Execute the module as the wrapped loader does, restore that loader on the module, and call back."""
         if module.__spec__ is not None:
             module.__spec__.loader = self.loader
         if getattr(module, "__loader__", None) is self:
             module.__loader__ = self.loader
         if hasattr(self.loader, "exec_module"):
             self.loader.exec_module(module)
-        else:  # zip files before Python 3.10: the older interface fills the module of that name
+        else:  # zip files before Python 3.10 have the older interface only
             self.loader.load_module(module.__name__)
         self.then(module)
 
 
 class _Unfinished(importlib.machinery.ModuleSpec):
-    """The specification of a module whose import began before the watch: the end is when its mark is taken off."""
+    """The specification of a module whose import began before the watch; it calls back when the import ends."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -111,5 +111,5 @@ class _Unfinished(importlib.machinery.ModuleSpec):
             then = vars(self).pop("_then")
             object.__setattr__(self, "__class__", importlib.machinery.ModuleSpec)
             module = sys.modules.get(self.name)
-            if module is not None and module.__spec__ is self:  # not where the import has failed
+            if module is not None and module.__spec__ is self:  # the import has not failed
                 then(module)

@@ -22,7 +22,7 @@ __all__ = ["DEPTH", "NODES", "activation", "check_size", "check_text", "copy", "
 NODES = 100_000  # values in one model dictionary; an alias counts each time it is used
 DEPTH = 20
 TEXT = 1_000  # characters in one string
-ROWS, REPEATS, WIDTH = 2_000, 1_000, 65_536  # rows of a model; repeats of a row, after scaling; channels of a row, after scaling
+ROWS, REPEATS, WIDTH = 2_000, 1_000, 65_536  # repeats and channels of one row, after scaling
 LAYERS = 20_000  # rows times repeats
 LIMITS = "YOLO_ATTN_LIMITS"  # `off` lifts these
 

@@ -102,7 +102,7 @@ def _load(path: str | os.PathLike[str]) -> types.ModuleType:
     with finder.asking(stem, file), sources.importing():
         module = _run(f"{PLUGINS}.{stem}", file)
     other = Path(getattr(module, "__file__", "") or "")
-    if other != file and memory.digest(other) != memory.digest(file):  # a copy, such as one in a run folder, is the same plug-in
+    if other != file and memory.digest(other) != memory.digest(file):  # a copy is the same
         raise PluginError(
             f"two plug-ins are called '{stem}': {other} is loaded, {file} was requested. Rename one of them: "
             f"checkpoints find a plug-in by its file name."

@@ -4,7 +4,7 @@ Public functions: :func:`register`, :func:`get_module`, :func:`list_modules`, :f
 
     @register("Gate", aliases=("MyGate",), arxiv="1709.01507", kind="channel")
     class Gate(nn.Module):
-        def __init__(self, channels, *, reduction=16): ...  # `- [-1, 1, Gate, [{reduction: 8}]]`; the kit fills in `channels`
+        def __init__(self, channels, *, reduction=16): ...  # - [-1, 1, Gate, [{reduction: 8}]]; the kit fills in channels
 
 Modules are registered by importing them. :mod:`.sources` knows what to import and does so on the first look-up, never
 during ``import yolo_attn``. The registry itself imports no module and no plug-in.
@@ -241,12 +241,14 @@ def get_module(name: str) -> type:
     """Return the class registered under a name or alias.
 
     Raises:
-        UnknownModuleError: No module has that name, or it is a spelling such as ``C3_GC``, which is not a class of its own.
+        UnknownModuleError: No module has that name, or it is a spelling such as ``C3_GC``, which is not a class.
     """
     entry = get_entry(name)
     if entry.binding.sets:
         given = ", ".join(f"{k}={v!r}" for k, v in entry.binding.sets)
-        raise UnknownModuleError(f"'{name}' is not a class but {entry.cls.__name__} with {given}; use that class and pass the options by name.")
+        raise UnknownModuleError(
+            f"'{name}' is not a class but {entry.cls.__name__} with {given}; use that class and name the options."
+        )
     return entry.cls
 
 

@@ -40,7 +40,7 @@ def safe_load() -> bool:
 
 
 def named() -> bool:
-    """Whether torch accepts declarations under a chosen name: 2.6 and later, where ``weights_only=True`` is the default."""
+    """Whether torch accepts declarations under a chosen name: 2.6 and later, where ``weights_only`` is the default."""
     import torch
 
     major, minor = (int(x) for x in torch.__version__.split(".")[:2])
