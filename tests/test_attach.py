@@ -272,7 +272,7 @@ def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert "\n" not in str(caught.value)
 
     refused("no attention module is called 'ECAA'", source, "ECAA")
-    refused("no place is called 'nekc'.*'neck'", source, where="nekc")
+    refused("no placement is called 'nekc'.*'neck'", source, where="nekc")
     refused("no row is a C2f", source, after="C2f")
     refused("start is 'identity' or 'paper'", source, start="identiy")
     refused("module is a registered name", source, registry.get_module("ECA"))

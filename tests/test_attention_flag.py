@@ -38,7 +38,7 @@ def saved(name: str = "yolov8n.pt") -> Any:
         (["--after", "C3"], 2, "--after needs --attention"),
         (["--args", "reduction=8"], 2, "--args needs --attention"),
         (["--attention", "ECA", "--resume"], 2, "--attention .*--resume"),
-        (["--attention", "ECA", "--where", "nekc"], 2, "no place is called 'nekc'. Did you mean 'neck'"),
+        (["--attention", "ECA", "--where", "nekc"], 2, "no placement is called 'nekc'. Did you mean 'neck'"),
         (["--attention", "ECA", "--after", "C2f"], 2, "yolov5s.yaml: no row is a C2f"),
         (["--attention", "SE", "--args", "reduction=0"], 2, "--args reduction=0"),
         (["--attention", "SE", "--args", "reduction"], 2, "--args takes KEY=VALUE, got 'reduction'"),

@@ -135,8 +135,8 @@ def test_the_tutorials_yaml_builds_unchanged(tmp_path: Path, caplog: pytest.LogC
         (BASE, "", ConfigError, "is empty"),
         (BASE, "- 1\n- 2\n", ConfigError, "not a mapping"),
         (BASE, "nc: [1, 2\n", ConfigError, "line .* is not valid YAML"),
-        ("nc: 80", "nc:\t80", ConfigError, "line 5: has a tab where YAML wants a space"),
-        ("head:", "nc: 3\nhead:", ConfigError, "'nc' stands twice, first in line 5"),
+        ("nc: 80", "nc:\t80", ConfigError, "line 5: has a tab"),
+        ("head:", "nc: 3\nhead:", ConfigError, "'nc' .*twice.* line 5"),
         ("nc: 80", "nc: eighty", ConfigError, "'nc' must be the number of classes, got 'eighty'"),
         ("nc: 80", "nc: 0", ConfigError, "'nc' must be the number of classes, got 0"),
         ("nc: 80", "", ConfigError, "'nc' must be the number of classes, but there is none"),
@@ -169,9 +169,8 @@ def test_a_fourth_number_in_scales_is_ignored_with_one_line(tmp_path: Path, capl
     file.write_text(PLAIN.replace("1024]\n", "1024, 0]\n"), encoding="utf-8")
     with caplog.at_level("INFO", logger="yolo_attn"):
         d = yaml_model_load(str(file))
-    assert [m for m in caplog.messages if "fourth" in m] == [
-        f"{file}: the fourth number in 'scales' is ignored: [depth, width, max_channels] is what the hosts read"
-    ]
+    said = [m for m in caplog.messages if "fourth" in m]
+    assert len(said) == 1 and said[0].startswith(f"{file}: ") and "ignored" in said[0] and "max_channels" in said[0]
     assert d["scales"] == load.load_ultralytics("yolov5n.yaml", find.require("yolov5n.yaml"))["scales"]
     assert load.load_classic(file, file)["width_multiple"] == 0.25
     file.write_text(PLAIN.replace("1024]\n", "1024, 0, 1]\n"), encoding="utf-8")

@@ -23,11 +23,11 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i}\n  <<: [{', '.join([f'*a{i -
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a: !!bool maybe", "line 1: 'maybe' is no bool"), ("x: 1\na: !!int ''", "line 2: '' is no int"),
-        ("a: !!int foo", "is no int"), ("a: 2020-13-45", "is no timestamp"), ("a: " + "9" * 5000, "100 digits"),
+        ("a: !!bool maybe", "line 1: 'maybe' .*bool"), ("x: 1\na: !!int ''", "line 2: '' .*int"),
+        ("a: !!int foo", "'foo' .*int"), ("a: 2020-13-45", "timestamp"), ("a: " + "9" * 5000, "100 digits"),
         ('a: "\\U00110000"', "line 1"), ('a: "\\ud800"', "surrogate"), ("a: " + "[" * 5000, "nested more than 50"),
         ("a: " + "{a: " * 5000, "nested more than 50"), ("- " * 5000, "nested more than 50"), (BOMB, "200,000 values"),
-        (MERGES, "200,000 values"), ("&a [*a]", "inside what it stands for"), ("a: !!binary aGk=", "!!binary"),
+        (MERGES, "200,000 values"), ("&a [*a]", "contains itself"), ("a: !!binary aGk=", "!!binary"),
         ("a: !!python/object/apply:os.system [ls]", "are not read"), ("a: !!set {b}", "!!set"),
         ("x" * 2_100_000, "more than 2,000,000"), ("a: \x00", "not valid YAML"),
     ],

@@ -416,7 +416,7 @@ def test_plain_files_are_the_hosts_own_models(name: str) -> None:
         ({"module": "SE", "where": "neck", "start": "identiy"}, UsageError, "Did you mean 'identity'"),
         ({"module": "SE", "where": "neck", "start": 3}, UsageError, "'identity' or 'paper', got 3"),
         ({"module": "SE", "after": 3.5}, UsageError, "module types or row numbers, got 3.5"),
-        ({"module": "SE", "where": 4}, UsageError, "places, such as 'neck', got 4"),
+        ({"module": "SE", "where": 4}, UsageError, "'neck', got 4"),
         ({"module": "SE", "where": "neck", "args": 3}, UsageError, "options by name, e.g. reduction 8, got 3"),
         (
             {"module": "SE", "where": "neck", "args": {"reduction": 0}},
@@ -447,13 +447,13 @@ def test_what_is_no_yaml_is_told_where_it_goes() -> None:
     [
         ("--module SE --after Detect", "--where before-detect puts"),
         ("--module SE --where neck --after 3 SPPF", "no row matches --where neck and --after 3 SPPF"),
-        ("--module SE", "say where: --after (a module type or row number) or --where"),
+        ("--module SE", "--after (a module type or row number) or --where"),
         ("--module C3SE --where neck", "--module SEAttention --where inside"),
         ("--module SE --where neck --args reduction=0", "--args reduction=0, where 64 channels arrive"),
         ("--module SE --where neck --args reduction=[", "--args reduction=[: "),
         ("--module SE --where neck --args a=2020-13-45", "--args a=2020-13-45: "),
         ("--module SE --where neck --all", "--all is an option of --remove"),
-        ("--remove --all --module SE", "--module SE takes out one module, --all takes out every one"),
+        ("--remove --all --module SE", "--module SE removes one module, --all removes every one"),
     ],
 )
 def test_the_command_line_speaks_its_own_words(words: str, says: str, capsys: Any) -> None:

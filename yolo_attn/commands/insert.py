@@ -16,7 +16,7 @@ from ..errors import ConfigError, FileError, UsageError, shown
 from ..files import read_text, write_text
 from ..log import announce
 from ..model_yaml import find
-from ..model_yaml.placement import PLACES, insert, remove
+from ..model_yaml.placement import PLACEMENTS, insert, remove
 from ..model_yaml.reader import value_of
 from ..registry.plugins import resolve
 from ..system.console import write_out
@@ -44,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="PLACE",
-        help=f"one or more of {', '.join(PLACES)}\n(also other levels; inside-neck, inside-P4, ...)",
+        help=f"one or more of {', '.join(PLACEMENTS)}\n(also other levels; inside-neck, inside-P4, ...)",
     )
     add(
         "--start",

@@ -1,4 +1,4 @@
-"""Check a model dictionary: what every part of it must look like, with the row in each message."""
+"""Check the structure of a model dictionary; every error names the file and the row."""
 
 from __future__ import annotations
 
@@ -12,14 +12,20 @@ __all__ = ["validate"]
 
 
 def validate(d: dict[str, Any], file: str) -> None:
-    """Check the shape of a model dictionary: its rows, and where each row's `from` points.
+    """Check a model dictionary: its keys, its rows, and the rows that each `from` names.
+
+    Args:
+        d: The model dictionary.
+        file: Name of the file, for messages.
 
     Raises:
-        ConfigError: Names file and row.
+        ConfigError: Something is wrong; the message names the file and the row.
     """
     for part in ("backbone", "head"):
         if not isinstance(d.get(part), list):
-            raise ConfigError(f"{file}: has no list '{part}'. A model YAML has 'nc', 'backbone' and 'head'.")
+            raise ConfigError(
+                f"{file}: '{part}' is missing or not a list. A model YAML has 'nc', 'backbone' and 'head'."
+            )
     if not d["backbone"]:
         raise ConfigError(f"{file}: 'backbone' has no rows.")
     nc = d.get("nc")
@@ -38,24 +44,24 @@ def validate(d: dict[str, Any], file: str) -> None:
         raise ConfigError(f"{file}: the name asks for scale '{scale}', but the file has {', '.join(map(str, scales))}.")
     for i, row in enumerate(d["backbone"] + d["head"]):
         part = "backbone" if i < len(d["backbone"]) else "head"
-        spot = f"{file}, row {i} ({part})"
+        location = f"{file}, row {i} ({part})"
         if not isinstance(row, list) or len(row) != 4:
-            raise ConfigError(f"{spot}: a row is [from, number, module, args], got {row!r}.")
+            raise ConfigError(f"{location}: a row is [from, number, module, args], got {row!r}.")
         f, n, m, args = row
         if not isinstance(m, str):
-            raise ConfigError(f"{spot}: the third column is the module's name, got {m!r}.")
+            raise ConfigError(f"{location}: the third column is the module's name, got {m!r}.")
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise ConfigError(f"{spot} {row[:3]}: the number of repeats must be a positive integer, got {n!r}.")
+            raise ConfigError(f"{location} {row[:3]}: the number of repeats must be a positive integer, got {n!r}.")
         if not isinstance(args, list):
-            raise ConfigError(f"{spot} {row[:3]}: the arguments must be a list, got {args!r}. Write [] for none.")
+            raise ConfigError(f"{location} {row[:3]}: the arguments must be a list, got {args!r}. Write [] for none.")
         for x in f if isinstance(f, list) else [f]:
             if isinstance(x, bool) or not isinstance(x, int):
-                raise ConfigError(f"{spot} {row[:3]}: 'from' must be row numbers, got {f!r}.")
+                raise ConfigError(f"{location} {row[:3]}: 'from' must be row numbers, got {f!r}.")
             if x >= i and not (i == 0 and x == 0):
                 last = f"only rows 0 to {i - 1} exist before it" if i else "no row exists before it"
-                raise ConfigError(f"{spot} {row[:3]}: 'from' is {x}, but {last}. Did an inserted row shift it?")
+                raise ConfigError(f"{location} {row[:3]}: 'from' is {x}, but {last}. Did an inserted row shift it?")
             if x < 0 and i + x < 0 and not (i == 0 and x == -1):
-                raise ConfigError(f"{spot} {row[:3]}: 'from' is {x}, which lies before the first row.")
+                raise ConfigError(f"{location} {row[:3]}: 'from' is {x}, which is before the first row.")
     check_size(d, file)
 
 

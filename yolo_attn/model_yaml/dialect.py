@@ -1,13 +1,13 @@
-"""The classic dialect: what YOLOv5's anchor-based parser reads, made from the dialect with ``scales``.
+"""Translate between the two dialects of model YAMLs: ultralytics' with ``scales``, and YOLOv5's with anchors.
 
 | ``scales`` dialect | classic dialect |
 |---|---|
 | ``scales: {s: [0.33, 0.50, 1024]}`` and a letter | ``depth_multiple: 0.33``, ``width_multiple: 0.50`` |
-| max_channels, the third number | rows above it are written with it: the classic parser has no such rule |
+| max_channels, the third number | wider rows are written with it, since the classic parser has no such rule |
 | ``Detect, [nc]`` | ``Detect, [nc, anchors]`` and ``anchors`` |
 
-Anchors are YOLOv5's own for heads on P3-P5 and P3-P6. For any other set of levels there are none published;
-``anchors: 3`` asks the host for three of each, which its AutoAnchor fits to the data when training starts.
+The anchors are YOLOv5's own for heads on P3-P5 and P3-P6. For other levels none are published: ``anchors: 3`` asks the
+host for three of each, which its AutoAnchor fits to the data when the training begins.
 """
 
 from __future__ import annotations
@@ -44,12 +44,17 @@ STRIDED = ("Conv", "DWConv", "GhostConv", "Focus", "CrossConv")
 
 
 def is_classic(d: dict[str, Any]) -> bool:
-    """Whether a model dictionary is in the classic dialect: it has anchors."""
+    """Whether a model dictionary is in the classic dialect, which has anchors."""
     return "anchors" in d or any("anchors" in row[3] for row in d.get("head") or () if len(row) == 4 and row[3])
 
 
 def to_ultralytics(d: dict[str, Any], file: str) -> dict[str, Any]:
-    """Translate the classic dialect for the anchor-free host: anchors are dropped, all else stays."""
+    """Translate a model dictionary for the anchor-free host: drop the anchors, keep everything else.
+
+    Args:
+        d: The model dictionary, in either dialect; not changed.
+        file: Name of the file, for messages.
+    """
     if not is_classic(d):
         return d
     announce("%s: anchors dropped, the ultralytics host is anchor-free", file)
@@ -59,16 +64,16 @@ def to_ultralytics(d: dict[str, Any], file: str) -> dict[str, Any]:
 
 
 def to_classic(d: dict[str, Any], scale: str, file: str = "model YAML", *, anchors: bool = True) -> dict[str, Any]:
-    """Translate a model dictionary for the classic host; one that has anchors already comes back as it is.
+    """Translate a model dictionary for the classic host; one that has anchors is returned as it is.
 
     Args:
-        d: The model, in either dialect; not changed.
-        scale: The letter of ``scales`` to take; empty takes the first, as the ultralytics host does.
-        file: Named in messages.
-        anchors: False keeps the anchor-free head: the dialect of the first ultralytics 8.0 releases.
+        d: The model dictionary, in either dialect; not changed.
+        scale: Scale letter; if empty, the first of ``scales``, as in the ultralytics host.
+        file: Name of the file, for messages.
+        anchors: False for the dialect of the first ultralytics 8.0 releases, without anchors.
 
     Raises:
-        ConfigError: No such scale, or no detection head.
+        ConfigError: There is no such scale, or the last row is not a detection head.
     """
     if anchors and is_classic(d):
         return d
@@ -103,7 +108,7 @@ def _multiples(d: dict[str, Any], scale: str, file: str) -> tuple[float, float, 
         raise ConfigError(f"{file}: the name asks for scale '{scale}', but the file has {', '.join(map(str, scales))}.")
     letter = scale or next(iter(scales))
     if not scale:
-        announce("%s: the name has no scale letter, '%s' is taken", file, letter)
+        announce("%s: the name has no scale letter; using '%s'", file, letter)
     numbers = scales[letter]
     if not isinstance(numbers, (list, tuple)) or not 2 <= len(numbers) <= 4:
         raise ConfigError(f"{file}: scale '{letter}' must be [depth, width, max_channels], got {numbers!r}.")
@@ -111,28 +116,33 @@ def _multiples(d: dict[str, Any], scale: str, file: str) -> tuple[float, float, 
 
 
 def check_expressions(d: dict[str, Any], file: str, home: ModuleType | None = None) -> dict[str, Any]:
-    """Return a plain copy of a dictionary whose texts are names and literals only: the classic parser evaluates them.
+    """Return a plain copy of a dictionary that is safe for the classic parser, which evaluates the strings of rows.
 
-    For dictionaries, which may come out of somebody's checkpoint; a file that the user names is the user's.
+    For dictionaries, which may come from an untrusted checkpoint. A file that the user names is trusted.
 
     Args:
-        d: The model; not changed.
-        file: Named in messages.
-        home: The parser's module, in whose globals the rows' names are looked up; see :mod:`.allowed`.
+        d: The model dictionary; not changed.
+        file: Name of the model, for messages.
+        home: The parser's module, in whose globals names are looked up; see :mod:`~yolo_attn.registry.allowed`.
 
     Raises:
-        ConfigError: Names the row and the text.
+        ConfigError: A string is neither a name nor a literal; the message names the row.
+        RowError: A row names a class that is not allowed.
     """
     return allowed.checked(d, file, home)
 
 
 def detection_levels(d: dict[str, Any], file: str = "model YAML") -> tuple[int, ...]:
-    """Return the pyramid levels that the head reads, such as (3, 4, 5): log2 of each input's stride.
+    """Return the pyramid levels that the head reads, log2 of their strides in pixels, such as ``(3, 4, 5)``.
 
-    Strides are read off the rows: strided convolutions halve, upsampling and transposed convolutions double.
+    Strides follow from the rows: strided convolutions halve the map, upsampling and transposed convolutions double it.
+
+    Args:
+        d: A validated model dictionary.
+        file: Name of the file, for messages.
 
     Raises:
-        ConfigError: The last row is no detection head.
+        ConfigError: The last row is not a detection head.
     """
     rows = [*d["backbone"], *d["head"]]
     if not rows or rows[-1][2] not in HEADS:

@@ -1,6 +1,6 @@
-"""Find the file that a model's name means.
+"""Find the file of a model by its name.
 
-``yolov5s_se.yaml`` means scale s of ``yolov5_se.yaml``, in the working folder first and among the kit's second.
+``yolov5s_se.yaml`` means scale s of ``yolov5_se.yaml``, searched in the working folder first, then in the kit.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ _NAME = re.compile(rf"^(yolo(?:e-)?v?\d+)([{SCALES}])(6?)(?![a-zA-Z0-9])(.*)$")
 
 
 def configs_folder() -> Path:
-    """The folder of the YAMLs that ship with the kit."""
+    """Return the folder of the YAMLs that ship with the kit."""
     from .. import model_cfgs
 
     return Path(next(iter(model_cfgs.__path__)))
 
 
 def list_configs() -> list[str]:
-    """Return the names of the shipped YAMLs, without scale letter, sorted."""
+    """Return the names of the shipped YAMLs, without scale letters, sorted."""
     return sorted(p.name for p in configs_folder().glob("*.yaml"))
 
 
 def split_scale(name: str) -> tuple[str, str]:
-    """Split `yolov5s_se` into `yolov5_se` and `s`; `yolov5s6_se` into `yolov5-p6_se` and `s`.
+    """Split the scale letter from a model's name.
 
-    The letter is empty where the name has none.
+    ``yolov5s_se`` becomes ``yolov5_se`` and ``s``, ``yolov5s6_se`` becomes ``yolov5-p6_se`` and ``s``. The letter is
+    empty if the name has none.
     """
     match = _NAME.match(name)
     if match is None:
@@ -43,9 +44,9 @@ def split_scale(name: str) -> tuple[str, str]:
 
 
 def locate(name: str | os.PathLike[str]) -> Path | None:
-    """Return the file that a model name means, or None where only the host may know it.
+    """Return the file that a model's name means, or None if only the host may know it.
 
-    Looked for, in this order: the very path; the path without its scale letter; the same two in the kit.
+    The search order is the path itself, the path without its scale letter, and both names in the kit.
     """
     path = Path(os.path.expanduser(str(name)))
     if not path.name:  # "." or ""
@@ -53,17 +54,17 @@ def locate(name: str | os.PathLike[str]) -> Path | None:
     if path.suffix not in (".yaml", ".yml"):
         path = path.with_name(path.name + ".yaml")
     unified = path.with_name(split_scale(path.stem)[0] + path.suffix)
-    places = [path, unified]
+    candidates = [path, unified]
     if path.parent == Path("."):
-        places += [configs_folder() / path.name, configs_folder() / unified.name]
-    return next((p for p in places if p.is_file()), None)
+        candidates += [configs_folder() / path.name, configs_folder() / unified.name]
+    return next((p for p in candidates if p.is_file()), None)
 
 
 def require(name: str | os.PathLike[str]) -> Path:
-    """Return the file that a model name means.
+    """Return the file that a model's name means.
 
     Raises:
-        ConfigError: Nothing of that name in the working folder, the kit or the ultralytics package.
+        ConfigError: No such file in the working folder, the kit or the ultralytics package.
     """
     found = locate(name) or _of_host(name)
     if found is None:

@@ -1,7 +1,7 @@
-"""A model YAML's rows as a graph: who reads whom, which stride, and numbers only at the very end.
+"""The rows of a model YAML as a graph: which row reads which, and at which stride.
 
-Rows name each other by position, so every insertion renumbers what follows. Here a row holds its producers
-themselves; positions are worked out when the rows are asked for.
+Rows name each other by number, so every insertion renumbers the rows after it. Here a row refers to its producers
+themselves, and numbers are computed when the rows are written.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..registry import registry
 
 __all__ = ["Edge", "Graph", "Node", "is_block", "stride_factor"]
 
-# Rows that are no feature blocks: down- and upsampling, joins, pooling pyramids, and attention of the hosts' own.
+# Rows that are not feature blocks: down- and upsampling, joins, pooling pyramids, and the hosts' own attention.
 _PLUMBING = frozenset(
     [
         "Conv",
@@ -73,7 +73,12 @@ _STAGES = frozenset(["SEResNetLayer", "ECAResNetLayer", "ResNetAttention", "SEBa
 
 @dataclass(eq=False)
 class Edge:
-    """One entry of a row's `from`: the producer (None is the image) and how the row writes it."""
+    """One entry of a row's `from`.
+
+    Args:
+        target: The producer; None for the image.
+        relative: Whether the row writes it as a negative number.
+    """
 
     target: Node | None
     relative: bool
@@ -88,7 +93,7 @@ class Node:
         listed: Whether `from` is a list.
         tail: The row without its `from`: number, module, arguments.
         part: ``backbone`` or ``head``.
-        old: The row's index in the file that was read; None for an inserted row.
+        old: The row's number in the file that was read; None for an inserted row.
     """
 
     edges: list[Edge]
@@ -129,7 +134,7 @@ class Graph:
         return graph
 
     def rows(self) -> list[list[Any]]:
-        """Return the rows with the numbers that the order now gives; relative entries stay relative."""
+        """Return the rows with their current numbers in `from`; relative entries stay relative."""
         at = {node: i for i, node in enumerate(self.nodes)}
         out = []
         for i, node in enumerate(self.nodes):
@@ -152,7 +157,14 @@ class Graph:
         return [e for n in self.nodes for e in n.edges if e.target is node]
 
     def insert(self, node: Node, tail: list[Any], at: Node, edges: Iterable[Edge]) -> Node:
-        """Put a row that reads `node` behind the row `at`, and let `edges` read the new row instead of `node`."""
+        """Insert a row that reads `node`.
+
+        Args:
+            node: The row that it reads.
+            tail: The row without its `from`.
+            at: The row to insert it after.
+            edges: Edges that read the new row from now on, instead of `node`.
+        """
         place = self.nodes.index(at)
         new = Node([Edge(node, at is node)], False, tail, at.part)
         for edge in edges:
@@ -161,14 +173,14 @@ class Graph:
         return new
 
     def drop(self, node: Node) -> None:
-        """Take a row with one input out; its readers read what it read."""
+        """Remove a row with one input; its readers then read that input."""
         (source,) = node.edges
         for edge in self.readers(node):
             edge.target = source.target
         self.nodes.remove(node)
 
     def strides(self) -> dict[Node, float]:
-        """Return each row's output stride in pixels of the image, as far as the rows tell it."""
+        """Return each row's output stride in pixels of the image, as far as the rows determine it."""
         strides: dict[Node, float] = {}
         for node in self.nodes:
             source = node.edges[0].target
@@ -183,13 +195,18 @@ def is_block(node: Node) -> bool:
 
 
 def _kits_name(module: str) -> str:
-    """The registered name of a row's module, where it goes by an alias or is spelled as ``Conv_CBAM``."""
+    """The registered name of a row's module, also for an alias or a spelling such as ``Conv_CBAM``."""
     entry = registry.find(registry.plain_name(module))
     return module if entry is None or (entry.implied and not entry.binding.sets) else entry.name
 
 
 def stride_factor(module: str, args: list[Any]) -> float:
-    """How much a row multiplies the stride."""
+    """Return the factor by which a row multiplies the stride.
+
+    Args:
+        module: The module's name.
+        args: The row's arguments.
+    """
     module = _kits_name(module)
 
     def number(position: int, default: float) -> float:

@@ -1,4 +1,4 @@
-"""A detection head that reads a row in between: what is left when a row is inserted by hand and no number shifted."""
+"""Find a detection head that reads the wrong rows, the usual result of inserting a row by hand."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from .graph import Graph, Node, is_block
 
 __all__ = ["found", "misread"]
 
-# No published head reads these; each is followed by the block that fuses what it joins.
+# No published head reads these; a block that fuses their result follows each.
 _BETWEEN = ("Concat", "WeightedConcat", "Upsample")
-_FURTHEST = 16  # rows; nobody inserts more and shifts none
+_FURTHEST = 16  # rows; more are never inserted without shifting the numbers
 
 
 def misread(d: Mapping[str, Any]) -> list[str]:
-    """Return one sentence for each row that the head reads and hardly means, with the row that was probably meant.
+    """Return one sentence for each row that the head probably reads by mistake, with the row that was probably meant.
 
     Args:
         d: A validated model dictionary.
@@ -46,7 +46,7 @@ def found(d: Mapping[str, Any]) -> list[tuple[int, int | None, str]]:
 
 
 def _shift(feeds: list[int], nodes: list[Node], strides: dict[Node, float]) -> int:
-    """By how many rows all the numbers are too small, so that they are blocks at one stride each; 0 if by none."""
+    """The shift that makes all the head's inputs blocks at different strides, in rows; 0 if there is none."""
     for shift in range(1, _FURTHEST):
         meant = [nodes[i + shift] for i in feeds if i + shift < len(nodes) - 1]
         levels = {strides[n] for n in meant}

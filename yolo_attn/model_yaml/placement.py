@@ -1,19 +1,19 @@
-"""Insert attention into any YOLO model YAML, and take it out again.
+"""Insert attention into any YOLO model YAML, and remove it.
 
-:func:`insert` and :func:`remove` work on a model's name, a file, YAML text or a dictionary; every `from`, Concat
-and Detect number is shifted. Text keeps its layout and comments: ``remove(insert(text)) == text``, for every row that
-:func:`insert` writes bears a mark, and a plain :func:`remove` takes out what is marked.
+:func:`insert` and :func:`remove` take a model's name, a file, YAML text or a dictionary, and shift every row number in
+`from`, Concat and Detect. Text keeps its layout and comments: ``remove(insert(text)) == text``, because :func:`insert`
+marks every row that it writes, and a plain :func:`remove` removes the marked rows.
 
-Places (``where``), on the example of YOLOv5:
+Placements (``where``), with YOLOv5 as the example:
 
 ============================  ==========================================================================
-``backbone``                  behind every feature block of the backbone (C3, C2f, HGBlock, ...)
-``backbone-last2``            behind the last two of them
-``P2`` ... ``P7``             behind the last one at stride 4 ... 128
-``head``                      behind every feature block of the head
-``neck``                      behind the head rows that Detect reads; all that follows reads the attention
-``neck-P3`` ... ``neck-P7``   behind the one of them at that stride
-``before-detect``             between those rows and Detect; the path to the next level stays as it was
+``backbone``                  after every feature block of the backbone (C3, C2f, HGBlock, ...)
+``backbone-last2``            after the last two of them
+``P2`` ... ``P7``             after the last one at stride 4 ... 128
+``head``                      after every feature block of the head
+``neck``                      after the head rows that Detect reads; all later rows read the attention
+``neck-P3`` ... ``neck-P7``   after the one of them at that stride
+``before-detect``             between those rows and Detect; the path to the next level is unchanged
 ``inside``                    in the blocks themselves: C3 becomes C3Attention; ``inside-neck``, ``inside-P4``, ...
 ============================  ==========================================================================
 """
@@ -32,14 +32,14 @@ from ..registry.registry import PREFIX, plain_name
 from ..words import option
 from .given import Config, module_options, read_model, several
 from .graph import Graph, Node
-from .places import PLACES, choose, outline
+from .places import PLACEMENTS, choose, outline
 from .recognise import inner, keeps_width
 from .start import check_start, set_in
 from .text import Change, Layout, Line
 from .trial import check_options
 from .widths import Scale, widths
 
-__all__ = ["MARK", "PLACES", "insert", "outline", "remove", "set_start"]
+__all__ = ["MARK", "PLACEMENTS", "insert", "outline", "remove", "set_start"]
 
 MARK = "+ attention"
 _FROZEN = MARK + " (comments keep the numbers of the rows without it)"
@@ -55,24 +55,25 @@ def insert(
     start: str | None = None,
     args: Mapping[str, Any] | Sequence[Any] | None = None,
 ) -> Any:
-    """Insert attention rows.
+    """Insert attention into a model YAML.
 
     Args:
         cfg: A model's name (``yolov5s``), a YAML file, YAML text (several lines, or in braces), or a model dictionary.
-        module: A registered name, one under the YAML's ``register:``, or ``FILE.py:Class``.
-        after: Module types (``"C3"``) or row numbers that attention goes behind.
-        where: One or more places; see above. With `after`, both must hold.
-        start: ``identity`` lets every gate begin at 1, ``paper`` as its authors say; absent, nothing is written.
-        args: The module's options, e.g. ``{"reduction": 8}``.
+        module: A registered name, a name under the YAML's ``register:``, or ``FILE.py:Class``.
+        after: Module types (``"C3"``) or row numbers to insert attention after.
+        where: One or more placements; see above. With `after`, a row must satisfy both.
+        start: How attention begins: ``identity`` with every gate at 1, ``paper`` as its authors describe. Default: not
+            written.
+        args: Options of the module, such as ``{"reduction": 8}``.
 
     Returns:
         The new YAML text, or for a dictionary the new dictionary.
 
     Raises:
-        UsageError: Neither `after` nor `where`, or one that matches nothing; the message lists what there is. Or the
-            module cannot be built with `args` where it would stand.
+        UsageError: Neither `after` nor `where` is given, or nothing matches them; the message lists what would. Or the
+            module cannot be built with `args` at a row.
         UnknownModuleError: `module` is not registered.
-        ConfigError: `cfg` is no valid model.
+        ConfigError: `cfg` is not a valid model.
     """
     places, wanted = several("where", where, (str,)), several("after", after, (str, int))
     text, d, name, letter = read_model(cfg)
@@ -81,7 +82,8 @@ def insert(
     graph = Graph.of(d)
     if not places and not wanted:
         raise UsageError(
-            f"say where: {option('after')} (a module type or row number) or {option('where')} ({', '.join(PLACES)})"
+            f"give a placement: {option('after')} (a module type or row number) or "
+            f"{option('where')} ({', '.join(PLACEMENTS)})"
         )
     chosen = [(place, choose(graph, d, name, place, wanted)) for place in places or [""]]
     given = options[-1] if options and isinstance(options[-1], dict) else {}
@@ -92,13 +94,13 @@ def insert(
     for place, nodes in chosen:
         for node in nodes:
             inside = place.startswith("inside")
-            if place != "before-detect" and (inside, node) in done:  # two places that name one row
+            if place != "before-detect" and (inside, node) in done:  # two placements that name one row
                 continue
             row = f"{name}, row {node.old} ({node.module})"
             if inside:
                 source = node.edges[0].target
                 block, arrives = _attend_inside(node, module, options, name), channels[source] if source else 3
-                if what.cls is not None:  # the class, as the hook puts it in place of a name under `register:`
+                if what.cls is not None:  # the hook passes the class for a name under `register:`
                     held = [*node.args[:-1], {**node.args[-1], "module": what.cls}]
                     check_options(block, held, given, arrives, scale, row)
             elif (module, channels[node]) not in tried:
@@ -120,25 +122,25 @@ def insert(
 
 
 def remove(cfg: Config, module: str | None = None, *, all: bool = False) -> Any:
-    """Take attention out again: what :func:`insert` marked, or all rows of one module, or all attention.
+    """Remove attention from a model YAML: what :func:`insert` marked, or one module, or all attention.
 
-    A dictionary, and rows of a text that share their line with others, bear no marks: there, all attention goes.
+    Dictionaries, and rows that share a line of the text with others, have no marks; all their attention is removed.
 
     Args:
-        cfg: As in :func:`insert`.
-        module: All rows of this one and no others, marked or written by hand.
-        all: Also what was written by hand: rows of attention, and attention inside blocks.
+        cfg: As for :func:`insert`.
+        module: Remove all rows of this module and no others, whether marked or written by hand.
+        all: Also remove attention written by hand, both rows and attention inside blocks.
 
     Returns:
-        The YAML text or dictionary without it; unchanged where there is none. A line of the log names the rows with
+        The new YAML text or dictionary, unchanged if there is no attention. A line of the log names the rows with
         attention that stay because they are not marked.
 
     Raises:
-        UsageError: `module` and `all` at once.
-        ConfigError: `cfg` is no valid model.
+        UsageError: Both `module` and `all` are given.
+        ConfigError: `cfg` is not a valid model.
     """
     if module is not None and all:
-        raise UsageError(f"{option('module', module)} takes out one module, {option('all', True)} takes out every one")
+        raise UsageError(f"{option('module', module)} removes one module, {option('all', True)} removes every one")
     text, d, name, _ = read_model(cfg)
     graph = Graph.of(d)
     layout = Layout(text, name) if text is not None else None
@@ -168,7 +170,7 @@ def remove(cfg: Config, module: str | None = None, *, all: bool = False) -> Any:
                 stay.append(f"{i} ({node.module})")
     if stay:
         announce(
-            "%s: attention written by hand stays, %s %s; %s takes it out as well",
+            "%s: attention written by hand stays, %s %s; %s removes it as well",
             name, "rows" if len(stay) > 1 else "row", ", ".join(stay), option("all", True),
         )  # fmt: skip
     if text is None:
@@ -177,18 +179,18 @@ def remove(cfg: Config, module: str | None = None, *, all: bool = False) -> Any:
 
 
 def set_start(cfg: Config, start: str = "identity") -> tuple[Any, list[str]]:
-    """Write a start into every row with attention: ``identity`` lets a model begin as the one without it.
+    """Set how attention begins in every row that has attention.
 
     Args:
-        cfg: As in :func:`insert`.
-        start: ``identity`` or ``paper``.
+        cfg: As for :func:`insert`.
+        start: ``identity``: the model begins as the one without attention. ``paper``: as the authors describe.
 
     Returns:
-        The new YAML text or dictionary, and the modules in it that know no start, which stay as they are.
+        The new YAML text or dictionary, and the modules that have no option ``start`` and stay as they are.
 
     Raises:
-        UsageError: Another word for `start`.
-        ConfigError: `cfg` is no valid model.
+        UsageError: `start` is neither.
+        ConfigError: `cfg` is not a valid model.
     """
     check_start(start)
     text, d, name, _ = read_model(cfg)
@@ -207,7 +209,7 @@ def _tail(module: str, options: list[Any]) -> list[Any]:
 
 
 def _behind(graph: Graph, node: Node) -> set[Node]:
-    """The rows inserted in this call that stand, one after another, behind `node`."""
+    """The rows that this call inserted after `node`, one after another."""
     found: set[Node] = set()
     for n in graph.nodes:
         if n.old is None and n.edges[0].target in ({node} | found):
@@ -216,31 +218,31 @@ def _behind(graph: Graph, node: Node) -> set[Node]:
 
 
 def _attend_inside(node: Node, module: str, options: list[Any], name: str) -> Named:
-    """Let a block's row become its form with attention inside; return that form."""
+    """Change a block's row to the form of the block with attention inside; return that form."""
     twin = named(node.module + "Attention")
     if twin is None or twin.plain != node.module:
         blocks = [named(n) for n in registry.list_modules(kind="block") if n.endswith("Attention")]
         known = [b.plain for b in blocks if b is not None and b.plain]
         raise UsageError(
             f"{name}, row {node.old}: {node.module} has no form with attention inside; {', '.join(known)} have. "
-            f"Name the type with {option('after')}, or choose a place behind the block."
+            f"Name the type with {option('after')}, or choose a placement after the block."
         )
     positional, given = options, {}
     if options and isinstance(options[-1], dict):
         positional, given = options[:-1], options[-1]
     if positional:
-        raise UsageError(f"{name}, row {node.old}: inside a block the options of {module} go by name.")
+        raise UsageError(f"{name}, row {node.old}: inside a block, give the options of {module} by name.")
     node.tail = [node.tail[0], node.module + "Attention", [*node.args, {"module": module, **deepcopy(given)}]]
     return twin
 
 
 def _check_plain_left(graph: Graph, name: str) -> None:
-    """The ultralytics host gives a model YOLO11's form of detection head because it meets one of these rows."""
+    """Refuse a model without the rows by which the ultralytics host recognises YOLO11's form of detection head."""
     modules = {n.module for n in graph.nodes}
     if "C3k2Attention" in modules and not modules & {"C3k2", "A2C2f", "C2fCIB"}:
         raise UsageError(
-            f"{name}: with attention inside every C3k2 none is left by which the host knows YOLO11's detection head; "
-            f"leave one as it is, e.g. {option('where', 'inside')} for the backbone alone."
+            f"{name}: with attention inside every C3k2, the host no longer recognises YOLO11's detection head. "
+            f"Keep one unchanged, e.g. {option('where', 'inside')} for the backbone only."
         )
 
 
@@ -280,7 +282,7 @@ def _render(text: str, name: str, graph: Graph, *, removing: bool = False, unmar
 
     out = write(MARK, layout.numbered())
     if added and Layout(out, name).numbered() != layout.numbered():
-        # A comment that began with some number would become a row's number by the shift, and `remove` would undo
-        # what was never done.
+        # After the shift, a comment that begins with a number would be taken for a row number, and `remove` would
+        # change it.
         out = write(_FROZEN, False)
     return out

@@ -1,4 +1,4 @@
-"""Which rows a place or an `after` means, in the graph of a model."""
+"""Choose the rows that a placement and `after` mean in a model."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ..hook.resolve import named
 from ..words import option
 from .graph import Graph, Node, is_block
 
-__all__ = ["PLACES", "choose", "outline"]
+__all__ = ["PLACEMENTS", "choose", "outline"]
 
-PLACES = ("backbone", "backbone-last2", "P3", "P4", "P5", "head", "neck", "neck-P5", "before-detect", "inside")
+PLACEMENTS = ("backbone", "backbone-last2", "P3", "P4", "P5", "head", "neck", "neck-P5", "before-detect", "inside")
 _LEVEL = re.compile(r"(neck-)?P([1-7])", re.IGNORECASE)
 
 
 def outline(d: Mapping[str, Any]) -> str:
-    """Return what a model dictionary offers to insert behind, in one line: types with row numbers, and stages."""
+    """Return, in one line, the rows of a model to insert attention after: types with row numbers, and stages."""
     graph = Graph.of(dict(d))
     words = []
     for part in ("backbone", "head"):
@@ -35,17 +35,17 @@ def outline(d: Mapping[str, Any]) -> str:
 
 
 def choose(graph: Graph, d: dict[str, Any], name: str, place: str, after: list[str | int]) -> list[Node]:
-    """Return the rows that a place and `after` mean together.
+    """Return the rows that satisfy both a placement and `after`.
 
     Args:
         graph: The model.
         d: Its dictionary.
         name: Its name, for messages.
-        place: One of the places; empty for any row.
-        after: Module types and row numbers; empty for all of the place.
+        place: A placement; empty for any row.
+        after: Module types and row numbers; empty for every row of the placement.
 
     Raises:
-        UsageError: No such place, type or row; the message lists what there is.
+        UsageError: There is no such placement, type or row; the message lists those of the model.
     """
     nodes = _placed(graph, d, place, any(not _is_number(a) for a in after))
     if place == "inside" and after:
@@ -63,7 +63,7 @@ def choose(graph: Graph, d: dict[str, Any], name: str, place: str, after: list[s
 
 
 def _placed(graph: Graph, d: Mapping[str, Any], place: str, any_type: bool) -> list[Node]:
-    """The rows of a place: feature blocks, or rows of any type where `after` names one."""
+    """The rows of a placement: feature blocks, or rows of any type if `after` names a type."""
     inner = graph.nodes[:-1]
     fed = list(dict.fromkeys(e.target for e in graph.output.edges if e.target is not None))
     backbone = [n for n in inner if n.part == "backbone" and (any_type or _is_feature(n, d))]
@@ -93,7 +93,8 @@ def _placed(graph: Graph, d: Mapping[str, Any], place: str, any_type: bool) -> l
     if place.isdigit():
         return [n for n in inner if n.old == int(place)]
     raise UsageError(
-        f"no place is called '{place}'.{did_you_mean(place, PLACES)} Places: {', '.join(PLACES)}, and the other levels."
+        f"no placement is called '{place}'.{did_you_mean(place, PLACEMENTS)} Placements: {', '.join(PLACEMENTS)}, "
+        f"and the other levels."
     )
 
 
@@ -121,16 +122,16 @@ def _matching(graph: Graph, d: dict[str, Any], name: str, after: str | int) -> l
         i, last = int(after), len(graph.nodes) - 1
         if i == last:
             raise UsageError(
-                f"{name}: row {i} is {graph.output.module}, the model's output, and nothing can stand behind it. "
-                f"{option('where', 'before-detect')} puts attention in front of it."
+                f"{name}: row {i} is {graph.output.module}, the model's output; nothing can follow it. "
+                f"{option('where', 'before-detect')} inserts attention in front of it."
             )
         if not 0 <= i < last:
             raise UsageError(f"{name}: there is no row {i}; the rows are 0 to {last}. The {outline(d)}.")
         return [graph.nodes[i]]
     if str(after) == graph.output.module:
         raise UsageError(
-            f"{name}: {after} is the model's output, and nothing can stand behind it. "
-            f"{option('where', 'before-detect')} puts attention in front of it."
+            f"{name}: {after} is the model's output; nothing can follow it. "
+            f"{option('where', 'before-detect')} inserts attention in front of it."
         )
     found = [n for n in graph.nodes[:-1] if n.module == after]
     if not found:

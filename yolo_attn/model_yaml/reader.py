@@ -1,6 +1,7 @@
-"""Read YAML with errors that name file and line, and within limits: a stranger's file may be endless.
+"""Read YAML within limits, with errors that name file and line.
 
-Every YAML that the kit reads is read here: models, data sets, hyperparameters, bundles, and values on a command line.
+All YAML that the kit reads goes through here: models, data sets, hyperparameters, bundles, values on a command line.
+Untrusted files may be huge, so there are limits.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from ..files import read_text
 
 __all__ = ["DEPTH", "NODES", "SIZE", "mapping_of", "read_mapping", "value_of"]
 
-SIZE = 2_000_000  # bytes of a file
+SIZE = 2_000_000  # bytes in a file
 DEPTH = 50  # brackets or indented blocks inside each other
-NODES = 200_000  # values, those behind an alias counted as often as it is used
-DIGITS = 100  # of a number
+NODES = 200_000  # values in a file; an alias counts each time it is used
+DIGITS = 100  # digits in a number
 
 _PLAIN = frozenset(f"tag:yaml.org,2002:{t}" for t in ("str", "int", "float", "bool", "null", "seq", "map", "timestamp"))
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader with limits, whose every refusal knows its line.
+    """YAML's safe loader with limits, whose errors all have a line number.
 
-    A key that stands twice in one mapping, of which YAML's own loader silently takes the last, is refused.
+    It refuses a mapping with a key twice, of which the safe loader silently takes the last.
     """
 
     depth = 0
@@ -49,19 +50,21 @@ class _Loader(yaml.SafeLoader):
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         if node.tag not in _PLAIN and node.tag.startswith("tag:yaml.org,2002:") and node.tag[18:] != "merge":
-            raise _error(f"values of the type !!{node.tag[18:60]} are not read", node.start_mark)
+            raise _error(f"values of type !!{node.tag[18:60]} are not read", node.start_mark)
         try:
             return super().construct_object(node, deep)
         except yaml.YAMLError:
             raise
-        except Exception as exc:  # PyYAML converts a scalar by its tag and lets int(), date() and the like raise
+        except (
+            Exception
+        ) as exc:  # PyYAML converts scalars by tag with int(), date() and the like, whose errors pass through
             kind = node.tag.rpartition(":")[2]
-            raise _error(f"{shown(node.value)} is no {kind}", node.start_mark) from exc
+            raise _error(f"{shown(node.value)} is not a valid {kind}", node.start_mark) from exc
 
     def construct_scalar(self, node: Any) -> Any:
         value = super().construct_scalar(node)
         if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
-            raise _error(f"{shown(value)} holds half a character, a surrogate", node.start_mark)
+            raise _error(f"{shown(value)} contains a surrogate, half a character", node.start_mark)
         if node.tag.endswith((":int", ":float")) and len(value) > DIGITS:
             raise _error(f"is a number of more than {DIGITS} digits", node.start_mark)
         return value
@@ -73,7 +76,7 @@ class _Loader(yaml.SafeLoader):
                 continue
             name = (key.tag, key.value)
             if name in lines:
-                raise _error(f"'{key.value[:80]}' stands twice, first in line {lines[name]}", key.start_mark)
+                raise _error(f"'{key.value[:80]}' occurs twice, first in line {lines[name]}", key.start_mark)
             lines[name] = key.start_mark.line + 1
         found: dict[Any, Any] = super().construct_mapping(node, deep)
         return found
@@ -84,9 +87,9 @@ def _error(problem: str, mark: Any) -> yaml.constructor.ConstructorError:
 
 
 def _count(node: Any, known: dict[int, int], above: set[int]) -> int:
-    """Return how many values a node holds when its aliases are written out."""
+    """Return the number of values in a node with its aliases expanded."""
     if id(node) in above:
-        raise _error("an alias stands inside what it stands for", node.start_mark)
+        raise _error("an alias contains itself", node.start_mark)
     if id(node) in known:
         return known[id(node)]
     above.add(id(node))
@@ -96,7 +99,7 @@ def _count(node: Any, known: dict[int, int], above: set[int]) -> int:
     )
     above.discard(id(node))
     if total > NODES:
-        raise _error(f"holds more than {NODES:,} values, its aliases written out", node.start_mark)
+        raise _error(f"holds more than {NODES:,} values with its aliases expanded", node.start_mark)
     known[id(node)] = total
     return total
 
@@ -106,13 +109,14 @@ def read_mapping(path: Path, error: type[YoloAttnError], wanted: str) -> dict[st
 
     Args:
         path: The file.
-        error: What to raise.
-        wanted: A sentence that says what such a file holds; it ends the message of a file that holds none of it.
+        error: Type of the error to raise.
+        wanted: What such a file contains, as a sentence to end the message with if the file is something else.
 
     Raises:
-        YoloAttnError: As `error`: not readable, not UTF-8, not YAML, a key twice, empty, or no mapping.
+        YoloAttnError: Of type `error`: the file cannot be read, is not UTF-8, not YAML, has a key twice, is empty, is
+            not a mapping, or exceeds a limit.
     """
-    with contextlib.suppress(OSError, ValueError):  # what cannot be read is told below
+    with contextlib.suppress(OSError, ValueError):  # reading reports it below
         size = path.stat().st_size
         if size > SIZE:
             raise error(f"{path}: has {size:,} bytes; a YAML of more than {SIZE:,} is not read.")
@@ -120,10 +124,16 @@ def read_mapping(path: Path, error: type[YoloAttnError], wanted: str) -> dict[st
 
 
 def mapping_of(text: str, name: str, error: type[YoloAttnError], wanted: str) -> dict[str, Any]:
-    """Read YAML text as :func:`read_mapping` reads a file; messages call it `name`.
+    """Read YAML text as :func:`read_mapping` reads a file.
+
+    Args:
+        text: The text.
+        name: Its name, for messages.
+        error: Type of the error to raise.
+        wanted: As for :func:`read_mapping`.
 
     Raises:
-        YoloAttnError: As `error`: not YAML, a key twice, empty, or no mapping.
+        YoloAttnError: Of type `error`: the text is not YAML, has a key twice, is empty, or is not a mapping.
     """
     d = value_of(text, name, error)
     if d is None:
@@ -134,10 +144,16 @@ def mapping_of(text: str, name: str, error: type[YoloAttnError], wanted: str) ->
 
 
 def value_of(text: str, name: str, error: type[YoloAttnError]) -> Any:
-    """Read YAML text, whatever it holds: plain values and dates, within the limits of this module.
+    """Read any value from YAML text: plain values and dates, within the limits of this module.
+
+    Args:
+        text: The text.
+        name: Its name, for messages.
+        error: Type of the error to raise.
 
     Raises:
-        YoloAttnError: As `error`: not YAML, a key twice, or more than the limits; the message names the line.
+        YoloAttnError: Of type `error`: the text is not YAML, has a key twice, or exceeds a limit; the message names the
+            line.
     """
     if len(text) > SIZE:
         raise error(f"{name}: has {len(text):,} characters; a YAML of more than {SIZE:,} is not read.")
@@ -147,7 +163,7 @@ def value_of(text: str, name: str, error: type[YoloAttnError]) -> Any:
         return loader.get_single_data()
     except yaml.YAMLError as exc:
         raise error(f"{name}: {_problem(exc, text)}") from exc
-    except Exception as exc:  # PyYAML's scanner lets chr() and the like raise, too
+    except Exception as exc:  # errors of chr() and the like pass through PyYAML's scanner, too
         line = f"line {loader.line + 1}: " if loader is not None else ""
         raise error(f"{name}: {line}is not valid YAML: {first_line(exc)[:200] or type(exc).__name__}") from exc
     finally:
@@ -156,16 +172,16 @@ def value_of(text: str, name: str, error: type[YoloAttnError]) -> Any:
 
 
 def _problem(exc: yaml.YAMLError, text: str) -> str:
-    """One line: which line of the file, and what is wrong with it."""
+    """The problem as one line, with the line number."""
     mark = getattr(exc, "problem_mark", None)
     problem = (getattr(exc, "problem", None) or str(exc).splitlines()[0])[:300]
     if isinstance(exc, yaml.constructor.ConstructorError):
         return f"line {mark.line + 1}: {problem}" if mark is not None else problem
     tabbed = [n for n, t in enumerate(text.splitlines(), 1) if "\t" in t[: len(t) - len(t.lstrip())]]
     if tabbed:
-        return f"line {tabbed[0]} is indented with a tab. YAML indents with spaces."
+        return f"line {tabbed[0]} is indented with a tab. YAML needs spaces."
     if mark is None:
         return f"is not valid YAML: {problem}"
     if text[mark.index : mark.index + 1] == "\t":
-        return f"line {mark.line + 1}: has a tab where YAML wants a space."
+        return f"line {mark.line + 1}: has a tab where YAML needs a space."
     return f"line {mark.line + 1}: is not valid YAML: {problem}"

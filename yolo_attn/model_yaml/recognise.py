@@ -1,4 +1,4 @@
-"""What a row of a model YAML says of its attention: whether it keeps the width, and what it holds inside a block."""
+"""Recognise attention in the rows of a model YAML: rows that keep the width, and attention inside a block."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ __all__ = ["inner", "keeps_width"]
 
 
 def keeps_width(node: Node, what: Named) -> bool:
-    """Whether a row with attention gives the channels that it takes, as far as the row says it.
+    """Whether a row with attention keeps the number of channels, as far as the row tells.
 
-    A user's class that is given its output channels, such as ``CoordAtt(inp, oup)``, does so where the row states no
-    number, or that of the row which it reads.
+    A class that takes its output channels, such as ``CoordAtt(inp, oup)``, keeps it if the row states no width, or the
+    width of the row that it reads.
+
+    Args:
+        node: The row.
+        what: Its module.
     """
     if what.binding is None or not what.binding.is_block:
         return True
@@ -25,7 +29,12 @@ def keeps_width(node: Node, what: Named) -> bool:
 
 
 def inner(node: Node, d: Mapping[str, Any] | None = None) -> Named | None:
-    """Return the attention inside a block's row; None where the row is no such block or holds none."""
+    """Return the attention inside a block's row; None if the row is not such a block or has no attention.
+
+    Args:
+        node: The row.
+        d: The model dictionary, for its ``register:``.
+    """
     block = named(node.module, d)
     if block is None or block.kind != "block" or "options" not in block.options:
         return None
@@ -37,5 +46,5 @@ def inner(node: Node, d: Mapping[str, Any] | None = None) -> Named | None:
 
 
 def _fixed(cls: Any) -> str:
-    """The attention of a block that has no `module`: the class says which."""
+    """The attention of a block without an option `module`: the class names it."""
     return str(getattr(cls, "attention", "SEAttention"))

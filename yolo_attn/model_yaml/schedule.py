@@ -1,6 +1,7 @@
-"""A training schedule as data: what to do differently, how a YAML, a command line and Python ask for it.
+"""A training schedule as data, and how a YAML, a command line and Python set it.
 
-Two numbers, ``freeze_base`` and ``lr_new``; :mod:`.schedule` follows them. This file needs neither torch nor a host.
+It is two numbers, ``freeze_base`` and ``lr_new``; :mod:`yolo_attn.training.schedule` applies them. This file needs
+neither torch nor a host.
 """
 
 from __future__ import annotations
@@ -16,25 +17,25 @@ from ..errors import ConfigError, UsageError, did_you_mean
 __all__ = ["FREEZE_BASE", "KEY", "VARIABLE", "Schedule", "ask", "frozen_epochs", "plan"]
 
 KEY = "schedule"
-VARIABLE = "YOLO_ATTN_SCHEDULE"  # what a command line asks for; the workers of a run on several GPUs inherit it
+VARIABLE = "YOLO_ATTN_SCHEDULE"  # set by a command line; inherited by the workers of a run on several GPUs
 
-# Epochs of `--freeze base`: gates find their range in a few, and the rest is left for all layers together.
+# Epochs of `--freeze base`: gates find their range in a few; the other epochs train all layers.
 FREEZE_BASE = 3
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """What a training does differently.
+    """A schedule for training a detector with attention.
 
     Args:
-        freeze_base: For so many epochs only attention and the detection head train. Frozen rows keep their batch
-            norm's statistics as well.
-        lr_new: The learning rate of attention relative to the rest. Every update of these parameters is this many
-            times as long, whatever the optimizer, the warm-up and the scheduler.
-        begun: A training follows it already: resumed, that training goes on with it, and no other one takes it over.
+        freeze_base: Number of first epochs in which only attention and the detection head train. Frozen layers also
+            keep their batch normalization statistics.
+        lr_new: Learning rate of attention, as a multiple of that of the other layers. It scales every update of these
+            parameters, whatever the optimizer, the warm-up and the scheduler.
+        begun: Whether a training already uses it. Only that training continues with it when it is resumed.
 
     Raises:
-        UsageError: A number that makes no sense.
+        UsageError: A number is out of range.
     """
 
     freeze_base: int = 0
@@ -51,11 +52,11 @@ class Schedule:
 
     @classmethod
     def of(cls, d: Mapping[str, Any] | None) -> Schedule | None:
-        """Read it from a model dictionary; None if there is none.
+        """Return the schedule of a model dictionary, or None if it has none.
 
         Raises:
-            ConfigError: An unknown word under ``schedule``.
-            UsageError: A number that makes no sense.
+            ConfigError: There is an unknown key under ``schedule``.
+            UsageError: A number is out of range.
         """
         given = (d or {}).get(KEY)
         if not given:
@@ -72,15 +73,15 @@ class Schedule:
 
 
 def plan(model: Any, *, freeze_base: int = 0, lr_new: float = 1.0) -> None:
-    """Write a schedule into a model before its training.
+    """Set the schedule of a model, before it is trained.
 
     Args:
-        model: ultralytics' ``YOLO``, a detector, or a model dictionary; changed in place.
-        freeze_base: See :class:`Schedule`.
-        lr_new: See :class:`Schedule`.
+        model: An ``ultralytics.YOLO``, a detector, or a model dictionary; changed in place.
+        freeze_base: Number of first epochs in which only attention and the detection head train.
+        lr_new: Learning rate of attention, as a multiple of that of the other layers.
 
     Raises:
-        UsageError: A number that makes no sense.
+        UsageError: A number is out of range.
     """
     Schedule(freeze_base, lr_new)
     while not isinstance(model, dict):
@@ -89,16 +90,20 @@ def plan(model: Any, *, freeze_base: int = 0, lr_new: float = 1.0) -> None:
 
 
 def ask(*, freeze_base: int = 0, lr_new: float = 1.0) -> None:
-    """Have every training that this process and its children start follow a schedule.
+    """Set the schedule of every training in this process and its children.
+
+    Args:
+        freeze_base: See :class:`Schedule`.
+        lr_new: See :class:`Schedule`.
 
     Raises:
-        UsageError: A number that makes no sense.
+        UsageError: A number is out of range.
     """
     os.environ[VARIABLE] = json.dumps(asdict(Schedule(freeze_base, lr_new)))
 
 
 def frozen_epochs(words: str) -> int | None:
-    """Return K for ``base:K``, the default for ``base``, and None for anything else that `--freeze` takes."""
+    """Return the epochs that a value of ``--freeze`` means: K for ``base:K``, a default for ``base``, else None."""
     base, colon, count = words.partition(":")
     if base != "base" or (colon and not count.isdecimal()):
         return None

@@ -1,6 +1,7 @@
-"""How attention begins: `start` written into the rows of a model dictionary.
+"""Set how attention begins: the option `start` in the rows of a model dictionary.
 
-With ``identity`` every gate begins at 1 and a model as the one without attention; with ``paper`` as its authors say.
+With ``identity`` every gate begins at 1 and the model as the one without attention; with ``paper`` it begins as its
+authors describe.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ STARTS = ("identity", "paper")
 
 
 def check_start(start: Any) -> None:
-    """Refuse any word for `start` but the two that there are.
+    """Check a value of `start`.
 
     Raises:
-        UsageError: It is another one.
+        UsageError: It is neither ``identity`` nor ``paper``.
     """
     if start not in STARTS:
         hint = did_you_mean(start, STARTS) if isinstance(start, str) else ""
@@ -31,10 +32,17 @@ def check_start(start: Any) -> None:
 
 
 def with_start(d: dict[str, Any], start: str) -> tuple[dict[str, Any], list[str]]:
-    """Return a model dictionary with a start in every row with attention, and the modules that know no start.
+    """Set `start` in every row with attention.
+
+    Args:
+        d: A validated model dictionary; not changed.
+        start: ``identity`` or ``paper``.
+
+    Returns:
+        The new model dictionary, and the modules that have no option ``start``, one entry a row.
 
     Raises:
-        UsageError: Another word for `start`.
+        UsageError: `start` is neither.
     """
     graph = Graph.of(d)
     without = set_in(graph, d, start)
@@ -42,26 +50,34 @@ def with_start(d: dict[str, Any], start: str) -> tuple[dict[str, Any], list[str]
 
 
 def set_in(graph: Graph, d: Mapping[str, Any], start: str) -> list[str]:
-    """Write a start into the rows of a graph, in place; return the modules that know no start, one entry a row.
+    """Set `start` in the rows of a graph, in place.
+
+    Args:
+        graph: The graph.
+        d: Its model dictionary, for ``register:``.
+        start: ``identity`` or ``paper``.
+
+    Returns:
+        The modules that have no option ``start``, one entry a row.
 
     Raises:
-        UsageError: Another word for `start`.
+        UsageError: `start` is neither.
     """
     check_start(start)
     without: list[str] = []
     for node in graph.nodes:
-        name, knows = _knows_start(node, d)
+        name, has = _has_start(node, d)
         args = node.args
         given = dict(args.pop()) if args and isinstance(args[-1], dict) else {}
-        if knows:
+        if has:
             node.tail[2] = [*args, {**given, "start": start}]
         elif name:
             without.append(name)
     return without
 
 
-def _knows_start(node: Node, d: Mapping[str, Any]) -> tuple[str, bool]:
-    """The attention that a row has, by name, and whether it knows `start`; the name is empty where it has none."""
+def _has_start(node: Node, d: Mapping[str, Any]) -> tuple[str, bool]:
+    """The name of a row's attention, empty if it has none, and whether it has the option `start`."""
     what = named(node.module, d)
     if what is None or what.kind in ("fusion", "head"):
         return "", False

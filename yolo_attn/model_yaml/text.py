@@ -1,7 +1,7 @@
-"""Edit a model YAML as text, so that only what changes changes.
+"""Edit a model YAML as text, so that nothing else in the file changes.
 
-A YAML library that loads and dumps re-flows flow lists, and YOLO's files are made of them. Here the parser's marks
-say where each row, number and name stands; edits replace, add and delete those characters and nothing else.
+Loading and dumping with a YAML library reformats flow lists, which YOLO's files consist of. Here the parser's marks give
+the position of each row, number and name, and edits replace, add and delete those characters only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _INDEX = re.compile(r"#[ \t]*(\d+)(?![\w.])")
 
 @dataclass(frozen=True)
 class Line:
-    """A row to add: its text, the comment behind it, and the old row that it follows."""
+    """A row to add: its columns, its comment, and the old number of the row that it follows."""
 
     row: list[Any]
     comment: str
@@ -30,7 +30,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Change:
-    """A row that stays: its old index, its new one, its new content, and a mark to add or to take away."""
+    """A row that stays: its old and new number, its new columns, and a mark to add to or remove from its comment."""
 
     old: int
     new: int
@@ -40,7 +40,7 @@ class Change:
 
 
 def flow(value: Any) -> str:
-    """Return `value` as YAML on one line, in YOLO's style."""
+    """Return a value as YAML on one line, in the style of YOLO's files."""
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**9, allow_unicode=True).strip()
     return text[:-4].rstrip() if text.endswith("\n...") else text
 
@@ -56,14 +56,14 @@ class _Row:
 
 
 class Layout:
-    """A model YAML's text with the places of its rows.
+    """The text of a model YAML, with the positions of its rows.
 
     Args:
-        text: The file's text.
-        file: Its name, for messages.
+        text: The text.
+        file: Name of the file, for messages.
 
     Raises:
-        ConfigError: Not YAML, or a row that is an alias of another place.
+        ConfigError: The text is not YAML, or a row is written through an alias.
     """
 
     def __init__(self, text: str, file: str) -> None:
@@ -79,7 +79,7 @@ class Layout:
             for j, node in enumerate(section.value):
                 end = end_of(node)
                 row = _Row(node, section, node.start_mark.index, end, j == 0, j == len(section.value) - 1)
-                if row.start < section.start_mark.index:  # the mark of an alias is where its anchor stands
+                if row.start < section.start_mark.index:  # the mark of an alias is at its anchor
                     self._alias(len(self.rows))
                 self.rows.append(row)
         if len({id(r.node) for r in self.rows}) < len(self.rows):
@@ -91,7 +91,7 @@ class Layout:
     # -- comments ------------------------------------------------------------------------------------------------
 
     def comment(self, i: int) -> str:
-        """Return the comment behind row `i`, with its `#`, or an empty string."""
+        """Return the comment of row `i` with its ``#``, or an empty string."""
         span = self._comment(i)
         return self.text[span[0] : span[1]] if span else ""
 
@@ -102,37 +102,39 @@ class Layout:
         return (match.start(1), match.end(1)) if match else None
 
     def module(self, i: int) -> str:
-        """Return the module's name in row `i`, as the text has it."""
+        """Return the module's name in row `i`, as it is in the text."""
         return str(self.rows[i].node.value[2].value)
 
     def shown(self, i: int) -> str:
-        """Return row `i` as the text has it, on one line, with its comment."""
+        """Return row `i` as it is in the text, on one line, with its comment."""
         row = self.rows[i]
         comment = self.comment(i)
         return " ".join(self.text[row.start : row.end].split()) + (f"  {comment.rstrip()}" if comment else "")
 
     def can_mark(self, i: int) -> bool:
-        """Whether a comment behind row `i` speaks of that row alone: it shares its line with no other."""
+        """Whether row `i` can be marked with a comment: it shares its line with no other row."""
         row = self.rows[i]
         begin, stop = self.text.rfind("\n", 0, row.start) + 1, self._line_end(row.end)
         alone = not any(begin < other.end <= row.start for other in self.rows)
         return alone and re.fullmatch(r"[ \t]*[,\]}]*[ \t]*(#.*)?", self.text[row.end : stop]) is not None
 
     def is_marked(self, i: int, mark: str) -> bool:
-        """Whether row `i` bears a comment that is the mark and perhaps a word in brackets."""
+        """Whether the comment of row `i` is the mark, possibly with a remark in brackets."""
         return re.fullmatch(rf"#[ \t]*{re.escape(mark)}(?: \(.*\))?\s*", self.comment(i)) is not None
 
     def ends_with(self, i: int, mark: str) -> bool:
-        """Whether the comment behind row `i` ends with the mark."""
+        """Whether the comment of row `i` ends with the mark."""
         return self.comment(i).endswith(f" {mark}")
 
     def _add_mark(self, i: int, mark: str) -> list[tuple[int, int, str]]:
-        """Put a mark behind a row, at the end of its comment or as one."""
+        """Add a mark to a row, at the end of its comment or as a new one."""
         span = self._comment(i)
         if span is None:
             stop = self._line_end(self.rows[i].end)
             return [(stop, stop, f" # {mark}")]
-        bare = self.text[span[0] : span[1]].strip() == "#"  # two spaces tell it from a comment of the mark alone
+        bare = (
+            self.text[span[0] : span[1]].strip() == "#"
+        )  # two spaces distinguish it from a comment that is only the mark
         return [(span[1], span[1], f"{'  ' if bare else ' '}{mark}")]
 
     def _take_mark(self, i: int, mark: str) -> list[tuple[int, int, str]]:
@@ -147,7 +149,7 @@ class Layout:
         return [(span[1] - len(mark) - (2 if bare else 1), span[1], "")]
 
     def numbered(self) -> bool:
-        """Whether comments begin with row numbers, and every one of them is right."""
+        """Whether comments begin with row numbers that are all correct."""
         found = [(i, _INDEX.match(self.comment(i))) for i in range(len(self.rows))]
         stated = [(i, int(m.group(1))) for i, m in found if m]
         return bool(stated) and all(i == number for i, number in stated)
@@ -155,12 +157,12 @@ class Layout:
     # -- edits ---------------------------------------------------------------------------------------------------
 
     def apply(self, kept: list[Change], added: list[Line], *, renumber: bool) -> str:
-        """Return the text with rows changed, added, and those that are not in `kept` deleted.
+        """Return the text with rows changed and added, and with those that are not in `kept` deleted.
 
         Args:
             kept: Every row that stays.
             added: The rows to add, in order.
-            renumber: Whether row numbers at the start of comments follow.
+            renumber: Whether to update row numbers at the beginning of comments.
         """
         edits: list[tuple[int, int, str]] = []
         for change in kept:
@@ -207,7 +209,7 @@ class Layout:
         if isinstance(was, list) and isinstance(now, list) and isinstance(node, yaml.SequenceNode):
             if len(was) == len(now):
                 return [e for n, a, b in zip(node.value, was, now) for e in self._edit_value(n, a, b, i)]
-            if len(now) == len(was) + 1 and now[:-1] == was and was:  # an argument joins, as `inside` adds one
+            if len(now) == len(was) + 1 and now[:-1] == was and was:  # one more argument, as `inside` adds
                 at, last = end_of(node.value[-1]), flow(now[-1])
                 if node.flow_style:
                     return [(at, at, f", {last}")]
@@ -230,7 +232,7 @@ class Layout:
             return [(stop, stop, text)]
         indent = " " * row.node.start_mark.column
         rest = self.text[row.end : stop]
-        if row.last and re.fullmatch(r"[ \t]*(#.*)?", rest):  # no comma behind it: it needs one, the last has none
+        if row.last and re.fullmatch(r"[ \t]*(#.*)?", rest):  # the last row has no comma and now needs one
             body = "".join(
                 f"{newline}{indent}{r}{',' if k < len(rows) - 1 else ''} # {line.comment}"
                 for k, (r, line) in enumerate(zip(rows, lines))
@@ -247,7 +249,7 @@ class Layout:
         before = [j for j in same if j < i and j in staying]
         start, stop = row.start, self._line_end(row.end)
         if not any(j in staying for j in same):
-            raise ConfigError(f"{self.file}, row {i}: is all that its section would keep; delete the section by hand.")
+            raise ConfigError(f"{self.file}, row {i}: is the last row of its section. Delete the section by hand.")
         if not row.section.flow_style:
             start = self.text.rindex("-", 0, start)
             return [self._whole_lines(start, stop)]
@@ -261,44 +263,44 @@ class Layout:
             return [(comma, comma + 1, ""), self._whole_lines(start, stop)]
         if before:
             return [(self.rows[i - 1].end, row.end, "")]
-        if i - 1 in same:  # deleted together with the section's first row
+        if i - 1 in same:  # deleted with the section's first row
             return []
         return [(start, self.rows[min(j for j in same if j in staying)].start, "")]
 
     def _whole_lines(self, start: int, stop: int) -> tuple[int, int, str]:
         begin = self.text.rfind("\n", 0, start) + 1
-        if stop >= len(self.text) and begin > 0:  # the file ends without a line break: take the one before
+        if stop >= len(self.text) and begin > 0:  # the file does not end with a line break: remove the one before
             begin -= 2 if self.text.endswith("\r\n", 0, begin) else 1
         else:
             stop += len(self._break(stop))
         return begin, min(stop, len(self.text)), ""
 
     def _break(self, at: int) -> str:
-        """The line break behind character `at`, or the file's where its last line has none."""
+        """The line break after character `at`, or the file's first one on a last line without any."""
         stop = self._line_end(at)
         if stop == len(self.text):
             stop = self._line_end(0)
         return "\r\n" if self.text.startswith("\r\n", stop) else "\n"
 
     def _column(self, node: yaml.Node) -> int:
-        """The column of the dash in front of an entry of a block sequence."""
+        """Column of the dash before an entry of a block sequence."""
         dash = self.text.rindex("-", 0, node.start_mark.index)
         return dash - self.text.rfind("\n", 0, dash) - 1
 
     def _line_end(self, at: int) -> int:
-        """Where the line of character `at` ends, before its line break."""
+        """Position of the end of the line of character `at`, before its line break."""
         stop = self.text.find("\n", at)
         stop = len(self.text) if stop < 0 else stop
         return stop - 1 if stop > at and self.text[stop - 1] == "\r" else stop
 
 
 def _same(was: Any, now: Any) -> bool:
-    """Whether a value is another neither by worth nor by type: 1.0 and True are no 1."""
+    """Whether two values are equal in value and type: 1, 1.0 and True differ."""
     return repr(was) == repr(now)
 
 
 def end_of(node: yaml.Node) -> int:
-    """Where a node's last character ends; a block collection's own mark lies behind the comments that follow."""
+    """Return the position after a node's last character; a block collection's end mark lies after later comments."""
     if not isinstance(node, yaml.CollectionNode) or node.flow_style or not node.value:
         return int(node.end_mark.index)
     last = node.value[-1]

@@ -1,4 +1,4 @@
-"""Options tried before anything is written: the module is built, with the channels that it will be given."""
+"""Check a module's options before a YAML is written, by building the module with its channels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..words import option
 
 __all__ = ["check_options"]
 
-# Where the rows do not tell the channels, a width that every module takes.
+# A width that every module accepts, if the rows do not determine the channels.
 USUAL = 256
 
 
@@ -25,27 +25,28 @@ def check_options(
     widen: Callable[[Any], Any],
     row: str,
 ) -> None:
-    """Build a module as its row will have it, without memory for its weights.
+    """Build a module as its row will build it, without memory for weights.
 
     Args:
-        what: The attention, or the block that holds it.
-        args: The row's fourth column.
-        options: What the user gave, of which the message names the one that is wrong.
-        width: The channels that arrive, if known.
-        widen: The model's width rule.
-        row: Named in the message.
+        what: The attention, or the block that contains it.
+        args: The row's arguments.
+        options: The options that the user gave; the message names the wrong one.
+        width: Input channels, or None if unknown.
+        widen: The model's width rule, ``f(channels) -> channels``.
+        row: File and row, for messages.
 
     Raises:
-        UsageError: It cannot be built; names the option and the row.
+        UsageError: The module cannot be built; the message names the option and the row.
     """
     problem = _problem(what, args, width or USUAL, widen)
     if problem is None:
         return
     wrong = [k for k in options if _problem(what, _without(args, k), width or USUAL, widen) is None]
-    named = wrong[:1] or list(options)  # without a required option nothing can be built: then all that were given
+    named = wrong[:1] or list(options)  # without a required option nothing can be built: name all
     if not named:
         raise UsageError(
-            f"{row}: {what.name} cannot be built there: {problem}. Options go by name: {option('args', {'NAME': 'VALUE'})}."
+            f"{row}: {what.name} cannot be built there: {problem}. "
+            f"Give options by name: {option('args', {'NAME': 'VALUE'})}."
         )
     shown = option("args", {k: options[k] for k in named})
     raise UsageError(
@@ -55,7 +56,7 @@ def check_options(
 
 
 def _problem(what: Named, args: list[Any], channels: int, widen: Callable[[Any], Any]) -> str | None:
-    if what.cls is None or what.binding is None:  # code that is not loaded
+    if what.cls is None or what.binding is None:  # a plug-in that is not loaded
         return None
     try:
         call = what.binding.bind(list(args), channels, 1, widen)
@@ -63,9 +64,9 @@ def _problem(what: Named, args: list[Any], channels: int, widen: Callable[[Any],
             what.cls(*call.args, **call.kwargs)
     except (Mismatch, YoloAttnError) as exc:
         return first_line(exc).rstrip(".")
-    except NotImplementedError:  # an operation that the meta device does not have says nothing about the option
+    except NotImplementedError:  # the meta device lacks an operation, which says nothing about the option
         return None
-    except Exception as exc:  # a constructor raises whatever it likes
+    except Exception as exc:  # a constructor can raise anything
         said = first_line(exc).rstrip(".")
         return f"{type(exc).__name__}: {said}" if said else type(exc).__name__
     return None
@@ -77,7 +78,7 @@ def _without(args: list[Any], key: str) -> list[Any]:
 
 
 def _without_memory() -> Any:
-    """torch's meta device; before torch 2.0 a module is built as it is."""
+    """torch's meta device; before torch 2.0, modules are built as usual."""
     import torch
 
     return torch.device("meta") if hasattr(torch.device, "__enter__") else contextlib.nullcontext()

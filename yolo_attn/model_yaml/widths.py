@@ -1,4 +1,4 @@
-"""Each row's output channels, as far as the rows tell them: what a module put behind a row will be given."""
+"""Compute each row's output channels, which a module inserted after it receives, as far as the rows tell."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .graph import Graph, Node
 
 __all__ = ["Scale", "states_width", "widths"]
 
-# Rows whose first argument is their width before scaling, in the hosts' parsers.
+# Modules whose first argument is their width before scaling, in the hosts' parsers.
 _SCALED = frozenset(
     "Conv ConvTranspose GhostConv Bottleneck GhostBottleneck SPP SPPF C2fPSA C2PSA DWConv Focus BottleneckCSP C1 C2 C2f "
     "C3k2 RepNCSPELAN4 ELAN1 ADown AConv SPPELAN C2fAttn C3 C3TR C3Ghost C3SPP C3x RepC3 PSA SCDown C2fCIB A2C2f CrossConv "
@@ -23,18 +23,23 @@ _KEEPING = ("nn.Upsample", "nn.MaxPool2d", "nn.AvgPool2d", "nn.Identity", "nn.Ba
 
 @dataclass(frozen=True)
 class Scale:
-    """The width rule of a model: a factor, and the most channels before it."""
+    """The width rule of a model.
+
+    Args:
+        width: Factor on the stated channels.
+        most: Largest number of channels, before the factor.
+    """
 
     width: float = 1.0
     most: float = math.inf
 
     @classmethod
     def of(cls, d: Mapping[str, Any], letter: str = "") -> Scale:
-        """Read it from a validated model dictionary.
+        """Return the width rule of a validated model dictionary.
 
         Args:
-            d: The model.
-            letter: Of ``scales``; the model's own or the first when empty.
+            d: The model dictionary.
+            letter: Scale letter; if empty, the model's own or the first of ``scales``.
         """
         scales = d.get("scales") or {}
         if not scales:
@@ -44,7 +49,7 @@ class Scale:
         return cls(float(width), float(most[0]) if most else math.inf)
 
     def __call__(self, stated: Any) -> int:
-        """The hosts' rule: a multiple of 8, rounded up."""
+        """Return the scaled channels, rounded up to a multiple of 8 as the hosts do."""
         return math.ceil(min(stated, self.most) * self.width / 8) * 8
 
 
@@ -61,7 +66,13 @@ def states_width(name: str, what: Named | None) -> bool:
 
 
 def widths(graph: Graph, d: Mapping[str, Any], scale: Scale) -> dict[Node, int | None]:
-    """Return each row's output channels; None where only building the model would tell."""
+    """Return each row's output channels; None where only building the model would tell.
+
+    Args:
+        graph: The rows.
+        d: The model dictionary, for ``register:``.
+        scale: The width rule.
+    """
     found: dict[Node, int | None] = {}
     for node in graph.nodes:
         before = [3 if e.target is None else found[e.target] for e in node.edges]

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import ConfigError, UsageError
 from ..files import expand
-from ..model_yaml.places import PLACES
+from ..model_yaml.places import PLACEMENTS
 from ..model_yaml.reader import read_mapping
 from ..model_yaml.schedule import frozen_epochs
 from ..system.console import Parser
@@ -78,7 +78,7 @@ def _parser() -> Parser:
         action="extend",
         default=[],
         metavar="PLACE",
-        help=f"with --attention: {', '.join(PLACES)} (default neck)",
+        help=f"with --attention: {', '.join(PLACEMENTS)} (default neck)",
     )
     add(
         "--after",
