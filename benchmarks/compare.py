@@ -1,10 +1,10 @@
-"""Does attention help here? The same training for several configs and seeds, and the spread beside the difference.
+"""Does attention help? Train several configs with several seeds, and compare differences with the spread.
 
     python benchmarks/compare.py                                             # embedded data set, YOLOv5n, SE, ECA
     python benchmarks/compare.py --data my.yaml --weights yolov5nu.pt --cfgs yolov5n.yaml yolov5n_se.yaml --epochs 40
 
-The first config is the baseline. Each figure is the best epoch's on the validation set; the difference is paired by
-seed. A difference that is not clearly larger than the spread of the seeds shows nothing.
+The first config is the baseline. Figures are those of the best epoch on the validation set; differences are paired by
+seed. A difference that is not clearly larger than the spread of the seeds is not evidence of an effect.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ METRICS = {"mAP50": "metrics/mAP50(B)", "mAP50-95": "metrics/mAP50-95(B)"}
 
 
 def train(spec: str, seed: int, args: argparse.Namespace, project: Path) -> dict[str, float]:
-    """Train one config with one seed and return its best epoch's figures; `cfg:paper` sets the start of attention."""
+    """Train one config with one seed and return the figures of its best epoch; `cfg:paper` sets the start."""
     cfg, _, start = spec.partition(":")
     name = f"{Path(cfg).stem}{start and '-' + start}-{seed}"
     command = [
@@ -51,7 +51,7 @@ def train(spec: str, seed: int, args: argparse.Namespace, project: Path) -> dict
 
 
 def main() -> None:
-    """Train everything and print the table."""
+    """Run all trainings and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--cfgs", nargs="+", default=["yolov5n.yaml", "yolov5n_se.yaml", "yolov5n_eca.yaml"], metavar="YAML[:START]")
@@ -62,8 +62,8 @@ def main() -> None:
     add("--device")
     add("--imgsz", type=int)
     add("--batch", type=int)
-    add("--jobs", type=int, default=1, help="trainings at a time")
-    add("--project", help="keep the runs here")
+    add("--jobs", type=int, default=1, help="number of trainings to run in parallel")
+    add("--project", help="folder in which to keep the runs")
     args, args.more = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(args.jobs) as pool:
         project = Path(args.project or folder).resolve()

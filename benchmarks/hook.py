@@ -1,9 +1,9 @@
-"""What the hook costs: building and running a detector, hooked against the plain host, interleaved in one process.
+"""Cost of the parse hook: build and run a detector with and without it, interleaved in one process.
 
     python benchmarks/hook.py [--rounds 100] [--cfg yolov5n]
 
-Prints medians of the ratios hooked / plain; 1.00 is no cost. Pairs are interleaved and their order alternates, so that
-a machine that gets slower or faster meets both sides alike; time is the process's own.
+Prints medians of the ratios with / without; 1.00 means no cost. Pairs are interleaved in alternating order, so that a
+change of the machine's speed affects both sides alike. Times are CPU times of the process.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import yolo_attn
 
 
 def paired(rounds: int, plain: Callable[[], Any], hooked: Callable[[], Any]) -> list[float]:
-    """Return hooked / plain for each round."""
+    """Return the ratio with / without for each round."""
     ratios = []
     for k in range(rounds + 2):
         took = {}
@@ -43,13 +43,13 @@ def paired(rounds: int, plain: Callable[[], Any], hooked: Callable[[], Any]) -> 
 
 
 def told(name: str, ratios: list[float]) -> None:
-    """Print one line."""
+    """Print one line of results."""
     q = statistics.quantiles(ratios, n=4)
     print(f"{name:<34} {statistics.median(ratios):.3f}   quartiles {q[0]:.3f} to {q[2]:.3f}")
 
 
 def main() -> None:
-    """Measure."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--cfg", default="yolov5n")
@@ -61,7 +61,7 @@ def main() -> None:
     def build() -> Any:
         return tasks.DetectionModel(copy.deepcopy(d), verbose=False)
 
-    print(f"hooked / plain, {args.rounds} interleaved rounds")
+    print(f"with / without the parse hook, {args.rounds} interleaved rounds")
     told(f"build {args.cfg}", paired(args.rounds, build, build))
     yolo_attn.uninstall()
     torch.manual_seed(0)
@@ -79,7 +79,7 @@ def main() -> None:
     first = time.perf_counter() - first
     started = time.perf_counter()
     build()
-    print(f"installing the hook, once a process: {first / (time.perf_counter() - started):.2f} of one build")
+    print(f"installing the hook, once per process: {first / (time.perf_counter() - started):.2f} of one build")
 
 
 if __name__ == "__main__":

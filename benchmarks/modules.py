@@ -1,13 +1,13 @@
-"""Time and memory of each attention module, forward and backward, beside its twin in timm.
+"""Time and memory of each attention module, forward and backward, compared with its counterpart in timm.
 
-    python benchmarks/modules.py                          # every module, CPU, and the GPU where there is one
+    python benchmarks/modules.py                          # every module, on CPU and, if available, GPU
     python benchmarks/modules.py --modules SE ECA CBAM    # some of them
-    python benchmarks/modules.py --twins                  # only those with a twin
+    python benchmarks/modules.py --twins                  # only those with a counterpart in timm
     python benchmarks/modules.py --json result.json
 
-Module and twin take turns within one run, so that a busy machine slows both alike. Times are medians in milliseconds;
-the ratio is the median of the ratios of neighbours in time. Memory: on a GPU the peak above what module and input
-hold, in MiB; on a CPU the bytes that the forward pass keeps for the backward pass, input and parameters left out.
+Both run in turns, so that other load on the machine slows both alike. Times are medians in milliseconds; the ratio is
+the median of the ratios of consecutive runs. Memory, in MiB: on a GPU, the peak above module and input; on a CPU, what
+the forward pass keeps for the backward pass, without input and parameters.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MIB = 2**20
 
 
 def twins() -> dict[str, tuple[dict[str, Any], Callable[[int], nn.Module]]]:
-    """Return name -> (options that make ours equal, builder of timm's); the tests prove that they are equal."""
+    """Return name -> (options that make both equal, builder of timm's); tests check that they are equal."""
     import timm.layers as tl
     from timm.layers.cbam import CbamModule
     from timm.layers.coord_attn import CoordAttn, EfficientLocalAttn
@@ -62,7 +62,7 @@ def twins() -> dict[str, tuple[dict[str, Any], Callable[[int], nn.Module]]]:
 
 
 def build(name: str, channels: int, **options: Any) -> nn.Module:
-    """Build a registered module for `channels`."""
+    """Build a registered module with `channels` channels."""
     entry = get_entry(name)
     return entry.cls(*([channels] if entry.binding.takes else []), **options)
 
@@ -75,7 +75,7 @@ def step(m: nn.Module, x: Tensor, weight: Tensor) -> None:
 
 
 def timed(m: nn.Module, x: Tensor, weight: Tensor) -> float:
-    """Return milliseconds of one step."""
+    """Return the time of one step in milliseconds."""
     if x.is_cuda:
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         begin.record()
@@ -89,7 +89,7 @@ def timed(m: nn.Module, x: Tensor, weight: Tensor) -> float:
 
 
 def memory(m: nn.Module, x: Tensor, weight: Tensor) -> float:
-    """Return MiB: the peak of a step on a GPU, what the forward pass keeps on a CPU."""
+    """Return memory in MiB: the peak of a step on a GPU, what the forward pass keeps on a CPU."""
     if x.is_cuda:
         step(m, x, weight)
         torch.cuda.synchronize()
@@ -112,7 +112,7 @@ def memory(m: nn.Module, x: Tensor, weight: Tensor) -> float:
 
 
 def measure(name: str, shape: tuple[int, ...], device: str, repeats: int, seconds: float) -> dict[str, Any]:
-    """Return one row of the table, from `repeats` turns or as many as fit into `seconds`, but no fewer than 7."""
+    """Return one line of the table, from `repeats` runs or as many as fit into `seconds`, but at least 7."""
     options, other = twins().get(name, ({}, None))
     torch.manual_seed(0)
     pair = [build(name, shape[1], **options)] + ([other(shape[1])] if other else [])
@@ -141,7 +141,7 @@ def measure(name: str, shape: tuple[int, ...], device: str, repeats: int, second
 
 
 def show(row: dict[str, Any]) -> str:
-    """Return a row as text."""
+    """Format a line of the table."""
     text = f"{row['module']:34}{row['ms']:10.3f}{row['mib']:10.1f}"
     if "ratio" in row:
         text += f"{row['twin_ms']:10.3f}{row['twin_mib']:10.1f}{row['ratio']:8.2f}"
@@ -151,14 +151,14 @@ def show(row: dict[str, Any]) -> str:
 def main() -> int:
     """Measure and print; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--modules", nargs="+", help="names or aliases; all attention modules when absent")
-    parser.add_argument("--twins", action="store_true", help="only modules that have a twin in timm")
+    parser.add_argument("--modules", nargs="+", help="names or aliases (default: all attention modules)")
+    parser.add_argument("--twins", action="store_true", help="only modules that have a counterpart in timm")
     parser.add_argument("--shape", nargs=4, type=int, default=(8, 256, 40, 40), metavar=("B", "C", "H", "W"))
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--repeats", type=int, default=60, help="turns of each; fewer than 40 are noise on a busy CPU")
-    parser.add_argument("--seconds", type=float, default=30, help="longest time for one module")
-    parser.add_argument("--threads", type=int, help="threads on the CPU; torch's choice when absent")
-    parser.add_argument("--json", type=Path, help="write the rows to this file as well")
+    parser.add_argument("--repeats", type=int, default=60, help="runs of each (default 60); fewer than 40 are too noisy on a busy CPU")
+    parser.add_argument("--seconds", type=float, default=30, help="time limit per module (default 30)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)

@@ -1,10 +1,10 @@
-"""What attention costs in onnxruntime: yolov5s with SE and ECA behind each backbone C3, beside plain yolov5s.
+"""Latency of attention in onnxruntime: yolov5s with SE and ECA after each C3 of the backbone, and plain yolov5s.
 
     python benchmarks/onnx_latency.py                      batch 1, 640 x 640, one thread
     python benchmarks/onnx_latency.py --threads 2 --imgsz 320 --models yolov5n.yaml yolov5n_cbam.yaml
 
-All are exported, proved and then take turns, so that whatever else the machine does hits each alike. The ratio is
-the median over the rounds of one model's time by the first one's in the same round.
+All are exported, verified and run in turns, so that other load on the machine affects all of them alike. The ratio is
+the median over rounds of a model's time divided by that of the first model.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("--imgsz", type=int, default=640)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--json", metavar="FILE", help="write the numbers")
+    parser.add_argument("--json", metavar="FILE", help="also write the results as JSON")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         detectors, nodes, sizes = [], [], []

@@ -1,8 +1,8 @@
-"""How soon a detector with attention is as good as the one that it came from: stock loading against the kit's.
+"""How fast a detector with attention reaches its base detector: the host's loading of weights and the kit's.
 
-A base detector is trained on the embedded data. SE rows are put behind its backbone's blocks, its weights are
-loaded, once by the host's own rule (same name, same shape) and once by `yolo_attn.transfer` with identity start,
-and both train on. Printed: mAP50 before training, after each epoch, and the epoch that reaches the base's.
+A base detector is trained on the embedded data set. SE rows are inserted after the blocks of its backbone, and its
+weights are loaded, once by the host's rule (same name, same shape) and once by `yolo_attn.transfer` with identity
+start; then both are trained. Prints mAP50 before training, after each epoch, and the epoch that reaches the base's.
 
     python benchmarks/transfer.py                      # three seeds, about ten minutes on two idle cores
     python benchmarks/transfer.py --seeds 1 --epochs 2 --base-epochs 6
@@ -27,21 +27,21 @@ RECIPE = {
     "imgsz": 96, "batch": 8, "nbs": 8, "optimizer": "AdamW", "lr0": 0.002, "warmup_epochs": 1, "mosaic": 0.0,
     "close_mosaic": 0, "workers": 0, "plots": False, "verbose": False, "exist_ok": True, "amp": False,
 }  # fmt: skip
-# Training on: a quarter of the rate, and no warm-up of the biases at the host's 0.1, which would undo any weights.
+# Fine-tuning: a quarter of the learning rate, and no warm-up of biases at the host's 0.1, which would undo weights.
 ONWARDS = {"lr0": 0.0005, "warmup_bias_lr": 0.0}
 MAP50 = "metrics/mAP50(B)"
 
 
 def main() -> None:
-    """Run and print."""
+    """Parse options and run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=8, help="of each training with attention")
+    parser.add_argument("--epochs", type=int, default=8, help="epochs of each training with attention")
     parser.add_argument("--base-epochs", type=int, default=20)
     parser.add_argument("--base", default="yolov5n.yaml")
     parser.add_argument("--cfg", default="yolov5n_se.yaml")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", help="write the numbers here")
+    parser.add_argument("--json", help="also write the results as JSON")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="yolo_attn_transfer_") as folder:
         results = compare(options, Path(folder))
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Train the base once, then both ways for each seed."""
+    """Train the base once, then with both ways of loading for each seed."""
     from ultralytics import YOLO
 
     shapes = make_shapes()
@@ -80,7 +80,7 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def load(way: str, weights: Path, cfg: str, folder: Path, seed: int) -> Any:
-    """The model with attention, its weights loaded one way or the other."""
+    """Return the model with attention, with its weights loaded one way or the other."""
     import torch
     from ultralytics import YOLO
 
@@ -104,7 +104,7 @@ def load(way: str, weights: Path, cfg: str, folder: Path, seed: int) -> Any:
 
 
 def nc_of(model: Any, weights: Path) -> Any:
-    """The same model for as many classes as the weights have."""
+    """Return the same model with the number of classes of the weights."""
     from ultralytics.nn.tasks import DetectionModel
 
     from yolo_attn.weights import checkpoint
@@ -116,7 +116,7 @@ def nc_of(model: Any, weights: Path) -> Any:
 
 
 def validate(model: Any, settings: dict[str, Any]) -> float:
-    """The mAP50 on the validation images; the model stays as it is."""
+    """Return the mAP50 on the validation images; the model is not changed."""
     import copy
 
     from ultralytics import YOLO

@@ -1,6 +1,6 @@
-"""The YAMLs whose blocks carry the attention: C3 and C2f with attention, BiFPN, ResNet classifiers and backbones.
+"""YAMLs with attention inside blocks: C3 and C2f with attention, BiFPN, ResNet classifiers and backbones.
 
-Read by ``make_configs.py``, which writes and checks every shipped YAML.
+Used by ``make_configs.py``, which writes and checks every shipped YAML.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent.parent / "model_cfgs"
 
-# File: base, block in it, block instead, what a reader should know.
+# File name: base, block to replace, its replacement, description.
 SWAPS = {
     "yolov5_c3se": ("yolov5", "C3", "C3SE", "SE (arXiv:1709.01507)"),
     "yolov5_c3eca": ("yolov5", "C3", "C3ECA", "ECA (arXiv:1910.03151)"),
@@ -21,7 +21,7 @@ ATTENTION = {"se": ("SE", "SEResNetLayer", "1709.01507"), "eca": ("ECA", "ECARes
 
 
 def files() -> dict[str, str]:
-    """Return the text of each file, by name; those whose attention is not registered are left out."""
+    """Return the text of each file by name, without those whose attention is not registered."""
     from yolo_attn.modules.resnet import LAYOUTS
     from yolo_attn.registry.registry import find
 
@@ -46,7 +46,7 @@ def base_text(base: str) -> tuple[str, str]:
 
 
 def swapped(base: str, block: str, instead: str, words: str) -> str:
-    """The plain detector with another block in its backbone; every row keeps its number."""
+    """A plain detector with another block in its backbone; row numbers are unchanged."""
     model, body = base_text(base)
     backbone, head = body.split("\nhead:")
     return (
@@ -58,7 +58,7 @@ def swapped(base: str, block: str, instead: str, words: str) -> str:
 
 
 def bifpn() -> str:
-    """YOLOv5 whose neck weighs its inputs, with BiFPN's extra edge from the backbone at P4."""
+    """YOLOv5 with weighted fusion in the neck and BiFPN's extra edge from the backbone at P4."""
     model, body = base_text("yolov5")
     body = body.replace(", Concat, ", ", WeightedConcat, ")
     edge = "[[-1, 14], 1, WeightedConcat, [1]]"
@@ -74,7 +74,7 @@ def bifpn() -> str:
 
 
 def stages(short: str, depth: int, stem: str) -> tuple[str, int]:
-    """The backbone's rows, and the channels of the last."""
+    """Return the rows of the backbone, and the channels of the last."""
     from yolo_attn.modules.resnet import LAYOUTS
 
     kind, counts = LAYOUTS[depth]
@@ -91,7 +91,7 @@ def stages(short: str, depth: int, stem: str) -> tuple[str, int]:
 
 
 def classifier(short: str, depth: int, small: bool = False) -> str:
-    """A ResNet classifier with ResNet's own head."""
+    """A ResNet classifier with the head of ResNet."""
     name, _, arxiv = ATTENTION[short]
     rows, _ = stages(short, depth, "[64, 3, 1, False]" if small else "[64]")
     what = " for small images: 3x3 stem, no max-pooling" if small else ", classification"
@@ -106,7 +106,7 @@ def classifier(short: str, depth: int, small: bool = False) -> str:
 
 
 def detector(short: str, depth: int) -> str:
-    """YOLOv5's neck and head on a ResNet backbone: s-sized behind 18 and 34 layers, l-sized behind 50 and more."""
+    """YOLOv5's neck and head on a ResNet backbone: of size s for 18 and 34 layers, of size l for 50 and more."""
     name, _, arxiv = ATTENTION[short]
     rows, c5 = stages(short, depth, "[64]")
     size, n, c = ("l", 3, 1024) if c5 == 2048 else ("s", 1, 512)

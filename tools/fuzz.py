@@ -1,10 +1,10 @@
-"""Feed the kit with damaged files: each must be read, or end in a clear error.
+"""Feed damaged files to the kit: each must be read, or give a clear error.
 
     python tools/fuzz.py --cases 1000 --seed 0 --kind yaml,edit,pt,bundle,onnx
 
-A case is made from its seed alone, so a printed seed gives the very file again. Counted are: read (or built), clear
-errors (those of the kit, one line), other exceptions, hangs (longer than --timeout), out of memory. Exit code 1 if
-there is any of the last three, or a clear error of more than one line or 4,000 characters.
+Each case is determined by its seed, so a printed seed reproduces the file. The tool counts: read (or built), clear errors
+(of the kit, one line), other exceptions, hangs (longer than --timeout), out of memory. The exit code is 1 if there are
+any of the last three, or a clear error of more than one line or 4,000 characters.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any, Callable
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 GOOD = ("read", "clear error")
-# What people and attackers write where a value belongs.
+# Values that mistakes and attacks put into a file.
 VALUES = [
     "-1", "0", "1", "99999999999", "9" * 5000, "1e400", ".nan", "true", "null", "''", "[]", "{}", "[-1]", "[[[]]]",
     "2020-13-45", "!!bool maybe", "!!int ''", "!!binary aGk=", "!!python/name:os.system", '"\\U00110000"', '"\\ud800"',
@@ -42,7 +42,7 @@ class Hang(BaseException):
 
 @contextlib.contextmanager
 def at_most(seconds: float) -> Iterator[None]:
-    """Raise :class:`Hang` in the main thread after some seconds; without effect where there is no such alarm."""
+    """Raise :class:`Hang` in the main thread after some seconds; without effect where SIGALRM does not exist."""
     if not hasattr(signal, "SIGALRM"):
         yield
         return
@@ -123,7 +123,7 @@ def yaml_case(rng: random.Random, folder: Path, build: bool) -> None:
 
 
 def edit_case(rng: random.Random, folder: Path, build: bool) -> None:
-    """Attention into a model YAML and out again."""
+    """Insert attention into a model YAML, and remove it."""
     import yolo_attn
 
     text = mutated_text(_configs(rng)[1], rng)
@@ -133,7 +133,7 @@ def edit_case(rng: random.Random, folder: Path, build: bool) -> None:
 
 
 def pt_case(rng: random.Random, folder: Path, build: bool) -> None:
-    """A checkpoint's bytes through the reader that runs nothing."""
+    """Read a damaged checkpoint with the reader that executes nothing."""
     import torch
 
     from yolo_attn.weights import checkpoint
@@ -143,7 +143,7 @@ def pt_case(rng: random.Random, folder: Path, build: bool) -> None:
     layer = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
     torch.save({"model": layer.state_dict()}, buffer, _use_new_zipfile_serialization=rng.random() < 0.7)
     data = buffer.getvalue()
-    if data[:2] == b"PK" and rng.random() < 0.7:  # the pickle inside, in an archive that is whole
+    if data[:2] == b"PK" and rng.random() < 0.7:  # damage the pickle, in an intact archive
         target = io.BytesIO()
         with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(target, "w") as new:
             for entry in old.namelist():
@@ -156,7 +156,7 @@ def pt_case(rng: random.Random, folder: Path, build: bool) -> None:
     checkpoint.read(folder / "a.pt")
 
 
-# A model small enough to be built many times.
+# A model that is small enough to be built many times.
 SMALL: dict[str, Any] = {
     "nc": 1, "scales": {"n": [1.0, 1.0, 1024]},
     "backbone": [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "SEAttention", []], [-1, 1, "C2f", [8, True]]],
@@ -187,7 +187,7 @@ def mutated_value(value: Any, rng: random.Random, depth: int = 0) -> Any:
 
 
 def bundle_case(rng: random.Random, folder: Path, build: bool) -> None:
-    """A bundle whose archive, manifest or rows are damaged; with hashes that fit, so that it is read to its rows."""
+    """A bundle whose archive, manifest or rows are damaged, with matching hashes, so that its rows are read."""
     import hashlib
 
     import torch
@@ -227,7 +227,7 @@ def bundle_case(rng: random.Random, folder: Path, build: bool) -> None:
 
 
 def onnx_case(rng: random.Random, folder: Path, build: bool) -> None:
-    """An ONNX file with foreign metadata, through what `detect` reads of it."""
+    """Read an ONNX file with foreign metadata as `detect` does."""
     import onnx
     from onnx import TensorProto, helper
 
@@ -252,7 +252,7 @@ KINDS: dict[str, Callable[[random.Random, Path, bool], None]] = {
 
 
 def outcome(kind: str, seed: int, folder: Path, timeout: float, build: bool) -> tuple[str, str]:
-    """Run one case; return what came of it, and what was said."""
+    """Run one case; return the kind of its result, and the message."""
     from yolo_attn.errors import YoloAttnError
 
     rng = random.Random(f"{kind} {seed}")
@@ -272,13 +272,13 @@ def outcome(kind: str, seed: int, folder: Path, timeout: float, build: bool) -> 
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the cases and print what came of them."""
+    """Run the cases and print the counts."""
     parser = argparse.ArgumentParser(description="feed the kit with damaged files")
-    parser.add_argument("--cases", type=int, default=100, metavar="N", help="of each kind")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the first case; the others follow")
-    parser.add_argument("--kind", default=",".join(KINDS), help="some of %(default)s")
-    parser.add_argument("--timeout", type=float, default=20, metavar="SECONDS", help="of one case")
-    parser.add_argument("--build", action="store_true", help="also have the host build what was read")
+    parser.add_argument("--cases", type=int, default=100, metavar="N", help="number of cases per kind (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the first case (default %(default)s)")
+    parser.add_argument("--kind", default=",".join(KINDS), help="kinds, separated by commas (default %(default)s)")
+    parser.add_argument("--timeout", type=float, default=20, metavar="SECONDS", help="time limit per case (default %(default)s)")
+    parser.add_argument("--build", action="store_true", help="also build what was read with the host")
     options = parser.parse_args(argv)
     kinds = options.kind.split(",")
     if unknown := [k for k in kinds if k not in KINDS]:

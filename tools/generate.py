@@ -1,7 +1,7 @@
-"""Write what is generated: the catalogue that `yolo-attn list` reads, and the tables of both READMEs.
+"""Generate the catalogue that `yolo-attn list` reads, and the tables of both READMEs.
 
 python tools/generate.py           # write
-python tools/generate.py --check   # exit 1 and name the files that are stale
+python tools/generate.py --check   # exit with 1 and name stale files
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CHANNELS, SIDE = 256, 20
 
 
 def catalog() -> list[dict[str, Any]]:
-    """Return what the registry knows, and what each module costs at 256 x 20 x 20."""
+    """Return the entries of the registry, with the cost of each module at 256 x 20 x 20."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -61,14 +61,14 @@ def catalog() -> list[dict[str, Any]]:
 
 
 def torch_version() -> str:
-    """Return torch's version as far as it decides what an export looks like."""
+    """Return the part of torch's version on which exported graphs depend."""
     import torch
 
     return ".".join(torch.__version__.split(".")[:2])
 
 
 def keep_counts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """With another torch than the recorded one, take the recorded node counts: the exporter differs, not the module."""
+    """Keep the recorded node counts under another version of torch, whose exporter differs."""
     if CATALOG.is_file():
         old = {r["name"]: r.get("nodes") for r in json.loads(CATALOG.read_text(encoding="utf-8"))}
         for row in rows:
@@ -85,7 +85,7 @@ def _options(entry: Any) -> list[str]:
 
 
 def tables(language: str) -> dict[str, str]:
-    """Return the generated tables of a README, by the name of their markers."""
+    """Return the generated tables of a README, by the names of their markers."""
     from yolo_attn.commands import _tables
     from yolo_attn.model_yaml import find
 
@@ -106,7 +106,7 @@ def tables(language: str) -> dict[str, str]:
 
 
 def folded(summary: str, table: str) -> str:
-    """Return a table that a page shows on a click."""
+    """Return a collapsed table."""
     return f"<details>\n<summary>{summary}</summary>\n\n{table}\n\n</details>"
 
 
@@ -134,7 +134,7 @@ def main() -> int:
     stale = [p for p, text in wanted.items() if not p.is_file() or p.read_text(encoding="utf-8") != text]
     for path in stale:
         if check:
-            print(f"stale: {path.relative_to(ROOT)}; python tools/generate.py mends it")
+            print(f"stale: {path.relative_to(ROOT)}; run python tools/generate.py")
         else:
             path.write_text(wanted[path], encoding="utf-8")
             print(f"written: {path.relative_to(ROOT)}")

@@ -1,11 +1,11 @@
-"""Build host x config x size, each host in a folder of its own, and print the table.
+"""Build every config at every size on every host, each host in a folder of its own, and print a table.
 
     python tools/host_matrix.py                                   # every version below, about 1 GB of downloads
-    YOLO_ATTN_YOLOV5=~/yolov5-v6.0:~/yolov5 python tools/host_matrix.py   # and these checkouts of classic YOLOv5
+    YOLO_ATTN_YOLOV5=~/yolov5-v6.0:~/yolov5 python tools/host_matrix.py   # also these checkouts of classic YOLOv5
     python tools/host_matrix.py --hosts ultralytics==8.0.239 --configs yolov5_se.yaml --sizes n s --into /tmp/hosts
 
-Hosts come from the package registry with `pip install --no-deps --target`; what they import beside torch goes into
-one more folder. The exit code is 1 if a cell that should build does not.
+Hosts are installed with `pip install --no-deps --target`, and their dependencies, except torch, into a shared folder.
+The exit code is 1 if a cell that should build does not.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ HOSTS = [
 ]
 CONFIGS = ["yolov5_se.yaml", "yolov5_eca.yaml", "yolov5-p6_se.yaml", "yolov8_se.yaml", "yolo11_se.yaml"]
 SIZES = "nsmlx"
-# What some of the hosts import and a machine with torch and the kit may lack.
+# Packages that some hosts import and that may be missing beside torch and the kit.
 NEEDS = ["pandas", "seaborn", "tqdm", "psutil", "requests", "scipy", "python-dateutil", "pytz", "six", "tzdata", "thop",
          "py-cpuinfo", "setuptools<81", "hydra-core<1.4", "omegaconf<2.4", "antlr4-python3-runtime==4.9.3", "hub-sdk",
          "sentry-sdk",
-         # IPython and what it imports: YOLOv5 v7.0 asks for it before anything else
+         # IPython and its dependencies, which YOLOv5 v7.0 imports first
          "ipython", "traitlets", "jedi", "parso", "prompt-toolkit", "wcwidth", "pygments", "matplotlib-inline",
          "stack-data", "executing", "asttokens", "pure-eval", "pexpect", "ptyprocess", "ipython-pygments-lexers",
          "decorator", "gitpython", "gitdb", "smmap"]  # fmt: skip
 
-# Runs in the host's process: builds each name and says what came of it.
+# Runs in the host's process: builds each model and reports the result.
 BUILD = """
 import json, logging, os, sys, warnings
 warnings.filterwarnings("ignore")
@@ -71,10 +71,10 @@ def main() -> int:
     """Build, print, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     checkouts = [p for p in os.environ.get("YOLO_ATTN_YOLOV5", "").split(os.pathsep) if p]
-    parser.add_argument("--hosts", nargs="+", default=[*HOSTS, *checkouts], help="name==version, or a checkout's path")
+    parser.add_argument("--hosts", nargs="+", default=[*HOSTS, *checkouts], help="name==version, or path of a checkout")
     parser.add_argument("--configs", nargs="+", default=CONFIGS)
     parser.add_argument("--sizes", nargs="+", default=list(SIZES))
-    parser.add_argument("--into", type=Path, help="keep what is installed here (default: a temporary folder)")
+    parser.add_argument("--into", type=Path, help="install the hosts here and keep them (default: a temporary folder)")
     parser.add_argument("--list", action="store_true", help="print the hosts and stop")
     args = parser.parse_args()
     if args.list:
@@ -100,7 +100,7 @@ def install(target: Path, wanted: list[str]) -> Path:
 
 
 def _here(wanted: str) -> bool:
-    """Whether this Python has a package, and no version is asked for."""
+    """Whether a package is installed here and no version of it is requested."""
     try:
         importlib.metadata.distribution(wanted)
     except (importlib.metadata.PackageNotFoundError, ValueError):
@@ -109,14 +109,14 @@ def _here(wanted: str) -> bool:
 
 
 def named(config: str, size: str) -> str:
-    """`yolov5_se.yaml` and s make `yolov5s_se.yaml`; `yolov5-p6_se.yaml` makes `yolov5s6_se.yaml`."""
+    """Add a scale to a name: `yolov5_se.yaml` becomes `yolov5s_se.yaml`, `yolov5-p6_se.yaml` `yolov5s6_se.yaml`."""
     family, _, rest = config.partition("_")
     six = family.endswith("-p6")
     return f"{family.replace('-p6', '')}{size}{'6' if six else ''}_{rest}"
 
 
 def row(host: str, configs: list[str], sizes: list[str], into: Path, needs: Path) -> bool:
-    """Build one host's cells, print them, and say whether each is what it should be."""
+    """Build and print one host's cells; return whether each is as expected."""
     package, pinned, _ = host.partition("==")
     path = [str(ROOT), str(needs)]
     root = package
@@ -124,7 +124,7 @@ def row(host: str, configs: list[str], sizes: list[str], into: Path, needs: Path
         path.insert(1, str(install(into / host, [host])))
     else:
         root = str(Path(host).expanduser().resolve())
-    path += filter(None, [os.environ.get("PYTHONPATH")])  # what counted as here for the packages above
+    path += filter(None, [os.environ.get("PYTHONPATH")])  # the packages above were looked up here
     env = {
         **os.environ, "PYTHONPATH": os.pathsep.join(path), "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false",
         "OMP_NUM_THREADS": "1", "YOLOV5_CONFIG_DIR": str(into), "YOLO_CONFIG_DIR": str(into),
@@ -151,7 +151,7 @@ def row(host: str, configs: list[str], sizes: list[str], into: Path, needs: Path
 
 
 def cell(told: int | str) -> str:
-    """Parameters, or why the host refuses."""
+    """Return the number of parameters, or why the host refuses."""
     if isinstance(told, int):
         return f"{told:,}"
     return "refused: " + told.partition(": ")[2].partition(".")[0]

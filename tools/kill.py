@@ -1,18 +1,17 @@
-"""Kill real commands at chosen moments and look at what they leave.
+"""Kill real commands at chosen moments and check what they leave behind.
 
-    python tools/kill.py                        # every case, three rounds each; some minutes on two cores
-    python tools/kill.py --cases insert data    # the cheap ones
+    python tools/kill.py                        # every case, three rounds each; a few minutes on two cores
+    python tools/kill.py --cases insert data    # the fast ones
     python tools/kill.py --rounds 20 --seed 7
 
-Three ways to be killed: ``byte`` (the kernel ends the process in the middle of a write, at a random byte), ``step``
-(SIGKILL just before a random one of its steps to the disk: fsync, rename), ``time`` (SIGKILL or SIGTERM at a random
-moment). After each kill:
+A process is killed in one of three ways: ``byte`` (in the middle of a write, at a random byte), ``step`` (SIGKILL just
+before a random fsync or rename), ``time`` (SIGKILL or SIGTERM at a random moment). After each kill:
 
-- every file that the command writes is what it was before, or new and whole;
-- a training goes on with ``--resume`` to its end, each epoch once in its log, or says why there is nothing to resume;
-- the next command leaves nothing of the killed one, neither beside the files nor among the temporary ones.
+- every file that the command writes is unchanged, or new and complete;
+- ``--resume`` completes a training, with each epoch once in its log, or says why there is nothing to resume;
+- the next command removes all leftovers, beside the files and in the temporary folder.
 
-Prints a table and ends with 1 if anything was lost.
+Prints a table; the exit code is 1 if anything was lost.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ sys.path.insert(0, str(ROOT))
 EPOCHS = 3
 TRAIN = "--img 64 --batch 4 --device cpu --workers 0"
 
-# Runs a command line of the kit with one of the deaths prepared; argv: way, number, words of the command.
+# Runs a command line of the kit prepared to be killed; argv: way, number, words of the command.
 CHILD = """
 import os, random, signal, sys
 way, number, words = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
@@ -68,13 +67,13 @@ class Case:
     """One command to kill.
 
     Args:
-        name: Its word on the command line of this tool.
-        command: What is killed.
-        targets: The files that it writes, with what checks that one is whole.
+        name: Its name for --cases.
+        command: The command line.
+        targets: The files that it writes, each with a function that checks its content.
         byte: The largest byte at which a write is cut.
-        steps: The number of steps to the disk that it has at least.
-        seconds: Between which moments it is killed by time.
-        training: A run's folder, which must go on.
+        steps: The smallest number of fsyncs and renames that it performs.
+        seconds: The range of moments at which it is killed by time.
+        training: The folder of a run that must be resumable.
     """
 
     name: str
@@ -88,7 +87,7 @@ class Case:
 
 @dataclass
 class Tally:
-    """What happened to one case."""
+    """Results of one case."""
 
     rounds: int = 0
     killed: int = 0
@@ -121,13 +120,13 @@ def onnx_whole(path: Path) -> None:
 
 
 def json_whole(path: Path) -> None:
-    """Raise unless the file is JSON; a report may be gone, since it speaks of a file that is replaced first."""
+    """Raise unless the file is JSON; a report may be missing, since it is removed before its file is replaced."""
     if path.is_file():
         json.loads(path.read_text(encoding="utf-8"))
 
 
 def data_whole(path: Path) -> None:
-    """Raise unless the set has its 24 + 8 pictures, each with its labels."""
+    """Raise unless the data set has its 24 + 8 images, each with labels."""
     found = [
         len(list((path.parent / kind / split).iterdir())) for kind in ("images", "labels") for split in ("train", "val")
     ]
@@ -185,7 +184,7 @@ CASES = {
 
 
 class World:
-    """A folder with everything that the cases start from, its temporary files and its caches."""
+    """A folder with the initial files of the cases, their temporary files and caches."""
 
     def __init__(self, root: Path) -> None:
         self.here, self.temp = root / "here", root / "tmp"
@@ -199,14 +198,14 @@ class World:
         (root / "config").mkdir()
 
     def run(self, command: str) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
+        """Run a command to completion."""
         words = [sys.executable, "-m", "yolo_attn", *command.split()]
         return subprocess.run(
             words, cwd=self.here, env=self.env, capture_output=True, text=True, encoding="utf-8", timeout=600
         )
 
     def launch(self, way: str, number: int, command: str) -> subprocess.Popen[bytes]:
-        """Start a command that will be killed."""
+        """Launch a command that will be killed."""
         words = [sys.executable, "-c", CHILD, way, str(number), *command.split()]
         return subprocess.Popen(
             words, cwd=self.here, env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -219,14 +218,14 @@ class World:
             raise SystemExit(f"yolo-attn {command} failed:\n{done.stderr}")
 
     def leftovers(self) -> list[str]:
-        """Whatever carries the kit's prefix, beside the files and among the temporary ones."""
+        """Return files with the kit's prefix, beside the targets and in the temporary folder."""
         found = [p for p in self.here.rglob("*") if p.name.startswith((".yolo_attn", "yolo_attn-"))]
         found += [p for p in self.here.rglob(".*") if p.name.endswith((".pt", ".part", ".lock"))]
         return sorted({str(p) for p in [*found, *self.temp.glob("*yolo_attn*")]})
 
 
 def deaths(case: Case, rounds: int, rng: random.Random) -> Iterator[tuple[str, int, float, int]]:
-    """Yield way, number, seconds and signal of each round, the ways in turn."""
+    """Yield way, number, seconds and signal of each round, cycling through the ways."""
     ways = ("byte", "step", "time") if hasattr(signal, "SIGXFSZ") else ("step", "time")
     for k in range(rounds):
         way = ways[k % len(ways)]
@@ -235,7 +234,7 @@ def deaths(case: Case, rounds: int, rng: random.Random) -> Iterator[tuple[str, i
 
 
 def play(case: Case, world: World, way: str, number: int, seconds: float, by: int, tally: Tally) -> None:
-    """Kill once, then look."""
+    """Kill once, then check."""
     if case.training:
         shutil.rmtree(world.here / "runs", ignore_errors=True)
     if case.name == "data":
@@ -265,7 +264,7 @@ def play(case: Case, world: World, way: str, number: int, seconds: float, by: in
             try:
                 check(path)
                 tally.new += 1
-            except Exception as exc:  # whatever a damaged file makes its reader say
+            except Exception as exc:  # whatever the reader of a damaged file raises
                 tally.losses.append(f"{spot}: {name} is neither the old file nor whole: {type(exc).__name__}: {exc}")
 
     whole()
@@ -278,7 +277,7 @@ def play(case: Case, world: World, way: str, number: int, seconds: float, by: in
 
 
 def _go_on(case: Case, world: World, tally: Tally) -> str | None:
-    """Resume, and return what is wrong."""
+    """Resume, and return the problem, if any."""
     run = world.here / case.training
     done = world.run(f"train --resume {case.training} --export onnx")
     if "Traceback" in done.stderr:
@@ -286,9 +285,9 @@ def _go_on(case: Case, world: World, tally: Tally) -> str | None:
     if done.returncode:
         said = next((t for t in done.stderr.splitlines() if t.startswith("yolo-attn train:")), done.stderr[-300:])
         nothing = not (run / "weights" / "last.pt").is_file() and (
-            "nothing to resume" in said or "no such checkpoint" in said
+            "nothing to resume" in said or "checkpoint not found" in said
         )
-        finished = "is a finished run" in said and (run / "weights" / "best.onnx.json").is_file()
+        finished = "finished run" in said and (run / "weights" / "best.onnx.json").is_file()
         return None if nothing or finished else f"--resume says: {said}"
     tally.resumed += 1
     for name, check in FINISHED.items():
@@ -299,7 +298,7 @@ def _go_on(case: Case, world: World, tally: Tally) -> str | None:
 
 
 def prepare(world: World, names: list[str]) -> None:
-    """Make what the cases start from: an old file at every target, so that there is something to lose."""
+    """Create the initial files of the cases: an old file at every target, so that something can be lost."""
     if "insert" in names:
         world.ok("insert yolov5n.yaml --module SE --where neck -o m.yaml")
     if set(names) - {"insert", "data"}:
@@ -312,12 +311,12 @@ def prepare(world: World, names: list[str]) -> None:
 
 
 def main() -> int:
-    """Kill, look, print, and return the exit code."""
+    """Kill, check, print, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="kills of each case (3)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the moments (0)")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="kills per case (default 3)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="random seed (default 0)")
     parser.add_argument(
-        "--cases", nargs="+", choices=CASES, default=list(CASES), metavar="NAME", help=f"of {', '.join(CASES)}"
+        "--cases", nargs="+", choices=CASES, default=list(CASES), metavar="NAME", help=f"some of {', '.join(CASES)} (default: all)"
     )
     args = parser.parse_args()
     if os.name == "nt":

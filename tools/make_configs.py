@@ -1,6 +1,6 @@
-"""Write model_cfgs/*.yaml: `python tools/make_configs.py`. With --check, only say which files are stale.
+"""Write model_cfgs/*.yaml: `python tools/make_configs.py`. With --check, only report stale files.
 
-Every file is a plain detector's YAML with attention put in by :func:`yolo_attn.insert`, under a header of its own.
+Every file is a plain detector's YAML with attention inserted by :func:`yolo_attn.insert`, under its own header.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import block_configs
 
 FOLDER = Path(__file__).resolve().parent.parent / "model_cfgs"
 
-# Short name in the file names: name in the rows.
+# Short name in file names: name in rows.
 SHORT = {
     "se": "SEAttention",
     "eca": "ECA",
@@ -32,7 +32,7 @@ PLACES = {"": ("backbone", BACKBONE), "_neck": ("neck", NECK)}
 
 
 def recipes() -> dict[str, tuple[str, str, str, str]]:
-    """Return, by file name: base, module, place, place in words."""
+    """Return, by file name: base, module, placement, placement in words."""
     from yolo_attn.registry.registry import find
 
     out = {}
@@ -72,7 +72,7 @@ def render(base: str, module: str, where: str, words: str) -> str:
 def main() -> int:
     """Write or check."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="exit with 1 if a file is missing, stale or left over")
+    parser.add_argument("--check", action="store_true", help="only exit with 1 if a file is missing, stale or left over")
     check = parser.parse_args().check
     stale = []
     made = recipes()

@@ -1,9 +1,9 @@
-"""Make changes that a test must notice, one at a time in a copy of the checkout, and say which went unnoticed.
+"""Make changes that tests must notice, one at a time in a copy of the checkout, and report the unnoticed ones.
 
-    python tools/mutants.py            # a few minutes; the exit code is 1 if a test that should fail passes
-    python tools/mutants.py log.py     # those of files with this in their name
+    python tools/mutants.py            # takes a few minutes; the exit code is 1 if a change is not noticed
+    python tools/mutants.py log.py     # only files with this in their name
 
-Each entry once was a change that all tests let through.
+Each entry is a change that no test once noticed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ MUTANTS = [
 
 
 def main() -> int:
-    """Try each, print one line for each, and return the exit code."""
+    """Try each change, print one line for it, and return the exit code."""
     unnoticed = 0
     with tempfile.TemporaryDirectory(prefix="yolo_attn_mutants_") as scratch:
         copy = Path(scratch) / "copy"
@@ -53,7 +53,7 @@ def main() -> int:
             file = copy / mutant.file
             text = file.read_text(encoding="utf-8")
             if text.count(mutant.old) != 1:
-                print(f"{mutant.file}: {mutant.old.strip()!r} stands {text.count(mutant.old)} times, expected once")
+                print(f"{mutant.file}: {mutant.old.strip()!r} found {text.count(mutant.old)} times, expected once")
                 unnoticed += 1
                 continue
             file.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")

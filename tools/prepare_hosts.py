@@ -1,9 +1,9 @@
-"""Install the hosts that tests run beside the ultralytics of this Python, each into a folder of its own.
+"""Install additional hosts for the tests, each into a folder of its own.
 
-    python tools/prepare_hosts.py        # once for a checkout, about a minute; the first `pytest` does it by itself
+    python tools/prepare_hosts.py        # once per checkout, about a minute; the first `pytest` does it as well
 
-The folder is `tests/.hosts`, or what YOLO_ATTN_TEST_HOSTS names: the `yolov5` package, whose own pins would change the
-environment, the lowest ultralytics that pyproject.toml allows, and what the two import and this Python lacks.
+The folder is `tests/.hosts`, or that of YOLO_ATTN_TEST_HOSTS. It receives the `yolov5` package, whose pinned
+requirements would change the environment, the lowest ultralytics that pyproject.toml allows, and missing dependencies.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "yolov5==7.0.14"
-BESIDE = {PACKAGE: ["huggingface-hub<0.25"]}  # its own bound: it asks there before each training
-# What the hosts import, by import name. boto3 and below: the package's train.py imports roboflow, whatever is trained on.
+BESIDE = {PACKAGE: ["huggingface-hub<0.25"]}  # its own bound
+# Dependencies of the hosts, by import name. boto3 and below: the package's train.py always imports roboflow.
 NEEDS = {
     "pandas": "pandas", "seaborn": "seaborn", "tqdm": "tqdm", "psutil": "psutil", "requests": "requests",
     "scipy": "scipy", "dateutil": "python-dateutil", "pytz": "pytz", "six": "six", "tzdata": "tzdata",
@@ -34,12 +34,12 @@ NEEDS = {
 
 
 def folder() -> Path:
-    """Where the hosts are, or will be."""
+    """Return the folder of the hosts."""
     return Path(os.environ.get("YOLO_ATTN_TEST_HOSTS") or ROOT / "tests" / ".hosts").resolve()
 
 
 def lowest() -> str:
-    """The lowest ultralytics that pyproject.toml allows, as a requirement."""
+    """Return the lowest ultralytics that pyproject.toml allows, as a requirement."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     found = re.search(r'"ultralytics>=([\d.]+)', text)
     if found is None:
@@ -48,12 +48,12 @@ def lowest() -> str:
 
 
 def hosts() -> list[str]:
-    """What is installed, each into the folder of its name."""
+    """Return the requirements to install, each into the folder of its name."""
     return [PACKAGE, lowest()]
 
 
 def is_ready() -> bool:
-    """Whether everything is there for this very Python."""
+    """Whether everything is installed for this version of Python."""
     try:
         made = json.loads((folder() / "made.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -62,10 +62,10 @@ def is_ready() -> bool:
 
 
 def prepare() -> None:
-    """Install all of it, if it is not there; the folder appears whole or not at all.
+    """Install everything, unless it is there; the folder is created atomically.
 
     Raises:
-        RuntimeError: With pip's last word.
+        RuntimeError: pip fails; the message has its last line.
     """
     if is_ready():
         return
@@ -84,7 +84,7 @@ def prepare() -> None:
         try:
             draft.rename(target)
         except OSError:
-            if not is_ready():  # another process was first
+            if not is_ready():  # another process has created it meanwhile
                 raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -104,7 +104,7 @@ def _pip(target: Path, wanted: list[str]) -> None:
 
 
 def _lacking() -> list[str]:
-    """Names of NEEDS that this Python has not, sorted."""
+    """Return the names in NEEDS that cannot be imported here, sorted."""
     return sorted(n for n in NEEDS if not _importable(n))
 
 
