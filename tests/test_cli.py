@@ -124,7 +124,7 @@ def test_env(capfd: pytest.CaptureFixture[str]) -> None:
         (["data", "new", "--seed", "-1"], "seed must be at least 0, got -1"),
         (["data", "a_file"], "a_file is a file. Give an empty or a new folder"),
         (["run", "nowhere.py"], "not found: nowhere.py"),
-        (["transfer", "yolov5su.pt", "yolov5s_se.yaml"], "yolov5su.pt is not here and cannot be fetched"),
+        (["transfer", "yolov5su.pt", "yolov5s_se.yaml"], "yolov5su.pt was not found and cannot be downloaded"),
         (["transfer", "mine.pt", "yolov5s_se.yaml"], "checkpoint not found: mine.pt"),
     ],
 )

@@ -1,1 +1,1 @@
-"""What goes where: reading checkpoints, matching layers, starting from pretrained weights."""
+"""Weights: reading checkpoints, matching layers, building detectors from pretrained weights."""

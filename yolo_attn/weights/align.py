@@ -1,9 +1,9 @@
-"""Pretrained weights into a detector with attention, by logical layer.
+"""Load pretrained weights into a detector with attention, by logical layer.
 
-A host loads by name, ``model.7.conv.weight`` into ``model.7.conv.weight``. One inserted row shifts every number
-behind it, and what then has the right name and shape is another layer's. Here the rows of both models are
-aligned first: attention rows step aside, the others are matched in order, by type and by what they hold.
-Attention goes into attention of the same kind at the same place; any other starts new, and the report says so.
+A host loads by name, ``model.7.conv.weight`` into ``model.7.conv.weight``. One inserted row shifts the number of every
+later layer, and a tensor of the right name and shape then belongs to another layer. Here the rows of both models are
+aligned first: attention rows are set aside, the others are matched in order, by type and by their tensors. Attention
+receives weights from attention of the same kind at the same placement; otherwise it is new, and the report says so.
 """
 
 from __future__ import annotations
@@ -37,20 +37,21 @@ def transfer(
     Args:
         source: A checkpoint file (`.pt` of ultralytics or YOLOv5, state dict, `.safetensors`), a detector, or a
             state dict.
-        target: A detector of either host, or ultralytics' ``YOLO``; changed in place.
-        minimum: Least share of the target's tensors beside attention that must receive weights.
-        force: Load also below it.
-        inference: The model is to be used as it is: a tensor that stays without weights is an error.
+        target: The detector of either host, or an ``ultralytics.YOLO``; changed in place.
+        minimum: Least fraction of the target's tensors, without those of attention, that must receive weights, 0 to 1.
+        force: Load even if fewer receive weights.
+        inference: Raise an error if any tensor stays without weights, for a model that is not trained further.
 
     Returns:
-        What went where.
+        A report of which tensor went where.
 
     Raises:
-        CheckpointError: The source cannot be read, is fused, is another architecture, or (`inference`) lacks weights.
+        CheckpointError: The source cannot be read, has fused layers, is another architecture, or lacks weights (with
+            `inference`).
     """
     ckpt = checkpoint.read(source) if isinstance(source, (str, os.PathLike)) else checkpoint.of(source)
     if not ckpt.tensors:
-        raise CheckpointError(f"{ckpt.file}: neither a detector nor a state dict: {type(source).__name__}")
+        raise CheckpointError(f"{ckpt.file}: a {type(source).__name__} is neither a detector nor a state dict")
     report = align(ckpt, target)
     if report.fraction < minimum and not force:
         raise CheckpointError(
@@ -64,7 +65,7 @@ def transfer(
         what = f"{len(attention)} of them of attention, " if attention else ""
         raise CheckpointError(
             f"{ckpt.file} has no weights for {len(missing)} tensors ({what}first {(attention or missing)[0]}): the model "
-            f"would detect with random ones. Use the checkpoint of this very model, or train it first."
+            f"would detect with random weights. Use the checkpoint of this very model, or train it first."
         )
     detector = checkpoint.detector(target)
     detector.load_state_dict({k: ckpt.tensors[s] for k, s in report.mapping.items()}, strict=False)
@@ -73,20 +74,24 @@ def transfer(
         target.ckpt = {
             **(target.ckpt or {}),
             "model": detector,
-        }  # the host's trainer starts from it only if this is set
+        }  # the host's trainer only uses these weights if this is set
     return report
 
 
 def align(source: Any, target: Any) -> Report:
-    """Return what :func:`transfer` would do, changing nothing.
+    """Return the report of :func:`transfer` without changing anything.
+
+    Args:
+        source: As for :func:`transfer`, without files.
+        target: As for :func:`transfer`.
 
     Raises:
-        CheckpointError: `target` is no detector.
+        CheckpointError: `target` is not a detector.
     """
     ckpt = checkpoint.of(source)
     detector = checkpoint.detector(target)
     if detector is None:
-        raise CheckpointError(f"the target is no YOLO detector but a {type(target).__name__}")
+        raise CheckpointError(f"the target is not a YOLO detector but a {type(target).__name__}")
     there, here = rows_of(ckpt), rows_of(checkpoint.of(detector))
     pairs = _align([r for r in there if not r.attention_row], [r for r in here if not r.attention_row])
     partner = {t.index: s for s, t in pairs}
@@ -110,7 +115,7 @@ def align(source: Any, target: Any) -> Report:
 
 
 def _align(there: list[Row], here: list[Row]) -> list[tuple[Row, Row]]:
-    """Match rows in order so that most tensors find a place (the alignment of sequences by dynamic programming)."""
+    """Match rows in order so that as many tensors as possible match: sequence alignment by dynamic programming."""
     n, m = len(there), len(here)
     gain = [[_gain(s, t) for t in here] for s in there]
     best = [[0] * (m + 1) for _ in range(n + 1)]
@@ -131,7 +136,7 @@ def _align(there: list[Row], here: list[Row]) -> list[tuple[Row, Row]]:
 
 
 def _gain(s: Row, t: Row) -> int:
-    """What a pair is worth: by the names of its tensors first, so that a stage meets its like, then by shapes."""
+    """The score of a pair: first by the names of its tensors, so that stages match their like, then by shapes."""
     if s.family and s.family != t.family:
         return 0
     ours, theirs = t.base(), s.base()
@@ -142,12 +147,12 @@ def _gain(s: Row, t: Row) -> int:
 
 
 def _kinds(names: Iterable[str]) -> set[str]:
-    """What tells a row's type where only names are known: they, whatever the number of repeats, beside attention."""
+    """The names of a row's tensors without repeats and attention, which tell its type if only names are known."""
     return {re.sub(r"\.\d+\.", ".#.", k) for k in names if not re.search(r"(^|\.)attn\.", k)}
 
 
 def _align_attention(there: list[Row], here: list[Row], partner: dict[int, Row]) -> dict[int, Row]:
-    """Match attention rows of one kind that stand behind the same row, or for names only in the same gap."""
+    """Match attention rows of one kind after the same row; if only names are known, in the same gap."""
     at_there, at_here = {r.index: r for r in there}, {r.index: r for r in here}
     found: dict[int, Row] = {}
     taken = {s.index for s in partner.values()}
@@ -170,7 +175,7 @@ def _align_attention(there: list[Row], here: list[Row], partner: dict[int, Row])
             and (after is None or s.index <= partner[after].index)
         )
 
-    # Of two rows of one kind at one place the one of the same shapes is meant; by types alone only where none is.
+    # Of several rows of one kind at one placement, prefer the one with the same shapes.
     for same in (True, False) if typed else (True,):
         for t in (r for r in here if r.attention_row and r.index not in found):
             for s in there:
@@ -182,7 +187,7 @@ def _align_attention(there: list[Row], here: list[Row], partner: dict[int, Row])
 
 
 def _origin(row: Row, rows: dict[int, Row]) -> int:
-    """The row whose output an attention row attends to, attention between them skipped."""
+    """The row whose output an attention row attends to, skipping attention between them."""
     while row.attention_row and row.inputs and len(row.inputs) == 1 and row.inputs[0] in rows:
         row = rows[row.inputs[0]]
     return row.index
@@ -206,7 +211,7 @@ def _match(s: Row | None, t: Row, mapping: dict[str, str]) -> Layer:
 
 
 def _same_attention(s: Row, t: Row, path: str, name: str) -> bool:
-    """Whether the attention at `path` is of one kind in both and fits as a whole: half a gate is none."""
+    """Whether the attention at `path` is of the same kind in both rows and all its tensors fit."""
     if s.family and s.attention.get(path) != name:
         return False
     begin = path + "." if path else ""
@@ -242,11 +247,21 @@ def _classes(model: Any, names: Mapping[int, str]) -> int | None:
 
 def _hint(ckpt: Checkpoint) -> str:
     fused = any(k.endswith("conv.weight") for k in ckpt.tensors) and not any(".bn." in k for k in ckpt.tensors)
-    return " Its batch norms are fused into its convolutions: use the checkpoint from before that." if fused else ""
+    return (
+        " Its batch normalization is fused into its convolutions: use the checkpoint from before fusing."
+        if fused
+        else ""
+    )
 
 
 def take_names(detector: Any, names: dict[int, str], report: Report) -> None:
-    """Class names travel with a head that came whole, if the target has none of its own."""
+    """Copy class names to a detector without its own, if its head received all weights.
+
+    Args:
+        detector: The detector; changed in place.
+        names: Class names by index.
+        report: Report of the transfer.
+    """
     own = getattr(detector, "names", None)
     head = report.layers[-1] if report.layers else None
     if not names or head is None or head.new or head.mismatch or len(own or ()) != len(names):

@@ -1,4 +1,4 @@
-"""Which layers of a built model are attention: the one answer for every command that counts, starts or loads them."""
+"""Find the attention in a built model, for everything that counts, changes or loads it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["attention_in", "attention_used", "name_of"]
 
 
 def name_of(cls: type) -> str | None:
-    """Return the registered name of an attention class, also of the inert stand-in for one; None for any other."""
+    """Return the registered name of an attention class or of its inert stand-in; None for other classes."""
     if issubclass(cls, Inert):
         if cls.__module__.startswith(("torch.", "ultralytics.")):
             return None
@@ -37,9 +37,9 @@ def _gate(entry: registry.Entry | None) -> str | None:
 
 
 def attention_in(module: Any) -> dict[str, str]:
-    """Return the path and name of each attention module within a module tree, live or inert.
+    """Return the attention modules in a module tree, live or inert: path to name.
 
-    That is every registered module and every one named by ``register:``, as a row of its own or inside a block.
+    These are all registered modules and those named under ``register:``, as layers of their own or inside a block.
     """
     found: dict[str, str] = {}
 
@@ -57,11 +57,11 @@ def attention_in(module: Any) -> dict[str, str]:
 
 
 def attention_used(model: Any, *, joins: bool = True) -> dict[str, int]:
-    """Return how often each attention module occurs in a model, by its name, sorted.
+    """Return how often each attention module occurs in a model, by name, sorted.
 
     Args:
         model: The model.
-        joins: Whether weighted joins of several rows count.
+        joins: Whether to count weighted joins of several layers.
     """
     found = attention_in(model).values()
     kinds = {n: entry.kind for n in set(found) if (entry := registry.find(n)) is not None}

@@ -1,7 +1,7 @@
-"""Which detector a state dict is of: the hosts load weights by two state dicts, and by logical layer takes two models.
+"""Find the detector that a state dict belongs to: hosts load from two state dicts, matching layers needs two models.
 
-Both hosts' detectors note themselves when their `state_dict` is taken, however they came to be: built, unpickled or
-copied. All that is kept is weak, and beside the dictionary: users save it as it is.
+Both hosts' detectors are recorded when their ``state_dict`` is called, whether they were built, unpickled or copied.
+Only weak references are kept, and beside the dictionary, since users save it as it is.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from ..errors import CheckpointError
 
 __all__ = ["note", "owner"]
 
-# By detector, whether it has attention.
+# Whether a detector has attention, by detector.
 _noted: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 # By the id of a state dict: itself, its detector, and whether that has attention.
 _states: dict[int, tuple[weakref.ref[Any], weakref.ref[Any], bool]] = {}
 
 
 def note(detector: Any, state: Any) -> None:
-    """Remember that `state` was taken of `detector`."""
+    """Record that a state dict belongs to a detector."""
     if detector not in _noted:
         from .attention import attention_in
 
@@ -35,19 +35,19 @@ def note(detector: Any, state: Any) -> None:
 
 
 def _forget(key: int, itself: weakref.ref[Any]) -> None:
-    if _states.get(key, (None,))[0] is itself:  # not the next one that got its id
+    if _states.get(key, (None,))[0] is itself:  # not another dictionary with the same id
         del _states[key]
 
 
 def owner(state: Any, role: str) -> Any | None:
-    """Return the detector that a state dict is of; None where it is of none with attention.
+    """Return the detector that a state dict belongs to, or None if no detector with attention is involved.
 
     Args:
-        state: A state dict, or part of one: any mapping that holds a detector's own tensors.
-        role: What it is for, for the message.
+        state: A state dict or a part of one, any mapping that holds a detector's own tensors.
+        role: Its role for the message, such as ``target's``.
 
     Raises:
-        CheckpointError: It is of a detector with attention, and of which one cannot be told.
+        CheckpointError: It belongs to a detector with attention, but which one is unknown.
     """
     if not isinstance(state, Mapping) or not state:
         return None
@@ -63,15 +63,15 @@ def owner(state: Any, role: str) -> Any | None:
         return found
     if attention or any(has and _resembles(d, state) for d, has in candidates):
         raise CheckpointError(
-            f"cannot tell which detector the {role} state dict is of, and copying by name would put most tensors into "
-            f"other layers: keep the detector, and pass its state_dict() itself and no copy; or call "
+            f"cannot tell which detector the {role} state dict belongs to, and copying by name would put most tensors into "
+            f"wrong layers. Keep the detector and pass its state_dict() itself, not a copy; or call "
             f"{PACKAGE}.transfer(source, detector), which takes the detectors"
         )
     return None
 
 
 def _owns(detector: Any, state: Mapping[Any, Any]) -> bool:
-    """Whether the tensors of a state dict lie where the detector's do."""
+    """Whether the tensors of a state dict share the memory of the detector's."""
     import torch
 
     own = {**dict(detector.named_parameters()), **dict(detector.named_buffers())}
@@ -83,14 +83,14 @@ def _owns(detector: Any, state: Mapping[Any, Any]) -> bool:
 
 
 def _resembles(detector: Any, state: Mapping[Any, Any]) -> bool:
-    """Whether a state dict has the very names and shapes of the detector's, or a part of them."""
+    """Whether all names and shapes in a state dict are the detector's."""
     own = {k: tuple(v.shape) for k, v in (*detector.named_parameters(), *detector.named_buffers())}
     have = {_plain(k): tuple(getattr(v, "shape", ())) for k, v in state.items()}
     return all(own.get(k) == shape for k, shape in have.items())
 
 
 def _plain(key: Any) -> str:
-    """The name without what DDP and `torch.compile` put in front."""
+    """A name without the prefixes of DDP and ``torch.compile``."""
     text = str(key)
     for prefix in ("module.", "_orig_mod."):
         text = text[len(prefix) :] if text.startswith(prefix) else text

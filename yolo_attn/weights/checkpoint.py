@@ -1,9 +1,9 @@
-"""Read the tensors of any YOLO checkpoint without running a line of it, and without the package that wrote it.
+"""Read the tensors of any YOLO checkpoint without running its code and without the package that wrote it.
 
-A `.pt` file is a pickle: loading it the usual way imports and calls whatever it names, and torch runs TorchScript that
-comes under the same suffix. Here every name but the few that rebuild tensors and containers becomes an inert stand-in
-that only remembers its attributes (:mod:`.pickles`), so a checkpoint of ultralytics, of classic YOLOv5 (whose classes
-live in a checkout) or of a fork with classes that exist nowhere is read alike, and a hostile one does nothing.
+A ``.pt`` file is a pickle: loading it the usual way imports and calls whatever it names, and torch also runs TorchScript
+files of the same suffix. Here every name except the few that rebuild tensors and containers becomes an inert stand-in
+that only keeps its attributes (:mod:`.pickles`). So checkpoints of ultralytics, of classic YOLOv5 (whose classes are in
+a checkout) and of forks with unknown classes are all read alike, and a hostile one can do nothing.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from .pickles import Inert
 
 __all__ = ["Checkpoint", "Inert", "detector", "of", "read", "tensors_of"]
 
-DEPTH, MODULES, TENSORS = 100, 100_000, 1_000_000  # of one module tree: nesting, modules, tensors
+DEPTH, MODULES, TENSORS = 100, 100_000, 1_000_000  # nesting, modules and tensors of one module tree
 NAME = 1_000  # characters in the name of a tensor
 CLASSES = 100_000
 
 
 @dataclass
 class Checkpoint:
-    """What a file holds.
+    """The content of a checkpoint.
 
     Args:
-        model: The detector with its module tree, live or inert; None if the file has tensors only.
-        tensors: State-dict name to tensor.
-        names: Class names by index, if the file tells them.
-        yaml: The model dictionary, if the file tells it.
-        file: Where it came from, for messages.
+        model: The detector as a module tree, live or inert; None if the file has tensors only.
+        tensors: Tensors by their names in the state dict.
+        names: Class names by index; empty if unknown.
+        yaml: The model dictionary; empty if unknown.
+        file: Name of the file, for messages.
     """
 
     model: Any
@@ -47,10 +47,10 @@ class Checkpoint:
 
 
 def read(file: str | os.PathLike[str]) -> Checkpoint:
-    """Read a `.pt`, `.pth` or `.safetensors` file.
+    """Read a ``.pt``, ``.pth`` or ``.safetensors`` file.
 
     Raises:
-        CheckpointError: Missing, cut short, of no known kind, or without tensors.
+        CheckpointError: The file is missing, cut short, of an unknown format, or has no tensors.
     """
     path = Path(os.path.expanduser(file))
     if not path.is_file():
@@ -63,15 +63,24 @@ def read(file: str | os.PathLike[str]) -> Checkpoint:
     except CheckpointError as exc:
         raise CheckpointError(f"{path}: {exc}") from exc
     except (AttributeError, TypeError, ValueError, KeyError, RecursionError) as exc:  # parts of another type
-        raise CheckpointError(f"{path} is no detector's checkpoint: {first_line(exc)[:200]}") from exc
+        raise CheckpointError(f"{path} is not a checkpoint of a detector: {first_line(exc)[:200]}") from exc
     if not found.tensors:
         held = ", ".join(shown(k, 40) for k in list(content)[:8]) if isinstance(content, dict) else type(content).__name__
-        raise CheckpointError(f"{path} holds no model and no tensors ({held}). A detector's checkpoint is needed.")
+        raise CheckpointError(f"{path} contains neither a model nor tensors ({held}). A checkpoint of a detector is needed.")
     return found
 
 
 def of(content: Any, file: str = "checkpoint", depth: int = 0) -> Checkpoint:
-    """Return what an object in memory holds: a checkpoint dictionary, a module, or a state dict."""
+    """Return the checkpoint of an object in memory.
+
+    Args:
+        content: A checkpoint dictionary, a module, or a state dict.
+        file: Name of the file, for messages.
+        depth: Nesting of dictionaries so far.
+
+    Raises:
+        CheckpointError: The object exceeds the limits of this module.
+    """
     if isinstance(content, Checkpoint):
         return content
     if isinstance(content, Mapping):
@@ -107,7 +116,7 @@ def _of_tensors(content: Mapping[Any, Any], file: str) -> Checkpoint:
 
 def _check_name(name: Any) -> None:
     if not isinstance(name, str) or len(name) > NAME or not name.isprintable():
-        raise CheckpointError(f"{shown(name, 60)} is no name of a module or tensor")
+        raise CheckpointError(f"{shown(name, 60)} is not a valid name of a module or tensor")
 
 
 def tensors_of(module: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -145,7 +154,7 @@ def _walk(module: Any, prefix: str, above: list[int], count: dict[str, int]) -> 
 
 
 def _items(module: Any, kind: str) -> Iterable[tuple[Any, Any]]:
-    """What a module, live or of a stranger's file, holds of a kind."""
+    """One of the dictionaries of a module, live or inert."""
     held = getattr(module, kind, None)
     return held.items() if isinstance(held, Mapping) else ()
 
@@ -206,7 +215,7 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _names(names: Any) -> dict[int, str]:
-    """Class names by index; what is no text is told shortly: printed whole, nested values may have no end."""
+    """Class names by index. Values that are not strings are shortened, since nested ones may be endless."""
     pairs = names.items() if isinstance(names, Mapping) else enumerate(names) if isinstance(names, (list, tuple)) else ()
     found = {}
     for key, value in itertools.islice(pairs, CLASSES):
@@ -218,7 +227,7 @@ def _names(names: Any) -> dict[int, str]:
 
 
 def _unprefixed(tensors: dict[str, Any]) -> dict[str, Any]:
-    """Names as a detector has them, `model.0.conv.weight`, whatever wrappers stood around it."""
+    """Tensors under a detector's own names, such as ``model.0.conv.weight``, without the prefixes of wrappers."""
     out = {}
     for key, value in tensors.items():
         match = re.match(r"(?:.*?\.)??(?:model\.)*(\d+\..+)", key)

@@ -1,12 +1,12 @@
-"""The hosts' own loading of pretrained weights, by logical layer where attention is involved.
+"""Load pretrained weights through the hosts' own functions, by logical layer where attention is involved.
 
-Both hosts copy what has the same name and shape, and an inserted row gives most layers another's name. Whatever
-the way in, the ultralytics host ends in ``BaseModel.load`` (``--weights``, ``pretrained=``, ``.load()``), classic
-YOLOv5 in ``intersect_dicts``; both are wrapped here. Detectors without attention, and a checkpoint of the very same
-model, pass through untouched.
+Both hosts copy tensors of the same name and shape, and an inserted row gives most layers the name of another. The
+ultralytics host always ends in ``BaseModel.load`` (``--weights``, ``pretrained=``, ``.load()``), classic YOLOv5 in
+``intersect_dicts``; the replacements of both are here. Detectors without attention, and checkpoints of the same model,
+are loaded as usual.
 
-What is loaded to be trained may have gaps; what is loaded to detect may not: a detector whose attention got no weights
-is remembered until it is trained, and refused where the host would predict, validate or export with it.
+Weights to train from may have gaps, weights to detect with may not: a detector whose attention received no weights is
+recorded until it is trained, and refused when the host would predict, validate or export with it.
 """
 
 from __future__ import annotations
@@ -23,15 +23,23 @@ from .attention import attention_in
 
 __all__ = ["check_filled", "intersect", "load", "trained"]
 
-# Whether the names in state dicts have been put right already: ultralytics' `load` ends in `intersect_dicts`.
+# Whether the names in state dicts are already correct: ultralytics' `load` ends in `intersect_dicts`.
 _loading: ContextVar[bool] = ContextVar("loading", default=False)
 
-# Detectors with attention that neither weights nor training reached: how many tensors, the first, what was loaded.
+# Detectors whose attention has neither weights nor training: number of tensors, the first one, what was loaded.
 _unfilled: WeakKeyDictionary[Any, tuple[int, str, str]] = WeakKeyDictionary()
 
 
 def load(original: Callable[..., Any], self: Any, given: Any, *rest: Any, **more: Any) -> Any:
-    """Stand in for the ultralytics host's ``BaseModel.load(self, weights, verbose=True)``."""
+    """Replace the ultralytics host's ``BaseModel.load(self, weights, verbose=True)``.
+
+    Args:
+        original: The host's own method.
+        self: The detector.
+        given: A detector, or the content of a checkpoint.
+        rest: Further positional arguments.
+        more: Further keyword arguments.
+    """
     source = (given.get("ema") or given.get("model")) if isinstance(given, dict) else given
     trained(self)
     report = _align(source, self)
@@ -57,20 +65,29 @@ def load(original: Callable[..., Any], self: Any, given: Any, *rest: Any, **more
             _tell(after)
             if gaps:
                 announce(
-                    "new attention does not begin as the identity and changes the pretrained features; "
-                    "{start: identity} in its rows, or 'yolo-attn transfer', lets the detector begin as it was"
+                    "new attention does not begin as the identity and changes the pretrained features. Write "
+                    "{start: identity} in its rows or use 'yolo-attn transfer' to begin with the detector as it was"
                 )
     align.take_names(self, checkpoint.of(source).names, report)
     return result
 
 
 def intersect(original: Callable[..., Any], da: Any, db: Any, exclude: Any = ()) -> Any:
-    """Stand in for classic YOLOv5's ``intersect_dicts(da, db, exclude)``.
+    """Replace classic YOLOv5's ``intersect_dicts(da, db, exclude)``.
 
-    It is given two state dicts; the detectors that they are of were noted when these were taken (:mod:`.built`).
+    Its arguments are state dicts; :mod:`.built` knows which detectors they belong to.
+
+    Args:
+        original: The host's own function.
+        da: State dict of the source.
+        db: State dict of the target.
+        exclude: Parts of names to leave out.
+
+    Returns:
+        The tensors of `da` that fit, under the names of `db`.
 
     Raises:
-        CheckpointError: A detector with attention, and it cannot be told which, or its layers cannot be matched.
+        CheckpointError: The detector with attention is unknown, or its layers cannot be matched.
     """
     if _loading.get():
         return original(da, db, exclude)
@@ -86,31 +103,31 @@ def intersect(original: Callable[..., Any], da: Any, db: Any, exclude: Any = ())
 
 
 def check_filled(model: Any) -> None:
-    """Refuse a detector that is about to detect with attention that was neither loaded nor trained.
+    """Check that a detector's attention was loaded or trained.
 
     Raises:
-        CheckpointError: It is one.
+        CheckpointError: It was neither.
     """
     try:
         gaps = _unfilled.get(model)
-    except TypeError:  # a path, or whatever else a host takes for a model
+    except TypeError:  # a path, or anything else that a host accepts as a model
         return
     if gaps is not None:
         count, first, source = gaps
         raise CheckpointError(
             f"{count} tensors of attention (first {first}) have no weights: {source} has none for them. The model would "
-            f"detect with random ones. Train it first, load the checkpoint of this very model, or let attention begin "
-            f"as the identity: {{start: identity}} in its rows."
+            f"detect with random weights. Train it first, load the checkpoint of this very model, or let attention "
+            f"begin as the identity: {{start: identity}} in its rows."
         )
 
 
 def trained(model: Any) -> None:
-    """Note that a detector's weights are its own from now on."""
+    """Record that a detector is being trained, after which its weights count as its own."""
     _unfilled.pop(model, None)
 
 
 def _gaps(report: align.Report, model: Any) -> list[str]:
-    """Tensors of attention that nothing came for, where it does not begin as the identity."""
+    """Tensors of attention without weights, where the attention does not begin as the identity."""
     missing = [*report.new_attention, *(k for k, _, _ in report.mismatch if k in report.attention)]
     if not missing:
         return []
@@ -119,19 +136,25 @@ def _gaps(report: align.Report, model: Any) -> list[str]:
 
 
 class Renamed:
-    """A detector whose state dict has the target's names; everything else is the detector's own."""
+    """Wraps a detector so that its state dict has the target's names.
+
+    Args:
+        model: The detector.
+        report: The report of its alignment with the target.
+        target: The target model.
+    """
 
     def __init__(self, model: Any, report: align.Report, target: Any) -> None:
         self._model, self._report = model, report
         self._wanted = {k: tuple(v.shape) for k, v in target.state_dict().items()}
 
     def float(self) -> Renamed:
-        """Convert to single precision, as the host asks before it reads."""
+        """Convert to single precision, which the host does before reading."""
         self._model.float()
         return self
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what fits, and what has another shape only: a class layer, which the host fits by class name."""
+        """Return the tensors that fit, and those of another shape, which the host may fit by class name."""
         have = self._model.state_dict()
         names = {**self._report.mapping, **self._report.misfits}
         return {t: have[s] for t, s in names.items() if s in have}
@@ -141,7 +164,7 @@ class Renamed:
 
 
 def _align(source: Any, target: Any) -> align.Report | None:
-    """Return how to rename, or None where the host's own way is right."""
+    """Return the report with the names to use, or None if the host's own names are right."""
     here, there = checkpoint.of(target), checkpoint.of(source)
     if here.model is None or not there.tensors:
         return None
@@ -151,10 +174,10 @@ def _align(source: Any, target: Any) -> align.Report | None:
         report = align.align(there, here)
     except YoloAttnError:
         raise
-    except Exception as exc:  # a detector of unknown build
+    except Exception as exc:  # a detector of unknown structure
         raise CheckpointError(
             f"the layers of {there.file} cannot be matched with those of a detector with attention "
-            f"({type(exc).__name__}: {exc}), and copying by name would put tensors into other layers. Build the "
+            f"({type(exc).__name__}: {exc}), and copying by name would put tensors into wrong layers. Build the "
             f"detector of that file, load into it, and call {PACKAGE}.transfer"
         ) from exc
     same = all(t == s for t, s in report.mapping.items())
@@ -165,7 +188,7 @@ def _tell(report: align.Report) -> None:
     announce("%s", report.summary())
     if report.fraction < align.THRESHOLD:
         LOGGER.warning(
-            "the weights are of another architecture: %.0f%% of the detector's tensors received any",
+            "the weights are of another architecture: %.0f%% of the detector's tensors received weights",
             100 * report.fraction,
         )
     if report.rewired:

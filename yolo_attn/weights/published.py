@@ -1,4 +1,4 @@
-"""Weights that are published under a name, which the ultralytics host fetches."""
+"""Download published weights by name, through the ultralytics host."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ __all__ = ["fetch"]
 
 
 def fetch(weights: str) -> Path:
-    """Return a local file, or fetch a published name with the host.
+    """Return a local file, or download published weights with the host.
+
+    Args:
+        weights: Path of a file, or a published name such as ``yolov5su``.
 
     Raises:
-        CheckpointError: Neither here nor to be had.
+        CheckpointError: There is no such file, and it cannot be downloaded.
     """
     if Path(weights).is_file():
         return Path(weights)
     from ultralytics.utils.downloads import attempt_download_asset
 
     name = weights if weights.endswith(".pt") else f"{weights}.pt"
-    advice = f"Without a network, name a file that is here (looked in {Path.cwd()})."
+    advice = f"Without a network, give an existing file (looked in {Path.cwd()})."
     try:
         file = Path(attempt_download_asset(name))
-    except Exception as exc:  # whatever the network did
+    except Exception as exc:  # the network can raise anything
         raise CheckpointError(
-            f"{name} is not here and cannot be fetched. {advice} ultralytics: {first_line(exc)}"
+            f"{name} was not found and cannot be downloaded. {advice} ultralytics: {first_line(exc)}"
         ) from exc
     if not file.is_file():
-        raise CheckpointError(f"{name} is not here and cannot be fetched. {advice}")
+        raise CheckpointError(f"{name} was not found and cannot be downloaded. {advice}")
     return file

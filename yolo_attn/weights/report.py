@@ -1,4 +1,4 @@
-"""What a transfer of weights did, layer by layer: as a line, a table, and plain values."""
+"""The report of a transfer of weights, layer by layer: as a line, a table, and plain values."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ __all__ = ["Layer", "Report"]
 
 @dataclass
 class Layer:
-    """One row of the target and what became of its tensors.
+    """One layer of the target and what its tensors received.
 
     Args:
-        row: Its index.
-        module: Its type.
-        source: The source's row, or None.
-        transferred: How many tensors came.
-        new: Names of tensors that keep their own start.
-        mismatch: Name, source shape, target shape of tensors that do not fit.
-        attention: Whether the whole row is attention.
+        row: Number of its row.
+        module: Name of its class.
+        source: Number of the source's row, or None.
+        transferred: Number of tensors that received weights.
+        new: Names of tensors that keep their initial values.
+        mismatch: Name, source shape and target shape of tensors that do not fit.
+        attention: Whether the whole layer is attention.
     """
 
     row: int
@@ -34,19 +34,19 @@ class Layer:
 
 @dataclass
 class Report:
-    """What a transfer did.
+    """The result of a transfer.
 
     Args:
-        source: Where the weights came from.
-        layers: The target's rows that hold tensors.
-        mapping: Target tensor to source tensor.
-        unused: Source tensors without a place, by name.
-        attention: Target tensors that belong to attention.
-        rewired: Rows whose inputs differ from those of the row that their weights came from.
-        misfits: Target tensor to source tensor of another shape.
-        classes: Class counts of source and target, as far as known.
-        until_trained: How the detector stands to the source until it is trained, by :mod:`.untrained`; empty if nobody
-            asked, or without attention.
+        source: File of the weights.
+        layers: The target's layers that have tensors.
+        mapping: Name of each transferred tensor in the target, to its name in the source.
+        unused: Names of source tensors that are not used.
+        attention: Names of target tensors that belong to attention.
+        rewired: Numbers of rows whose inputs differ from those of the source's row.
+        misfits: As `mapping`, for tensors of different shapes.
+        classes: Number of classes of source and target, None if unknown.
+        until_trained: How the detector relates to the source until it is trained, by :mod:`.untrained`; empty if not
+            determined, or without attention.
     """
 
     source: str
@@ -61,22 +61,22 @@ class Report:
 
     @property
     def new(self) -> list[str]:
-        """Target tensors that nothing came for, without those whose shape differs."""
+        """Target tensors without a counterpart in the source."""
         return [k for layer in self.layers for k in layer.new]
 
     @property
     def new_attention(self) -> list[str]:
-        """Those of them that belong to attention."""
+        """Those of :attr:`new` that belong to attention."""
         return [k for k in self.new if k in self.attention]
 
     @property
     def mismatch(self) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
-        """Tensors whose shapes differ."""
+        """Tensors whose shapes differ: name, source shape, target shape."""
         return [m for layer in self.layers for m in layer.mismatch]
 
     @property
     def base(self) -> int:
-        """How many tensors the target has beside attention."""
+        """Number of the target's tensors, without attention."""
         return sum(
             len([k for k in layer.new if k not in self.attention])
             + len([m for m in layer.mismatch if m[0] not in self.attention])
@@ -85,16 +85,16 @@ class Report:
 
     @property
     def matched(self) -> int:
-        """How many of them received weights."""
+        """Number of those that received weights."""
         return len([k for k in self.mapping if k not in self.attention])
 
     @property
     def fraction(self) -> float:
-        """Share of the target's tensors beside attention that received weights, 0 to 1."""
+        """Fraction of the target's tensors, without attention, that received weights, 0 to 1."""
         return self.matched / self.base if self.base else 1.0
 
     def summary(self) -> str:
-        """Return one line."""
+        """Return the report as one line."""
         words = [f"{self.matched} of {self.base} tensors of the detector received weights of {self.source}"]
         attended = len(self.mapping) - self.matched
         fresh = sum(m[0] in self.attention for m in self.mismatch) + len(self.new_attention)
@@ -110,7 +110,7 @@ class Report:
         return f" ({a} classes there, {b} here)" if a and b and a != b else ""
 
     def table(self) -> str:
-        """Return a table of the rows: index, type, source row, tensors that came, what did not."""
+        """Return a table: row, source row, module, transferred tensors, and what was not transferred."""
         rows = [("row", "from", "module", "weights", "")]
         for x in self.layers:
             count = x.transferred + len(x.new) + len(x.mismatch)

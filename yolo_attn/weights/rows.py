@@ -1,4 +1,4 @@
-"""The rows of a model as weights see them: read off its layers, or off the names of its tensors where there is no model."""
+"""The rows of a model for matching weights: from its layers, or from the names of its tensors if there is no model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .checkpoint import Checkpoint, tensors_of
 
 __all__ = ["Row", "rows_of"]
 
-# Detection heads exchange what they share: boxes and classes of a segmentation head fit a detector.
+# Detection heads share weights: boxes and classes of a segmentation head fit a detector.
 _HEADS = frozenset(
     [
         "Detect",
@@ -33,6 +33,18 @@ _HEADS = frozenset(
 
 @dataclass(eq=False)
 class Row:
+    """One row and its tensors.
+
+    Args:
+        index: Number of the row.
+        prefix: Prefix of its tensors' names in the state dict.
+        family: Name of its class without attention; empty if only names are known.
+        module: Name of its class.
+        shapes: Shapes of its tensors, by name without the prefix.
+        attention: Names of its attention modules, by path; the path is empty if the whole row is attention.
+        inputs: Numbers of the rows that it reads; None if unknown.
+    """
+
     index: int
     prefix: str
     family: str
@@ -42,24 +54,29 @@ class Row:
     inputs: list[int] | None = None
 
     def key(self, name: str) -> str:
+        """Return the name of a tensor in the state dict."""
         return self.prefix + name
 
     def name(self, key: str) -> str:
+        """Undo :meth:`key`."""
         return key[len(self.prefix) :]
 
     @property
     def attention_row(self) -> bool:
+        """Whether the whole row is attention."""
         return "" in self.attention
 
     def attention_of(self, name: str) -> str | None:
-        """The path of the attention module that a tensor belongs to, or None."""
+        """Return the path of the attention module that a tensor belongs to, or None."""
         return next((p for p in self.attention if not p or name.startswith(p + ".")), None)
 
     def base(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the tensors that do not belong to attention."""
         return {k: v for k, v in self.shapes.items() if self.attention_of(k) is None}
 
 
 def rows_of(ckpt: Checkpoint) -> list[Row]:
+    """Return the rows of a checkpoint, in order."""
     if ckpt.model is None:
         return _rows_of_names(ckpt.tensors)
     rows: list[Row] = []
@@ -82,7 +99,7 @@ def rows_of(ckpt: Checkpoint) -> list[Row]:
 
 
 def _unwrapped(layer: Any) -> type:
-    """The type of a row; that of its first copy where the host repeats a row in a Sequential."""
+    """The class of a layer, of the first copy if the host repeats it in a Sequential."""
     while type(layer).__name__ == "Sequential" and (getattr(layer, "_modules", None) or {}).get("0") is not None:
         layer = layer._modules["0"]
     return type(layer)
@@ -99,7 +116,7 @@ def _rows_of_names(tensors: Mapping[str, Any]) -> list[Row]:
 
 
 def _family(cls: type) -> str:
-    """What a row is beside its attention: C3SE is a C3, SEConv a Conv, Segment a Detect."""
+    """The name of a class without its attention: C3SE is a C3, SEConv a Conv, Segment a Detect."""
     names = [c.__name__ for c in cls.__mro__]
     entry = registry.find(cls.__name__)
     if entry is not None and entry.kind == "block":

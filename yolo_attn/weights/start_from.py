@@ -1,7 +1,7 @@
-"""A detector to start training from: built from a YAML, filled with pretrained weights by logical layer, saved.
+"""Build a detector from a YAML, give it pretrained weights by logical layer, and save it as a checkpoint.
 
-A checkpoint that already holds the target architecture is what every entry of a host takes: trainer, command line,
-worker of a multi-GPU run.
+Every entry point of a host accepts a checkpoint of the target architecture: trainer, command line, workers of a
+multi-GPU run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["build", "save"]
 
 STARTS = ("identity", "paper", "yaml")
 
-# The ultralytics host's model class for each task, and for the heads that the host trains with one of their own.
+# The ultralytics host's model class for each task, and for heads with a model class of their own.
 MODELS = {
     "detect": "DetectionModel",
     "segment": "SegmentationModel",
@@ -48,17 +48,21 @@ HEADS = {
 
 
 def model_class(d: dict[str, Any], file: str) -> tuple[Any, str]:
-    """Return the class that the ultralytics host itself takes for a model dictionary, and its task.
+    """Return the model class that the ultralytics host uses for a model dictionary, and its task.
+
+    Args:
+        d: A validated model dictionary.
+        file: Name of the file, for messages.
 
     Raises:
-        ConfigError: The host knows neither task nor class for the last row.
+        ConfigError: The host has no model class for the last row.
     """
     tasks = importlib.import_module("ultralytics.nn.tasks")
     head = str(d["head"][-1][2]) if d["head"] else "nothing"
-    task = "detect" if head == "RTDETRDecoder" else tasks.guess_model_task(d)  # the host does not guess that one
+    task = "detect" if head == "RTDETRDecoder" else tasks.guess_model_task(d)  # the host cannot guess this one
     cls = getattr(tasks, HEADS.get(head) or MODELS.get(task, ""), None)
     if cls is None:
-        raise ConfigError(f"{file}: its last row, {head}, is no head that the ultralytics host builds a model for")
+        raise ConfigError(f"{file}: its last row, {head}, is not a head that the ultralytics host has a model for")
     return cls, task
 
 
@@ -74,25 +78,25 @@ def build(
     training: bool = False,
     yolov5: str | os.PathLike[str] | None = None,
 ) -> tuple[Any, align.Report]:
-    """Build a model YAML and give it pretrained weights.
+    """Build a model from a YAML and give it pretrained weights.
 
     Args:
         source: The checkpoint, state dict or safetensors file.
-        cfg: The model, by name or path.
-        start: How new attention begins: ``identity``, ``paper``, or ``yaml`` for what the rows say.
-        nc: Number of classes; the YAML's when absent.
-        minimum: Least share of the detector's tensors that must match.
-        force: Go on below it, and with a model that needs more memory than there is.
-        large: Only the latter.
-        training: Whether the memory is to suffice for training.
-        yolov5: Build for the classic YOLOv5 checkout in this folder, instead of ultralytics.
+        cfg: The model's name or path.
+        start: How new attention begins: ``identity``, ``paper``, or ``yaml`` for the options in the rows.
+        nc: Number of classes. Default: that of the YAML.
+        minimum: Least fraction of the detector's tensors that must receive weights, 0 to 1.
+        force: Continue even if fewer do, or if the model needs more memory than there is.
+        large: Continue even if the model needs more memory than there is.
+        training: Whether the memory must be enough for training.
+        yolov5: Folder of a classic YOLOv5 checkout to build for, instead of ultralytics.
 
     Returns:
-        The detector and what went where; the report says as well how it stands to the source until it is trained.
+        The detector, and the report of the transfer, which also says how it relates to the source until it is trained.
 
     Raises:
         CheckpointError: The source cannot be read, or is another architecture.
-        ConfigError: The YAML is no valid model.
+        ConfigError: The YAML is not a valid model.
         HostError: The host cannot be imported.
     """
     ckpt = checkpoint.read(source)
@@ -103,7 +107,7 @@ def build(
     check.validate(d, str(cfg))
     d = load.settled(d, str(cfg))
     if start != "yaml":
-        d, _ = with_start(d, start)  # what has none is in the sentence
+        d, _ = with_start(d, start)  # modules without the option are in the report's sentence
     d["yaml_file"] = str(cfg)
     with told_by_row(str(cfg)):
         fits = functools.partial(refuse_too_large, file=str(cfg), training=training, force=force or large)
@@ -114,7 +118,7 @@ def build(
 
 
 def _ultralytics(d: dict[str, Any], nc: int | None, cfg: str, fits: Callable[..., None]) -> Any:
-    os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing here asks the network
+    os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing here uses the network
     try:
         tasks = importlib.import_module("ultralytics.nn.tasks")
     except ImportError as exc:
@@ -129,7 +133,7 @@ def _ultralytics(d: dict[str, Any], nc: int | None, cfg: str, fits: Callable[...
 
 def _classic(d: dict[str, Any], nc: int | None, folder: str, fits: Callable[..., None]) -> Any:
     if not (Path(folder) / "models" / "yolo.py").is_file():
-        raise HostError(f"--yolov5 {folder}: no YOLOv5 checkout (it has no models/yolo.py)")
+        raise HostError(f"--yolov5 {folder}: not a YOLOv5 checkout (it has no models/yolo.py)")
     sys.path.insert(0, str(Path(folder).resolve()))
     try:
         yolo = importlib.import_module("models.yolo")
@@ -141,10 +145,15 @@ def _classic(d: dict[str, Any], nc: int | None, folder: str, fits: Callable[...,
 
 
 def save(model: Any, output: Path, *, classic: bool = False) -> None:
-    """Write the detector as a checkpoint of its host, in one step.
+    """Save a detector as a checkpoint of its host, in one atomic step.
+
+    Args:
+        model: The detector.
+        output: The file.
+        classic: Whether its host is classic YOLOv5.
 
     Raises:
-        FileError: It cannot be written.
+        FileError: The file cannot be written.
     """
     import torch
 

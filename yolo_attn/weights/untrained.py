@@ -1,7 +1,7 @@
-"""What a detector with pretrained weights is before it is trained: the source's, or not, and then why not.
+"""Find out whether a detector with pretrained weights computes the same as their source until it is trained.
 
-Nothing here is taken from what was asked for. Each attention module is run and its output compared with its input;
-then the whole detector is run beside the source, and the outputs are compared.
+This is measured and not taken from the options: each attention module runs and its output is compared with its input;
+then the whole detector and the source run, and their outputs are compared.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from .checkpoint import Checkpoint
 
 __all__ = ["changing", "sentence"]
 
-# Of the outputs' scale: what fp32 loses on the way through a network whose gates are 1, and far below any gate that
-# is not.
+# Relative to the scale of the outputs: above what fp32 loses in a network whose gates are 1, far below the effect of any
+# other gate.
 TOLERANCE = 1e-4
 
 
 def sentence(source: Any, target: Any, report: Report) -> str:
-    """Say how a detector stands to the source of its weights until it is trained.
+    """Return how a detector relates to the source of its weights until it is trained.
 
     Args:
         source: The checkpoint or detector that the weights came from.
         target: The detector with these weights; not changed.
-        report: What the transfer did.
+        report: The report of the transfer.
 
     Returns:
-        One sentence; empty where the detector has no attention.
+        One sentence; empty if the detector has no attention.
     """
     detector = checkpoint.detector(target)
     ckpt = checkpoint.of(source)
@@ -48,8 +48,8 @@ def sentence(source: Any, target: Any, report: Report) -> str:
     reasons = _reasons(report)
     try:
         gated, y = _run(model)
-    except Exception as exc:  # a model that does not run at this size, or at all, is the host's to tell
-        return f"how attention begins is not known: the detector does not run on a small picture ({type(exc).__name__})"
+    except Exception as exc:  # the host reports a model that does not run at this size, or at all
+        return f"how attention begins is not known: the detector does not run on a small image ({type(exc).__name__})"
     reasons += _not_identity(gated, model)
     if base is not None and not reasons:
         difference = _difference(y, _run(base)[1])
@@ -65,34 +65,34 @@ def sentence(source: Any, target: Any, report: Report) -> str:
 
 
 def changing(target: Any) -> list[str]:
-    """Return the paths of the attention that changes what it is given, as a detector stands now.
+    """Return the paths of the attention modules whose output differs from their input.
 
-    Where the detector does not run on a small picture, that is all of its attention.
+    If the detector does not run on a small image, these are all of its attention modules.
     """
     model = deepcopy(checkpoint.detector(target)).float().eval().cpu()
     try:
         gated, _ = _run(model)
-    except Exception:  # a model that does not run at this size, or at all, is the host's to tell
+    except Exception:  # the host reports a model that does not run at this size, or at all
         gated = {}
     return [path for path in attention_in(model) if not gated.get(path)]
 
 
 def difference(ours: Any, theirs: Any) -> float:
-    """Run two detectors on one picture, on the CPU in single precision.
+    """Return the difference of two detectors' outputs on one image, on the CPU in single precision.
 
     Args:
-        ours: A network of either host; not changed.
-        theirs: Another.
+        ours: A detector of either host; not changed.
+        theirs: Another one.
 
     Returns:
-        The largest difference of their outputs, relative to the scale; infinite where their shapes differ.
+        The largest difference, relative to the scale of the outputs; infinite if their shapes differ.
     """
     a, b = (_run(deepcopy(m).float().eval().cpu())[1] for m in (ours, theirs))
     return _difference(a, b)
 
 
 def _reasons(report: Report) -> list[str]:
-    """What the report alone knows."""
+    """The reasons that follow from the report alone."""
     reasons = []
     missing = [k for k in report.new if k not in report.attention]
     misfits = [k for k, _, _ in report.mismatch if k not in report.attention]
@@ -112,7 +112,7 @@ def _rows(numbers: Any) -> str:
 
 
 def _not_identity(gated: dict[str, bool], model: Any) -> list[str]:
-    """Name the attention that changes what it is given."""
+    """The attention whose output differs from its input, as reasons."""
     found: dict[tuple[str, bool], list[int]] = {}
     for path, name in attention_in(model).items():
         if gated.get(path, True):
@@ -129,7 +129,7 @@ def _not_identity(gated: dict[str, bool], model: Any) -> list[str]:
 
 
 def _run(model: Any) -> tuple[dict[str, bool], list[Any]]:
-    """Run a detector on a small picture; return which attention gives what it takes, and the outputs."""
+    """Run a detector on a small image; return which attention modules return their input, and the outputs."""
     import torch
 
     same: dict[str, bool] = {}
@@ -170,7 +170,7 @@ def _difference(ours: list[Any], theirs: list[Any]) -> float:
 
 
 def _apart(a: Any, b: Any) -> float:
-    """The largest difference, relative to the scale; infinite where one alone is not finite."""
+    """The largest difference, relative to the scale; infinite if only one of two values is finite."""
     finite = a.isfinite() if hasattr(a, "isfinite") else None
     if finite is not None and not bool(finite.all()) and bool((finite == b.isfinite()).all()):
         a, b = a[finite], b[finite]  # anchors that a transformer leaves out
@@ -183,10 +183,10 @@ def _apart(a: Any, b: Any) -> float:
 
 
 def _source_model(ckpt: Checkpoint, target: Any) -> tuple[Any, str]:
-    """Return the source as a model that runs, and what is assumed or why there is none.
+    """Return the source as a model that can run, and what that assumes, or why there is none.
 
-    A file's module tree is inert, and the YAML in a file is built by no parser here: it may be anybody's. The model is
-    the target's own YAML without attention, where the file's says the same rows, with the file's tensors.
+    The module tree of a file is inert, and a YAML from a file is not built here, since it is untrusted. The model is
+    built from the target's own YAML without attention, if the file's YAML has the same rows, with the file's tensors.
     """
     if ckpt.model is not None and not isinstance(ckpt.model, checkpoint.Inert):
         return deepcopy(ckpt.model).float().eval().cpu(), ""
@@ -218,7 +218,7 @@ def _options(cls: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Build without a table in the log, and without a step of the random numbers that a training draws from."""
+    """Build without a table in the log and without advancing the random numbers of a training."""
     import torch
 
     before = logging.root.manager.disable
@@ -231,7 +231,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _canonical(d: dict[str, Any]) -> list[Any]:
-    """A model's rows in one spelling: producers by number, `None` as YAML has it, without the head's arguments."""
+    """The rows of a model in canonical form: absolute `from`, YAML's null for "None", no arguments of the head."""
     rows = []
     graph = Graph.of(d)
     at = {node: i for i, node in enumerate(graph.nodes)}
