@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -192,7 +193,19 @@ def place(
     shown = [*call.args, dict(call.kwargs)] if call.kwargs else list(call.args)
     if "model_scale" in binding.signature.parameters:
         call.kwargs.setdefault("model_scale", str(d.get("scale") or next(iter(d.get("scales") or ()), "")))
+    if "host_kernels" in binding.signature.parameters:
+        call.kwargs.setdefault("host_kernels", _kernels(widen))
     return Builder(m, call, location, _row(m, binding, location, channels, call, i, d)), call.c2, call.n, shown
+
+
+def _kernels(widen: Callable[[Any], Any]) -> tuple[int, int]:
+    """The kernels of the host's own bottleneck: (3, 3) where it takes them as an option, and (1, 3) in YOLOv5."""
+    bottleneck: Any = getattr(widen, "__globals__", {}).get("Bottleneck")
+    try:
+        default = inspect.signature(bottleneck).parameters["k"].default
+        return int(default[0]), int(default[1])
+    except (TypeError, ValueError, KeyError, IndexError):
+        return 1, 3
 
 
 def _as_one(m: type, binding: Binding, channels: Any) -> Any:

@@ -54,6 +54,7 @@ _PLUMBING = frozenset(
         "RFCBAMConv",
         "CAConv",
         "C2PSAAttention",
+        "AIFIAttention",
         "ResNetStem",
         "WeightedConcat",
         "WeightedFusion",
@@ -223,7 +224,7 @@ def stride_factor(module: str, args: list[Any]) -> float:
         return 4.0
     if module in ("MaxPool2d", "AvgPool2d"):
         return number(1, number(0, 1))
-    if module == "ResNetLayer":
+    if module in ("ResNetLayer", "ResNetLayerAttention"):
         return 4.0 if len(args) > 3 and args[3] is True else number(2, 1)
     if module == "ResNetStem":  # width, kernel, stride, pooling
         return number(2, 2) * (1.0 if len(args) > 3 and args[3] is False else 2.0)

@@ -238,11 +238,13 @@ def _attend_inside(node: Node, module: str, options: list[Any], name: str) -> Na
 
 def _check_plain_left(graph: Graph, name: str) -> None:
     """Refuse a model without the rows by which the ultralytics host recognises YOLO11's form of detection head."""
-    modules = {n.module for n in graph.nodes}
-    if "C3k2Attention" in modules and not modules & {"C3k2", "A2C2f", "C2fCIB"}:
+    modules, plain = {n.module for n in graph.nodes}, ("C3k2", "A2C2f", "C2fCIB")
+    gone = [p for p in plain if f"{p}Attention" in modules]
+    two_forms = graph.output.module.startswith(("Detect", "Segment", "Pose", "OBB", "YOLOE"))
+    if gone and two_forms and not modules & {*plain}:
         raise UsageError(
-            f"{name}: with attention inside every C3k2, the host no longer recognises YOLO11's detection head. "
-            f"Keep one unchanged, e.g. {option('where', 'inside')} for the backbone only."
+            f"{name}: with attention inside every {' and '.join(gone)}, the host no longer recognises YOLO11's detection "
+            f"head. Keep one unchanged, e.g. {option('where', 'inside')} for the backbone only."
         )
 
 

@@ -94,8 +94,11 @@ def _width(node: Node, before: list[int | None], d: Mapping[str, Any], scale: Sc
     if name == "Concat":
         known = [c for c in before if c is not None]
         return sum(known) if len(known) == len(before) else None
-    if name in ("HGStem", "HGBlock"):
+    if name in ("HGStem", "HGBlock", "HGBlockAttention"):
         return number(1)
+    if name in ("ResNetLayer", "ResNetLayerAttention"):
+        middle = number(1)
+        return middle if middle is None or (len(node.args) > 3 and node.args[3] is True) else 4 * middle
     what = named(name, d)
     if what is None or what.kind in ("fusion", "head"):
         return None

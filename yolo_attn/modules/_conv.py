@@ -30,7 +30,7 @@ class Conv(nn.Module):
     Args:
         c1: Input channels.
         c2: Output channels.
-        k: Kernel size.
+        k: Kernel size, or its height and width.
         s: Stride.
         p: Padding; keeps the size at stride 1 when absent.
         g: Groups.
@@ -47,7 +47,7 @@ class Conv(nn.Module):
         self,
         c1: int,
         c2: int,
-        k: int = 1,
+        k: int | tuple[int, int] = 1,
         s: int = 1,
         p: int | None = None,
         g: int = 1,
@@ -56,7 +56,8 @@ class Conv(nn.Module):
     ) -> None:
         super().__init__()
         check_act(type(self).__name__, act)
-        padding = d * (k - 1) // 2 if p is None else p
+        same = (d * (k - 1) // 2) if isinstance(k, int) else tuple(d * (x - 1) // 2 for x in k)
+        padding: Any = same if p is None else p
         self.conv = nn.Conv2d(c1, c2, k, s, padding, groups=g, dilation=d, bias=False)
         self.bn: nn.Module = nn.BatchNorm2d(c2)
         self.act = _default_act() if act is True else act if isinstance(act, nn.Module) else nn.Identity()

@@ -11,7 +11,7 @@ the plain detector loads by name.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, Callable, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +87,7 @@ class AttentionBottleneck(nn.Module):
     """
 
     def __init__(
-        self, c: int, shortcut: bool, g: int, k: tuple[int, int], attn: nn.Module | None, e: float = 1.0
+        self, c: int, shortcut: bool, g: int, k: tuple[Any, Any], attn: nn.Module | None, e: float = 1.0
     ) -> None:
         super().__init__()
         hidden = hidden_width(type(self).__name__, c, e, g)
@@ -132,7 +132,7 @@ class C3Attention(nn.Module):
     """
 
     stands_for: ClassVar[str] = "C3"
-    kernels = (1, 3)  # of the two convolutions of each bottleneck
+    kernels: ClassVar[tuple[Any, Any]] = (1, 3)  # of the two convolutions of each bottleneck
 
     def __init__(
         self,
@@ -153,30 +153,41 @@ class C3Attention(nn.Module):
         self.cv1 = Conv(c1, c)
         self.cv2 = Conv(c1, c)
         self.cv3 = Conv(2 * c, c2)
-        self.m = nn.Sequential(
-            *(
-                AttentionBottleneck(c, shortcut, g, self.kernels, _inside(place, module, c, name, options))
-                for _ in range(n)
-            )
-        )
+        self.m = self.units(c, n, shortcut, g, inside(place, module, c, name, options))
         self.attn = attention_of(module, c2, name, options) if place == "after" else nn.Identity()
+
+    def units(self, c: int, n: int, shortcut: bool, g: int, make: Callable[[], nn.Module]) -> nn.Module:
+        """What stands between the first and the last convolution: bottlenecks, each with attention that `make` makes."""
+        return nn.Sequential(*(AttentionBottleneck(c, shortcut, g, self.kernels, make()) for _ in range(n)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output."""
         return self.attn(self.cv3(torch.cat((self.m(self.cv1(x)), self.cv2(x)), 1)))
 
 
-def _inside(place: str, module: str | type | None, c: int, name: str, options: dict[str, Any]) -> nn.Module | None:
-    return attention_of(module, c, name, options) if place == "inside" else None
+def inside(
+    place: str, module: str | type | None, c: int, name: str, options: dict[str, Any]
+) -> Callable[[], nn.Module]:
+    """Return what makes the attention of one inner unit, nothing where it stands after the block."""
+    return lambda: attention_of(module, c, name, options) if place == "inside" else nn.Identity()
 
 
 def _check(name: str, c1: int, c2: int, n: int, shortcut: bool, g: int, e: float, place: str) -> int:
     """Check the arguments of a block and return its hidden channels."""
     check_widths(name, c1=c1, c2=c2, n=n, g=g)
     check_flag(shortcut, f"{name}: shortcut")
+    check_place(name, place)
+    return hidden_width(name, c2, e, g)
+
+
+def check_place(name: str, place: str) -> None:
+    """Refuse another word for the place of attention.
+
+    Raises:
+        ValueError: Names both.
+    """
     if place not in PLACES:
         raise ValueError(f"{name}: place must be 'inside' (each bottleneck) or 'after' (the block), got {place!r}")
-    return hidden_width(name, c2, e, g)
 
 
 @register(
@@ -309,7 +320,7 @@ class C2fAttention(nn.Module):
         self.cv1 = Conv(c1, 2 * c)
         self.cv2 = Conv((2 + n) * c, c2)
         self.m = nn.ModuleList(
-            AttentionBottleneck(c, shortcut, g, (3, 3), _inside(place, module, c, name, options)) for _ in range(n)
+            AttentionBottleneck(c, shortcut, g, (3, 3), inside(place, module, c, name, options)()) for _ in range(n)
         )
         self.attn = attention_of(module, c2, name, options) if place == "after" else nn.Identity()
 
@@ -324,7 +335,7 @@ class C2fAttention(nn.Module):
 class C3kAttention(C3Attention):
     """C3k with attention, the C3 of 3x3 convolutions that YOLO11 puts into its C3k2: (B, c1, H, W) -> (B, c2, H, W)."""
 
-    kernels = (3, 3)
+    kernels: ClassVar[tuple[Any, Any]] = (3, 3)
 
 
 @register(
@@ -388,7 +399,7 @@ class C3k2Attention(C2fAttention):
         def block() -> nn.Module:
             if check_flag(c3k, f"{name}: c3k") or model_scale in ("m", "l", "x"):
                 return C3kAttention(c, c, 2, shortcut, g, **inner)
-            return AttentionBottleneck(c, shortcut, g, (3, 3), _inside(place, module, c, name, options), e=0.5)
+            return AttentionBottleneck(c, shortcut, g, (3, 3), inside(place, module, c, name, options)(), e=0.5)
 
         self.m = nn.ModuleList(block() for _ in range(n))
 

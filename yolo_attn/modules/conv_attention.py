@@ -98,6 +98,7 @@ class BottleneckAttention(nn.Module):
         g: Groups of the 3x3 convolution.
         e: Hidden channels as a fraction of c2.
         module: A registered attention module, by name; None for a plain Bottleneck.
+        host_kernels: Of the two convolutions; the parser knows: ultralytics has (3, 3).
         options: Passed on to the attention module, e.g. ``reduction``.
 
     Raises:
@@ -105,6 +106,8 @@ class BottleneckAttention(nn.Module):
         ValueError: A number below 1, an `e` that leaves no channel or one that `g` does not divide, or a `module` that
             does not keep the shape.
     """
+
+    stands_for: ClassVar[str] = "Bottleneck"
 
     def __init__(
         self,
@@ -115,14 +118,15 @@ class BottleneckAttention(nn.Module):
         e: float = 0.5,
         *,
         module: str | type | None = "SEAttention",
+        host_kernels: tuple[int, int] = (1, 3),
         **options: Any,
     ) -> None:
         super().__init__()
         name = type(self).__name__
         check_widths(name, c1=c1, c2=c2, g=g)
         hidden = hidden_width(name, c2, e, g)
-        self.cv1 = Conv(c1, hidden, 1)
-        self.cv2 = Conv(hidden, c2, 3, g=g)
+        self.cv1 = Conv(c1, hidden, host_kernels[0])
+        self.cv2 = Conv(hidden, c2, host_kernels[1], g=g)
         self.attn = attention_of(module, c2, name, options)
         self.add = check_flag(shortcut, f"{name}: shortcut") and c1 == c2
 

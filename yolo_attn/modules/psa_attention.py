@@ -9,7 +9,7 @@ name, so what a checkpoint of the plain detector holds of them loads by name.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,8 @@ class C2PSAAttention(nn.Module):
         ValueError: Another number of channels out than in, a number below 1, an `e` that leaves no channel, or a
             `module` that does not keep the shape.
     """
+
+    stands_for: ClassVar[str] = "C2PSA"
 
     def __init__(
         self,

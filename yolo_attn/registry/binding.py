@@ -18,7 +18,7 @@ from typing import Any, Callable
 
 from ..errors import RegistryError
 from .constructor import Constructor
-from .forms import Form, OutChannels, out_channels
+from .forms import Form, OutChannels, is_users, out_channels
 from .parameters import LARGEST_OPTION, LEAST_WIDTH, PLAIN, implausible, is_number, read
 
 __all__ = ["Binding", "Call", "Mismatch"]
@@ -59,6 +59,7 @@ class Binding(Constructor):
         guessed: Whether the first parameter was taken for the channels although its name does not say so.
         sets: Options, with their values, that a spelling such as ``C3_GC`` stands for.
         form: How the module is called, where that is not one map in, one map out.
+        verbatim: Whether a row's numbers behind what is taken are the host's own arguments, none of them a nominal width.
     """
 
     out_channels: Callable[..., int] | None = None
@@ -66,6 +67,7 @@ class Binding(Constructor):
     guessed: bool = False
     sets: tuple[tuple[str, Any], ...] = ()
     form: Form | None = None
+    verbatim: bool = False
 
     @classmethod
     def of(
@@ -96,13 +98,14 @@ class Binding(Constructor):
         for word in (w for words in spellings for w in words):
             if word != "-" and _option(word) not in signature.parameters:
                 raise RegistryError(f"positional={word!r}: {target.__name__} has no such option")
+        verbatim = bool(getattr(target, "verbatim", False)) and not is_users(target)
         if takes is not None:
             words = tuple(takes.replace(",", " ").split())
             if words not in ((), ("channels",), ("c1", "c2"), ("c1", "c2", "n")):
                 raise RegistryError(f"takes={takes!r} is none of '', 'channels', 'c1 c2', 'c1 c2 n'")
-            return cls(words, signature, (), out_channels(stated), spellings, form=form)
+            return cls(words, signature, (), out_channels(stated), spellings, form=form, verbatim=verbatim)
         words, by_name, guessed = read(signature)
-        return cls(words, signature, by_name, out_channels(stated), spellings, guessed, form=form)
+        return cls(words, signature, by_name, out_channels(stated), spellings, guessed, form=form, verbatim=verbatim)
 
     def preset(self, **options: Any) -> Binding:
         """Return a copy of the binding with other defaults for the named options."""
@@ -144,6 +147,10 @@ class Binding(Constructor):
             c2, written = self._stated_width(args, channels, widen)
             if n > 1 and "n" not in self.takes and channels != c2:
                 raise Mismatch(f"repeated {n} times, but it turns {channels} channels into {c2}; use one row for each")
+        elif self.verbatim:
+            if "repeats" in self.signature.parameters:
+                kwargs.setdefault("repeats", n)
+                n = 1
         elif isinstance(channels, list):
             self._drop_widths(args, channels, widen, notes)
         else:
@@ -183,7 +190,8 @@ class Binding(Constructor):
         stated = args.pop(0)
         if not is_number(stated) or stated < 1:
             raise Mismatch(f"the first argument is the number of output channels before scaling, got {stated!r}")
-        if stated >= LEAST_WIDTH and _starts_with(args, stated):  # c1 and c2 both written, as many public YAMLs do
+        # c1 and c2 both written, as many public YAMLs do
+        if not self.verbatim and stated >= LEAST_WIDTH and _starts_with(args, stated):
             args.pop(0)
         return int(widen(stated)), stated
 
