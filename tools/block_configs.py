@@ -51,7 +51,7 @@ def swapped(base: str, block: str, instead: str, words: str) -> str:
     backbone, head = body.split("\nhead:")
     return (
         f"# {model} with {words} in each bottleneck of the backbone's {block}\n"
-        f"# {instead} in place of {block}: no row shifts, and pretrained weights of the plain model load by name. With {{start: identity}}\n"
+        f"# {instead} replaces {block}: row numbers are unchanged, and pretrained weights of the plain model load by name. With {{start: identity}}\n"
         f"# at the end of its arguments, each row starts as the plain block.\n"
         f"{backbone.replace(f', {block}, ', f', {instead}, ')}\nhead:{head}"
     )

@@ -26,8 +26,8 @@ SHORT = {
     "triplet": "TripletAttention",
     "gc": "GC",
 }
-BACKBONE = "behind each feature block of the backbone"
-NECK = "behind the head blocks that Detect reads; the path to the next level reads it too"
+BACKBONE = "after each feature block of the backbone"
+NECK = "after the head blocks that Detect reads; the path to the next level reads it too"
 PLACES = {"": ("backbone", BACKBONE), "_neck": ("neck", NECK)}
 
 
@@ -43,7 +43,7 @@ def recipes() -> dict[str, tuple[str, str, str, str]]:
             out[f"yolov5_{short}{suffix}.yaml"] = ("yolov5", module, where, words)
             if short in ("se", "eca"):
                 out[f"yolov5-p6_{short}{suffix}.yaml"] = ("yolov5-p6", module, where, words)
-    p5 = "behind the last head block, which feeds Detect at P5; the place of many tutorials"
+    p5 = "after the last head block, which Detect reads at P5; the placement of many tutorials"
     out["yolov5_se_p5.yaml"] = ("yolov5", "SEAttention", "neck-P5", p5)
     out["yolov5-p6_se_p6.yaml"] = ("yolov5-p6", "SEAttention", "neck-P6", p5.replace("P5", "P6"))
     for base in ("yolov8", "yolo11"):
