@@ -1,8 +1,8 @@
-"""What the kit's attention modules share: argument checks, reductions, gates, norms and the identity start.
+"""Shared parts of the attention modules: argument checks, reductions, gates, norms and the identity start.
 
 Rules that every module keeps, so that it trains under AMP, deterministically, and exports with dynamic shapes:
 reduce with ``mean``/``amax`` over dimensions, never with adaptive pooling objects; build nothing in ``forward``;
-keep sums in fp32; return the type that came in. A bare parameter is called ``weight`` or ``bias``: the optimizers
+keep sums in fp32; return the dtype of the input. A bare parameter is called ``weight`` or ``bias``: the optimizers
 of older hosts collect parameters by these two names and would never train another.
 
 **Identity start.** A fresh gate is about 0.5, and four of them in series shrink the features of a pretrained
@@ -53,15 +53,15 @@ __all__ = [
 ]
 
 HALF = (torch.float16, torch.bfloat16)
-FUSED_ATTENTION = tuple(int(v) for v in torch.__version__.split(".")[:2]) >= (2, 1)  # its argument `scale` came then
+FUSED_ATTENTION = tuple(int(v) for v in torch.__version__.split(".")[:2]) >= (2, 1)  # its argument `scale` is new there
 
 
 def check_channels(channels: object, module: str) -> int:
     """Return `channels` if it is a positive integer.
 
     Raises:
-        TypeError: A list arrives: the row's `from` names several inputs.
-        ValueError: Not positive.
+        TypeError: It is a list, since the row's `from` names several inputs, or not an integer.
+        ValueError: It is not positive.
     """
     if isinstance(channels, (list, tuple)):
         raise TypeError(f"{module} takes one input, but its row's 'from' names {len(channels)}")
@@ -84,16 +84,16 @@ def check_integer(value: object, name: str, least: int = 1) -> int:
 
 
 def check_number(value: object, name: str, least: float = -math.inf, *, above: bool = False) -> float:
-    """Return `value` as a number of at least `least`; text such as ``1e-5``, which YAML does not take for one, too.
+    """Return `value` as a number of at least `least`; also strings such as ``1e-5``, which YAML does not read as one.
 
     Args:
-        value: What was given.
-        name: Of the option, for the message.
-        least: The lower bound.
-        above: Whether the bound itself is refused.
+        value: The value.
+        name: Name of the option, for the message.
+        least: Lower bound.
+        above: Whether to refuse the bound itself.
 
     Raises:
-        ValueError: No finite number, or below the bound.
+        ValueError: It is not a finite number, or below the bound.
     """
     try:
         number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
@@ -109,7 +109,7 @@ def check_flag(value: object, name: str) -> bool:
     """Return `value` if it is True or False.
 
     Raises:
-        ValueError: Anything else: the text ``no`` would count as true.
+        ValueError: It is anything else; the string ``no`` would count as true.
     """
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, got {value!r}")
@@ -120,7 +120,7 @@ def check_kernel(kernel_size: int, name: str = "kernel_size") -> int:
     """Return `kernel_size` if it is odd and positive, which keeps the size of the map.
 
     Raises:
-        ValueError: Even, below 1 or no integer.
+        ValueError: It is even, below 1 or not an integer.
     """
     if isinstance(kernel_size, bool) or not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(f"{name} must be odd and positive, got {kernel_size!r}")
@@ -142,7 +142,7 @@ def hidden_channels(channels: int, reduction: float, minimum: int = 1) -> int:
     """Return the width of a bottleneck, channels / reduction rounded down, never below `minimum`.
 
     Raises:
-        ValueError: `reduction` or `minimum` below 1 or no number.
+        ValueError: `reduction` or `minimum` is below 1 or not a number.
     """
     least = check_integer(minimum, "min_channels")
     return max(int(channels // check_number(reduction, "reduction", 1)), least)
@@ -152,13 +152,13 @@ def fit_groups(channels: int, groups: int, name: str = "groups") -> int:
     """Return the greatest number of groups that divides both `channels` and `groups`.
 
     Raises:
-        ValueError: `groups` below 1 or no integer.
+        ValueError: `groups` is below 1 or not an integer.
     """
     return math.gcd(channels, check_integer(groups, name))
 
 
 def identity_start(start: str) -> bool:
-    """Return whether the module is to start as the identity.
+    """Return whether the module begins as the identity.
 
     Raises:
         ValueError: `start` is neither ``paper`` nor ``identity``.
@@ -177,19 +177,19 @@ def zero_(*layers: nn.Module) -> None:
 
 
 def match(y: Tensor, x: Tensor) -> Tensor:
-    """Return `y` in the type of `x`; no node in an exported graph where they agree."""
+    """Return `y` in the dtype of `x`; adds no node to an exported graph if they agree."""
     return y if y.dtype == x.dtype else y.to(x.dtype)
 
 
 def wide(x: Tensor) -> Tensor:
-    """Return `x` in fp32 if it is of half precision, else as it is; no node in an exported graph of fp32."""
+    """Return `x` in fp32 if it is of half precision, else unchanged; adds no node to an exported graph of fp32."""
     return x.float() if x.dtype in HALF else x
 
 
 def product(x: Tensor, y: Tensor) -> Tensor:
-    """Return ``x * y`` in the type of `x`; in fp16, which ends at 65504, too large a product stays at that end.
+    """Return ``x * y`` in the type of `x`; in fp16, too large a product is clamped to 65504, the largest number.
 
-    For formulas whose `y` is no gate between 0 and 1.
+    For formulas whose `y` is not a gate between 0 and 1.
     """
     if x.dtype != torch.float16:
         return x * match(y, x)
@@ -215,14 +215,14 @@ def spatial_max(x: Tensor) -> Tensor:
 
 
 def full_precision(x: Tensor) -> Any:
-    """Return a context in which autocast leaves the operations on `x`'s device alone."""
+    """Return a context without autocast on the device of `x`."""
     return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
     """``softmax(query @ key^T + bias) @ value``, (B, L, D), (B, M, D), (B, M, E) -> (B, L, E), the scores in fp32.
 
-    With heads each of them is (B, heads, L, D), and so is what comes out.
+    With heads, all of them and the result have the shape (B, heads, L, D).
 
     On a CPU, and in half precision on a GPU, torch's fused kernel does not keep the L x M scores, which at 160 x 160
     positions are 2.6 GB. In fp32 a GPU is quicker without it; of deterministic algorithms the fused kernels warn; and
@@ -232,7 +232,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None
     if fused and FUSED_ATTENTION and bias is None and not torch.jit.is_tracing():
         one = query.dim() == 3
         q, k, v = (t.unsqueeze(1) if one else t for t in (query, key, value))
-        q, k, v = (t.contiguous() for t in (q, k, v))  # the kernels want rows in one piece
+        q, k, v = (t.contiguous() for t in (q, k, v))  # the kernels need contiguous rows
         y = nn.functional.scaled_dot_product_attention(q, k, v, scale=1.0)
         return y.squeeze(1) if one else y
     with full_precision(query):
@@ -247,7 +247,7 @@ class Gate(nn.Module):
     The hard sigmoid is ``relu6(x + 3) / 6`` (1905.02244, section 5.2), as in torch and ONNX.
 
     Args:
-        gate: Which function.
+        gate: ``sigmoid`` or ``hard_sigmoid``.
         start: ``identity`` doubles the weight, so that the score 0 gives exactly 1.
     """
 
@@ -310,8 +310,8 @@ class Affine(nn.Module):
 
     Args:
         channels: C.
-        weight: What w starts at.
-        bias: What b starts at; None for no b.
+        weight: Initial w.
+        bias: Initial b; None for no b.
     """
 
     def __init__(self, channels: int, weight: float = 1.0, bias: float | None = 0.0) -> None:
@@ -329,7 +329,7 @@ class BatchNorm(nn.BatchNorm2d):
     """Batch norm that also trains on a single value for each channel.
 
     Hosts run one image through a fresh model in training mode to learn its strides. The variance of one value does
-    not exist and torch raises; the running statistics stand in for it, and are left as they are.
+    not exist and torch raises; the running statistics are used instead and not changed.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -342,10 +342,10 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group norm that takes a group of a single value, as meets one channel a group on a map of 1 x 1."""
+    """Group norm that accepts groups of a single value, such as one channel a group on a map of 1 x 1."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise `input`, (B, C, *) -> (B, C, *), in its own type."""
+        """Normalise `input`, (B, C, *) -> (B, C, *), in its own dtype."""
         return match(torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps), input)
 
 
@@ -353,5 +353,5 @@ class LayerNorm(nn.LayerNorm):
     """Layer norm over the channels of each position, (B, C, H, W) -> (B, C, H, W)."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise `input`, in its own type."""
+        """Normalise `input`, in its own dtype."""
         return match(super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), input)

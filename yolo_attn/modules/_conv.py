@@ -1,4 +1,4 @@
-"""What the kit's blocks share: the hosts' convolution unit under the hosts' names, and attention by name.
+"""Shared parts of the kit's blocks: the hosts' convolution unit with the hosts' names, and attention by name.
 
 The unit is written here rather than imported, so that a block is the same class on every host, pickles by one path
 and imports no host. Its parameters carry the hosts' names (``conv``, ``bn``), so that weights of the block that it
@@ -32,7 +32,7 @@ class Conv(nn.Module):
         c2: Output channels.
         k: Kernel size, or its height and width.
         s: Stride.
-        p: Padding; keeps the size at stride 1 when absent.
+        p: Padding. Default: keeps the size at stride 1.
         g: Groups.
         d: Dilation.
         act: True for the default (SiLU, or the `activation:` of the YAML being built), False for none, or a module.
@@ -81,9 +81,9 @@ def _default_act() -> nn.Module:
 
 
 def fold_batch_norm(block: nn.Module, conv: str, bn: str) -> None:
-    """Fold `block.bn` into `block.conv` and leave an identity in its place; nothing to do the second time.
+    """Fold `block.bn` into `block.conv` and replace it by an identity; a second call does nothing.
 
-    Left alone where either was replaced, by a quantized convolution for instance, whose ranges would have to follow.
+    Does nothing if either was replaced, for instance by a quantized convolution, whose ranges would have to change.
     """
     norm = getattr(block, bn)
     if type(norm) is nn.BatchNorm2d and type(getattr(block, conv)) is nn.Conv2d:
@@ -112,14 +112,14 @@ def attention_of(module: str | type | None, channels: int, owner: str, options: 
 
     Args:
         module: A registered name or alias, a class, or None for a block without attention.
-        channels: What it attends to.
+        channels: Channels of its input.
         owner: The block's name, for error messages.
         options: Further keyword arguments of the attention module.
 
     Raises:
-        UnknownModuleError: No module of that name, with the nearest known ones.
+        UnknownModuleError: No module has that name; the message suggests the nearest ones.
         ValueError: The module does not keep channels and size.
-        TypeError: An option that the module does not take, or a `module` that is none of these.
+        TypeError: The module does not take an option, or `module` is none of these.
     """
     if module is None:
         if options:
@@ -150,7 +150,7 @@ def check_widths(owner: str, **widths: object) -> None:
     """Check that channel counts and repeats are positive integers.
 
     Raises:
-        TypeError: A list arrives: the row's `from` names several inputs; or no integer.
+        TypeError: It is a list, since the row's `from` names several inputs, or not an integer.
         ValueError: Below 1.
     """
     for name, value in widths.items():
@@ -179,7 +179,7 @@ def hidden_width(owner: str, c2: int, e: object, groups: int = 1) -> int:
     """Return the hidden channels of a block, the fraction `e` of `c2` rounded down.
 
     Raises:
-        ValueError: `e` is no number, leaves no channel, or leaves a number that `groups` does not divide.
+        ValueError: `e` is not a number, leaves no channel, or leaves a number that `groups` does not divide.
     """
     c = int(c2 * check_number(e, f"{owner}: e"))
     if c < 1:

@@ -1,4 +1,4 @@
-"""What attention over windows, neighbourhoods and moved positions shares. Every function takes any height and width."""
+"""Shared functions for attention over windows, neighbourhoods and moved positions, for maps of any height and width."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def pad_to(x: Tensor, multiple: int) -> Tensor:
 
 
 def parts_of(length: int, size: int) -> int:
-    """Return into how many parts of `size` a length goes, the last one perhaps not whole.
+    """Return the number of parts of `size` in a length, rounded up.
 
-    Never a quotient of a negative number, which ONNX rounds up.
+    Never divides a negative number, which ONNX rounds up.
     """
     return (length + size - 1) // size
 
@@ -44,8 +44,8 @@ def parts_of(length: int, size: int) -> int:
 def windows_of(x: Tensor, size: int, heads: int, halo: int = 0) -> Tensor:
     """Cut a map into windows of size x size, each with `halo` more positions on every side, which are 0 outside.
 
-    (B, heads D, H, W), H and W multiples of `size` -> (B, heads windows, (size + 2 halo)^2, D). The windows stand row
-    by row behind one another for each head, and so do the positions of a window.
+    (B, heads D, H, W), H and W multiples of `size` -> (B, heads windows, (size + 2 halo)^2, D). The windows stand row by
+    row one after another for each head, and so do the positions of a window.
     """
     b, c, h, w = x.shape
     side, count = size + 2 * halo, (h // size) * (w // size)
@@ -55,7 +55,7 @@ def windows_of(x: Tensor, size: int, heads: int, halo: int = 0) -> Tensor:
 
 
 def join_windows(x: Tensor, size: int, heads: int, like: Tensor) -> Tensor:
-    """Put windows without halo together again, (B, heads windows, size^2, D) -> (B, heads D, H, W) of `like`."""
+    """Join windows without halo, (B, heads windows, size^2, D) -> (B, heads D, H, W) of `like`."""
     b, _, h, w = like.shape
     rows, columns, d = parts_of(h, size), parts_of(w, size), x.shape[3]
     x = x.reshape(b, heads, rows * columns, size * size, d).permute(0, 1, 4, 3, 2)
@@ -86,11 +86,11 @@ def attend_near(
         query: Already scaled.
         key: As `query`.
         value: As `query`.
-        heads: How many; the same channels of all three belong to one head.
+        heads: Number of heads; each has the same channels of all three.
         kernel_size: k, odd.
         dilation: Distance between neighbours.
-        bias: Key and bias in one, (D, k k): added to the keys of each head by their place.
-        border: Whether what lies outside of the map counts as a zero, instead of not at all.
+        bias: Key and bias in one, (D, k k): added to the keys of each head by position.
+        border: Whether positions outside the map count as zero instead of being left out.
     """
     b, c, h, w = query.shape
     near = [
@@ -117,12 +117,12 @@ def sample(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Read a map between its positions, bilinearly; what lies outside is 0.
 
     The backward of torch's own function adds in any order on a GPU and is refused where deterministic algorithms are
-    asked for; :func:`bilinear`, which takes more memory, stands in for it there.
+    asked for; :func:`bilinear`, which takes more memory, replaces it there.
 
     Args:
         x: (B, C, H, W).
-        rows: Where along the height, in positions, 0 the centre of the first; (B, h, w).
-        columns: Where along the width, likewise.
+        rows: Where to read along the height, in positions, 0 for the centre of the first; (B, h, w).
+        columns: The same along the width.
 
     Returns:
         (B, C, h, w) in the type of `x`.
@@ -142,7 +142,7 @@ def sample(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def bilinear(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Do what :func:`sample` does, by indices: the mean of the four nearest positions, weighed by nearness."""
+    """Do what :func:`sample` does, by indices: the mean of the four nearest positions, weighted by nearness."""
     b, c, h, w = x.shape
     top, left = rows.floor(), columns.floor()
     total = torch.zeros_like(x[:, :, :1, :1])
@@ -163,7 +163,7 @@ class RelativePositions(nn.Module):
 
     Args:
         channels: D of a head.
-        height: Distances along the height go from 1 - height to height - 1; what is farther counts as farthest.
+        height: Distances along the height go from 1 - height to height - 1; larger distances count as the largest.
         width: The same along the width.
     """
 

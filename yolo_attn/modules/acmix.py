@@ -53,12 +53,12 @@ class ACmix(nn.Module):
 
     Args:
         channels: C, the channels of the input.
-        kernel_size: Of the attention, odd.
-        heads: How many; shrinks to what divides the channels.
+        kernel_size: Kernel size of the attention, odd.
+        heads: Number of heads; lowered until it divides the channels.
         start: ``paper`` or ``identity``; the latter adds one learned number.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: A number below 1, an even kernel, or an unknown `start`.
     """
 

@@ -5,7 +5,7 @@ same, with weights of its own, on the channel means; the sigmoid of their sum we
 each neuron. AFF fuses two maps by it: ``w = M(X + Y)``, ``Z = w X + (1 - w) Y`` (eq. 4). iAFF forms the sum inside M
 by an AFF with weights of its own (eq. 5).
 
-Equal to: the formula; layers as in the authors' code, 1 x 1 convolutions with bias, a batch norm behind each. Their
+Equal to: the formula; layers as in the authors' code, 1 x 1 convolutions with bias, a batch norm after each. Their
 code doubles Z, and its iAFF runs the second global branch through the weights of the first; the equations do neither.
 """
 
@@ -82,7 +82,7 @@ class MSCAM(nn.Module):
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: A number below 1, or an unknown `gate` or `start`.
     """
 
@@ -129,7 +129,7 @@ class AFF(nn.Module):
         gate: ``sigmoid`` (the paper's) or ``hard_sigmoid``.
 
     Raises:
-        TypeError: `channels` is one number: the row's `from` is no list.
+        TypeError: `channels` is one number: the row's `from` is not a list.
         ValueError: Not two inputs of equal channels, `reduction` below 1, or an unknown `gate`.
     """
 
@@ -138,7 +138,7 @@ class AFF(nn.Module):
         self.scales = Scales(_pair(channels, "AFF"), reduction, gate)
 
     def forward(self, x: Sequence[Tensor]) -> Tensor:
-        """Return the weighed mean of the two maps."""
+        """Return the weighted mean of the two maps."""
         a, b = x
         return b + self.scales(a + b) * (a - b)
 
@@ -161,7 +161,7 @@ class IAFF(nn.Module):
         gate: ``sigmoid`` (the paper's) or ``hard_sigmoid``.
 
     Raises:
-        TypeError: `channels` is one number: the row's `from` is no list.
+        TypeError: `channels` is one number: the row's `from` is not a list.
         ValueError: Not two inputs of equal channels, `reduction` below 1, or an unknown `gate`.
     """
 
@@ -172,7 +172,7 @@ class IAFF(nn.Module):
         self.second = Scales(c, reduction, gate)
 
     def forward(self, x: Sequence[Tensor]) -> Tensor:
-        """Return the weighed mean of the two maps."""
+        """Return the weighted mean of the two maps."""
         a, b = x
         first = b + self.first(a + b) * (a - b)
         return b + self.second(first) * (a - b)

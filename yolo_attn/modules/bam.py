@@ -4,7 +4,7 @@
 means. Spatial branch (eq. 4): 1 x 1 reduction, two dilated 3 x 3 convolutions, 1 x 1 to one channel, batch norm.
 
 Equal to: the formula. The equations leave out the ReLU between the layers; it is here, as everywhere. The authors'
-code has its batch norms behind the hidden layers instead of the last ones and multiplies the two branches where eq. 2
+code has its batch norms after the hidden layers instead of the last ones and multiplies the two branches where eq. 2
 adds them; here norms and sum are the equations'.
 OpenCV 5.0 cannot run its exported graph (it takes the sum of the two branches for a residual); onnxruntime can.
 Under the identity start the residual and the gate, ``1 + sigmoid``, become ``2 * sigmoid``, which is 1 at score 0.
@@ -42,7 +42,7 @@ class BAM(nn.Module):
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: A number below 1, or an unknown `gate` or `start`.
     """
 

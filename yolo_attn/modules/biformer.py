@@ -39,14 +39,14 @@ class BiLevelRoutingAttention(nn.Module):
 
     Args:
         channels: C, the channels of the input.
-        heads: How many; shrinks to what divides the channels.
+        heads: Number of heads; lowered until it divides the channels.
         windows: S, regions along each side.
-        topk: k, how many regions each is routed to; never more than there are.
-        kernel_size: Of the depthwise convolution of the values, odd.
+        topk: k, number of regions that each is routed to, at most all of them.
+        kernel_size: Kernel size of the depthwise convolution of the values, odd.
         start: ``paper`` or ``identity``; the latter adds one learned number.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: A number below 1, an even kernel, or an unknown `start`.
     """
 

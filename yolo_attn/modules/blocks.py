@@ -1,8 +1,8 @@
 """YOLO blocks with attention inside: Conv, C3, C2f and C3k2, each with any registered module.
 
-No paper's: the blocks are YOLOv5's C3 (a cross-stage partial stage, https://arxiv.org/abs/1911.11929), YOLOv8's C2f
-and YOLO11's C3k2, with attention on the residual branch of each bottleneck, where figure 3 of
-https://arxiv.org/abs/1709.01507 puts it, or once behind the block.
+Not from a paper: the blocks are YOLOv5's C3 (a cross-stage partial stage, https://arxiv.org/abs/1911.11929), YOLOv8's
+C2f and YOLO11's C3k2, with attention on the residual branch of each bottleneck, where figure 3 of
+https://arxiv.org/abs/1709.01507 puts it, or once after the block.
 
 Equal to: the hosts' ``Conv``, ``C3``, ``C2f`` and ``C3k2`` with the same weights, bit for bit, while the attention is
 the identity. Every parameter of those keeps its name, attention is added as ``m.0.attn`` or ``attn``, so a checkpoint of
@@ -52,7 +52,7 @@ class SEConv(ConvAttention):
         c2: Output channels.
         k: Kernel size.
         s: Stride.
-        p: Padding; keeps the size at stride 1 when absent.
+        p: Padding. Default: keeps the size at stride 1.
         g: Groups.
         d: Dilation.
         act: True for the default activation, False for none.
@@ -126,7 +126,7 @@ class C3Attention(nn.Module):
         options: Passed on to the attention module, e.g. ``reduction``.
 
     Raises:
-        UnknownModuleError: No module of that name.
+        UnknownModuleError: No module has that name.
         ValueError: An unknown `place`, a number below 1, an `e` that leaves no channel or one that `g` does not divide,
             or a `module` that does not keep the shape.
     """
@@ -294,7 +294,7 @@ class C2fAttention(nn.Module):
         options: Passed on to the attention module, e.g. ``reduction``.
 
     Raises:
-        UnknownModuleError: No module of that name.
+        UnknownModuleError: No module has that name.
         ValueError: An unknown `place`, a number below 1, an `e` that leaves no channel or one that `g` does not divide,
             or a `module` that does not keep the shape.
     """
@@ -367,7 +367,7 @@ class C3k2Attention(C2fAttention):
         options: Passed on to the attention module, e.g. ``reduction``.
 
     Raises:
-        UnknownModuleError: No module of that name.
+        UnknownModuleError: No module has that name.
         ValueError: As :class:`C2fAttention`, and `attn`.
     """
 

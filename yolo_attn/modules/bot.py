@@ -3,11 +3,11 @@ https://arxiv.org/abs/2101.11605
 
 MHSA: attention of every position to all of them, in heads, the scores ``q k^T + q r^T`` (figure 4) with r the sum of
 a learned encoding for the distance along the height and one along the width. As in the authors' code q is divided by
-the root of the channels of a head, for both terms. BoT3 is what YOLO forks make of it: a C3 with MHSA for the 3 x 3
+the root of the channels of a head, for both terms. BoT3 is its form in YOLO forks: a C3 with MHSA for the 3 x 3
 convolution of each bottleneck, without the encodings.
 
 Equal to: ``timm.layers.BottleneckAttn(c, feat_size=(height, width), scale_pos_embed=True)`` at that size. The
-encodings reach `height` and `width` positions far; on a larger map what is farther counts as farthest, so any size
+encodings reach `height` and `width` positions far; on a larger map larger distances count as the largest, so any size
 runs. Forks' BoT3 holds a fully connected layer that it never uses; there is none here.
 """
 
@@ -44,13 +44,13 @@ class MHSA(nn.Module):
         channels: C, the channels of the input.
         width: How far the encodings reach along the width.
         height: How far they reach along the height.
-        heads: How many; shrinks to what divides the channels.
+        heads: Number of heads; lowered until it divides the channels.
         position: Whether there are encodings.
         bias: Whether the layers of q, k and v have biases.
         start: ``paper`` or ``identity``; the latter adds one learned number.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: A number below 1, or an unknown `start`.
     """
 
@@ -110,13 +110,13 @@ class BoT3(C3With):
         e2: 1, the only ratio of widths inside a bottleneck; forks write it.
         w: How far position encodings reach along the width, where there are any.
         h: The same along the height.
-        heads: Of the attention; shrinks to what divides the channels.
+        heads: Number of heads; lowered until it divides the channels.
         position: Whether there are encodings; forks have none.
         bias: Whether the layers of q, k and v have biases, as forks have them.
         shortcut: Whether the bottlenecks add their input.
 
     Raises:
-        TypeError: A width that is a list or no integer.
+        TypeError: A width that is a list or not an integer.
         ValueError: A number below 1, another `e2`, or an `e` that leaves no channel.
     """
 

@@ -4,7 +4,7 @@ https://arxiv.org/abs/2403.06258
 Context anchor attention: 7 x 7 average pooling, 1 x 1 convolution, a 1 x k and a k x 1 depthwise convolution, 1 x 1
 convolution, sigmoid; here the gate of the input itself. The paper's k grows with the depth of the block, from 11 by 2.
 
-Equal to: the formula, with a batch norm and a SiLU behind both 1 x 1 convolutions as in the authors' code, so that the
+Equal to: the formula, with a batch norm and a SiLU after both 1 x 1 convolutions as in the authors' code, so that the
 gate lies between 0.43 and 1.
 """
 
@@ -39,7 +39,7 @@ class CAA(nn.Module):
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: An even kernel, or an unknown `gate` or `start`.
     """
 

@@ -1,6 +1,6 @@
-"""YOLO's convolution unit and YOLOv5's bottleneck with any registered module, as the field's Conv_CBAM and CBAMBottleneck.
+"""YOLO's convolution and YOLOv5's bottleneck with any registered module, like the forks' Conv_CBAM, CBAMBottleneck.
 
-No paper's: attention stands behind the activation of the unit, and on the residual branch of the bottleneck, where
+Not from a paper: attention follows the activation of the unit, and on the residual branch of the bottleneck, where
 figure 3 of https://arxiv.org/abs/1709.01507 puts it.
 
 Equal to: the hosts' ``Conv`` followed by the module, and YOLOv5's ``Bottleneck`` with the same weights while the
@@ -32,14 +32,14 @@ __all__ = ["BottleneckAttention", "ConvAttention"]
 class ConvAttention(Conv):
     """Convolution, batch normalization, activation, attention: (B, c1, H, W) -> (B, c2, H/s, W/s).
 
-    In a row: ``[-1, 1, ConvAttention, [256, 3, 2, {module: CBAM}]]``, or as the field has it ``Conv_CBAM, [256, 3, 2]``.
+    In a row: ``[-1, 1, ConvAttention, [256, 3, 2, {module: CBAM}]]``, or as forks write it ``Conv_CBAM, [256, 3, 2]``.
 
     Args:
         c1: Input channels.
         c2: Output channels.
         k: Kernel size.
         s: Stride.
-        p: Padding; keeps the size at stride 1 when absent.
+        p: Padding. Default: keeps the size at stride 1.
         g: Groups.
         d: Dilation.
         act: True for the default activation, False for none.
@@ -47,7 +47,7 @@ class ConvAttention(Conv):
         options: Passed on to the attention module, e.g. ``reduction``.
 
     Raises:
-        UnknownModuleError: No module of that name.
+        UnknownModuleError: No module has that name.
         ValueError: A number below 1, another `act`, or a `module` that does not keep the shape.
     """
 
@@ -89,7 +89,7 @@ class ConvAttention(Conv):
 class BottleneckAttention(nn.Module):
     """YOLOv5's bottleneck with attention, (B, c1, H, W) -> (B, c2, H, W).
 
-    In a row: ``[-1, 3, BottleneckAttention, [128, {module: CBAM}]]``, or as the field has it ``CBAMBottleneck, [128]``.
+    In a row: ``[-1, 3, BottleneckAttention, [128, {module: CBAM}]]``, or as forks write it ``CBAMBottleneck, [128]``.
 
     Args:
         c1: Input channels.
@@ -102,7 +102,7 @@ class BottleneckAttention(nn.Module):
         options: Passed on to the attention module, e.g. ``reduction``.
 
     Raises:
-        UnknownModuleError: No module of that name.
+        UnknownModuleError: No module has that name.
         ValueError: A number below 1, an `e` that leaves no channel or one that `g` does not divide, or a `module` that
             does not keep the shape.
     """

@@ -1,12 +1,12 @@
 """Contextual Transformer Networks for Visual Recognition, Li, Yao, Pan, Mei, https://arxiv.org/abs/2107.12292
 
 Static context: a k x k grouped convolution of the keys, with batch norm and ReLU. It and the queries, which are the
-input, pass two 1 x 1 convolutions that give each position k x k weights; the values under the kernel, weighed by them,
+input, pass two 1 x 1 convolutions that give each position k x k weights; the values under the kernel, weighted by them,
 are the dynamic context. The two contexts are fused by attention over the channels, a softmax of two after a
 bottleneck on the mean of their sum.
 
 Equal to: the formula with the authors' layers, ``CoT``: groups 4, a bottleneck of C / 2, weights shared by 8 channels
-with a group norm on them, batch norm and SiLU on the dynamic context. Groups and shares shrink to what divides the
+with a group norm on them, batch norm and SiLU on the dynamic context. Groups and shares are lowered until they divide the
 channels. ``CoTAttention`` is what forks of YOLO know by that name and what their CoT3 holds, a C3 with it for the
 3 x 3 convolution of each bottleneck: each channel's k x k weights of a position are averaged, a softmax over all
 positions makes them weights of the values, and the contexts are added. Averaging weights of a layer is averaging what
@@ -60,7 +60,7 @@ class CoT(nn.Module):
         start: ``paper`` or ``identity``; the latter adds one learned number.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: Fewer than 2 channels, an even kernel, or an unknown `start`.
     """
 
@@ -129,7 +129,7 @@ class CoTAttention(nn.Module):
         start: ``paper`` or ``identity``; the latter adds one learned number.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: Fewer than 2 channels, an even kernel, or an unknown `start`.
     """
 
@@ -185,11 +185,11 @@ class CoT3(C3With):
         shortcut: Whether the bottlenecks add their input.
         g: 1; forks write it and do not use it.
         e: Hidden channels as a fraction of c2.
-        kernel_size: Of the attention, odd.
+        kernel_size: Kernel size of the attention, odd.
         form: ``fork`` (``CoTAttention``) or ``paper`` (``CoT``).
 
     Raises:
-        TypeError: A width that is a list or no integer.
+        TypeError: A width that is a list or not an integer.
         ValueError: A number below 1, another `g` or `form`, or an `e` that leaves no channel.
     """
 

@@ -7,7 +7,7 @@ Spatial attention on the result: a 5 x 5 depthwise convolution, its sum with thr
 and position.
 
 Equal to: the formula. The authors' code adds two sigmoids where the formula has the sigmoid of a sum, and surrounds the
-module with a 1 x 1 convolution and a GELU in front and a 1 x 1 convolution behind, all three of one weight; give those
+module with a 1 x 1 convolution and a GELU before it and a 1 x 1 convolution after it, all sharing one weight; give those
 rows of their own. Quadratic in the input: in fp16 the product is formed in fp32 and ends at the largest number of fp16.
 """
 
@@ -56,7 +56,7 @@ class CPCA(nn.Module):
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: A number below 1, an even kernel or fewer than two, or an unknown `gate` or `start`.
     """
 

@@ -41,7 +41,7 @@ class CrissCross(nn.Module):
         start: ``paper`` or ``identity``, which are the same here.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: A number below 1, or an unknown `start`.
     """
 

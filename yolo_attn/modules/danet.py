@@ -40,7 +40,7 @@ class DualAttention(nn.Module):
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: `reduction` below 1, or an unknown `start`.
     """
 

@@ -50,15 +50,15 @@ class DAttention(nn.Module):
 
     Args:
         channels: C, the channels of the input.
-        heads: How many; shrinks to what divides the channels.
-        groups: How many sets of points; shrinks to what divides the heads.
+        heads: Number of heads; lowered until it divides the channels.
+        groups: Number of sets of points; lowered until it divides the heads.
         stride: Distance of the reference points.
         factor: How far a point moves at most, in halves of that distance.
-        kernel_size: Of the depthwise convolution before the offsets, odd.
+        kernel_size: Kernel size of the depthwise convolution before the offsets, odd.
         start: ``paper`` or ``identity``; the latter adds one learned number.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: A number below 1, an even kernel, or an unknown `start`.
     """
 

@@ -43,7 +43,7 @@ class DeformableLKA(nn.Module):
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: An unknown `start`.
     """
 
@@ -83,7 +83,7 @@ class DeformableLKAAttention(nn.Module):
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: An unknown `start`.
     """
 
@@ -100,7 +100,7 @@ class DeformableLKAAttention(nn.Module):
             zero_(self.proj_2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add to `x` its values weighed by their surroundings."""
+        """Add to `x` its values weighted by their surroundings."""
         with full_precision(x):  # whose gradient is a sum of cubes
             z = match(self.act(convolve(self.proj_1, wide(x))), x)
         return x + self.proj_2(self.spatial(z))

@@ -39,7 +39,7 @@ class DoubleAttention(nn.Module):
         start: ``paper`` or ``identity``; without residual the latter adds one learned number.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: `reduction` below 1, or an unknown `start`.
     """
 

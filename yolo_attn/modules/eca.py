@@ -46,14 +46,14 @@ class ECA(nn.Module):
 
     Args:
         channels: C, the channels of the input.
-        kernel_size: k, odd; chosen from C by eq. 12 when absent.
+        kernel_size: k, odd. Default: chosen from C by eq. 12.
         gamma: gamma of eq. 12.
         b: b of eq. 12.
         gate: ``sigmoid`` (the paper's) or ``hard_sigmoid``.
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: `kernel_size` is even or below 1, `gamma` not positive, or an unknown `gate` or `start`.
     """
 
@@ -131,7 +131,7 @@ class SEVar2(nn.Module):
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: An unknown `start`.
     """
 
@@ -169,7 +169,7 @@ class SEVar3(nn.Module):
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: An unknown `start`.
     """
 

@@ -34,13 +34,13 @@ class ELA(nn.Module):
     Args:
         channels: C, the channels of the input.
         kernel_size: k of the 1-D convolutions, odd.
-        groups: Groups of the convolutions, C (depthwise) when absent; ELA-S and ELA-L have C // 8.
+        groups: Groups of the convolutions. Default: C (depthwise); ELA-S and ELA-L have C // 8.
         norm_groups: Groups of the group norms.
         gate: ``sigmoid`` (the paper's) or ``hard_sigmoid``.
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: An even kernel, groups below 1, or an unknown `gate` or `start`.
     """
 

@@ -3,7 +3,7 @@ https://arxiv.org/abs/2105.14447
 
 Pyramid squeeze attention: several convolutions of different kernels and groups side by side, each C -> C / S (eq.
 1-3); an SE branch of one set of weights gives each part its scores; a softmax over the parts, channel by channel,
-turns them into weights, and the weighed parts are concatenated.
+turns them into weights, and the weighted parts are concatenated.
 
 Equal to: the formula, with the authors' kernels 3, 5, 7, 9, groups 1, 4, 8, 16 and convolutions without bias; groups
 that do not divide the channels shrink to what does. Their SE branch ends in a sigmoid before the softmax, and so it
@@ -52,12 +52,12 @@ class EPSA(nn.Module):
     Args:
         channels: C, the channels of the input, a multiple of the number of kernels.
         kernel_sizes: Kernels of the parts, odd, at least two.
-        reduction: The hidden layer of the SE branch is that much narrower than a part.
+        reduction: The hidden layer of the SE branch is narrower than a part by this factor.
         gate: ``sigmoid`` (the paper's) or ``hard_sigmoid``.
         start: ``paper`` or ``identity``; the latter adds one learned number.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: Channels that do not divide into the parts, an even kernel or fewer than two, or an unknown
             `gate` or `start`.
     """
@@ -92,7 +92,7 @@ class EPSA(nn.Module):
         self.blend = Blend.when(start)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the weighed parts of `x`."""
+        """Return the weighted parts of `x`."""
         parts = [conv(x) for conv in self.convs]
         score = torch.cat(
             [self.gate(self.fc2(self.act(self.fc1(spatial_mean(p))))) for p in parts], 3

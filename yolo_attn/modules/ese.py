@@ -36,7 +36,7 @@ class ESE(nn.Module):
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: An unknown `gate` or `start`.
     """
 

@@ -35,11 +35,11 @@ class ExternalAttention(nn.Module):
 
     Args:
         channels: C, the channels of the input.
-        memory: S, how many keys and values there are.
+        memory: S, number of keys and values.
         start: ``paper`` or ``identity``; the latter adds one learned number.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: `memory` below 1, or an unknown `start`.
     """
 

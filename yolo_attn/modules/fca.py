@@ -55,12 +55,12 @@ class FcaNet(nn.Module):
     Args:
         channels: C, the channels of the input.
         reduction: The hidden layer has C // reduction channels.
-        frequencies: How many of the 16 best frequencies are used.
+        frequencies: Number of frequencies, the best of 16.
         gate: ``sigmoid`` (the paper's) or ``hard_sigmoid``.
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: A number below 1, more than 16 frequencies, or an unknown `gate` or `start`.
     """
 

@@ -39,13 +39,13 @@ class FocusedLinearAttention(nn.Module):
 
     Args:
         channels: C, the channels of the input.
-        heads: How many; shrinks to what divides the channels.
+        heads: Number of heads; lowered until it divides the channels.
         factor: p, the power.
-        kernel_size: Of the depthwise convolution of the values, odd.
+        kernel_size: Kernel size of the depthwise convolution of the values, odd.
         start: ``paper`` or ``identity``; the latter adds one learned number.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: A number below 1, an even kernel, or an unknown `start`.
     """
 
@@ -82,7 +82,7 @@ class FocusedLinearAttention(nn.Module):
     def focus(self, x: Tensor, scale: Tensor) -> Tensor:
         """Return the focused function of queries or keys; lengths are those over all channels."""
         x = (x.relu() + 1e-6) / scale
-        # divided by the greatest first: a cube of 1e13 has no place in fp32, and the direction is the same
+        # divided by the greatest first: a cube of 1e13 overflows fp32, and the direction is the same
         y = (x / x.amax(1, keepdim=True)) ** self.factor
         return y * (length(x) / length(y))
 

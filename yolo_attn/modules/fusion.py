@@ -65,7 +65,7 @@ class WeightedFusion(_Normalized):
         eps: epsilon of section 3.3.
 
     Raises:
-        TypeError: `channels` is one number: the row's `from` is no list.
+        TypeError: `channels` is one number: the row's `from` is not a list.
         ValueError: Unequal channels, or `eps` outside 0 to 0.1.
     """
 
@@ -103,7 +103,7 @@ class WeightedConcat(_Normalized):
         eps: epsilon of section 3.3.
 
     Raises:
-        TypeError: `channels` is one number: the row's `from` is no list.
+        TypeError: `channels` is one number: the row's `from` is not a list.
         ValueError: Another `d`, or `eps` outside 0 to 0.1.
     """
 

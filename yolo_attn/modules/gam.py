@@ -5,7 +5,7 @@ Channel attention: a two-layer MLP over the channels of every single position, s
 Spatial attention: two 7 x 7 convolutions, C -> C / r -> C, with batch norm, sigmoid. ``F2 = Mc(F1) F1`` (eq. 1),
 ``F3 = Ms(F2) F2`` (eq. 2). The grouped form shuffles channels between the two convolutions.
 
-Equal to: the formula, with the sigmoid that figure 2 draws behind the MLP and public code often leaves out.
+Equal to: the formula, with the sigmoid that figure 2 draws after the MLP and public code often leaves out.
 The MLP is a pair of 1 x 1 convolutions, the same arithmetic. At 1024 channels it is heavy, about 26 M parameters
 ungrouped: pass ``groups=4`` in wide layers.
 """
@@ -44,7 +44,7 @@ class GAM(nn.Module):
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: A number below 1, an even kernel, or an unknown `gate` or `start`.
     """
 

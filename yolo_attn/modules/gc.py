@@ -1,7 +1,7 @@
 """GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond, Cao, Xu, Lin, Wei, Hu,
 https://arxiv.org/abs/1904.11492
 
-Context: the sum of all positions, weighed by a softmax over a 1 x 1 convolution. Transform: 1 x 1 convolution, layer
+Context: the sum of all positions, weighted by a softmax over a 1 x 1 convolution. Transform: 1 x 1 convolution, layer
 norm, ReLU, 1 x 1 convolution. Fusion: added to every position, the last layer starting at zero; so the
 paper's own start is the identity.
 
@@ -42,7 +42,7 @@ class GC(nn.Module):
         start: ``paper`` or ``identity``; the same for ``fuse="add"``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: A number below 1, or an unknown `fuse`, `gate` or `start`.
     """
 

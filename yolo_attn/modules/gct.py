@@ -38,7 +38,7 @@ class GCT(nn.Module):
         start: ``paper`` or ``identity``, which are the same here.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: `eps` is not positive, or an unknown `start`.
     """
 

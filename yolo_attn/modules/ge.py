@@ -53,7 +53,7 @@ class GE(nn.Module):
         start: ``paper`` or ``identity``; for theta- the latter adds one learned number.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: An extent that the form does not have, a reduction below 1, or an unknown `form`, `gate`, `start`.
     """
 

@@ -3,7 +3,7 @@ Parmar, Hechtman, Shlens, https://arxiv.org/abs/2103.12731
 
 Blocked local self-attention: the map is cut into blocks of b x b; the positions of a block attend to the block and a
 halo of h positions around it, in heads; scores are ``q k^T`` over the root of a head's channels plus q times a
-learned encoding of the relative position. What lies outside of the map is zero.
+learned encoding of the relative position. Positions outside the map are zero.
 
 Equal to: ``timm.layers.HaloAttn(c, block_size=b, halo_size=h)``. Layers have no bias, so a map that b does not
 divide, padded by zeros, is the same as one with a wider border.
@@ -39,11 +39,11 @@ class Halo(nn.Module):
         channels: C, the channels of the input.
         window_size: b, side of the blocks.
         halo_size: h, how far beyond its block a position sees.
-        heads: How many; shrinks to what divides the channels.
+        heads: Number of heads; lowered until it divides the channels.
         start: ``paper`` or ``identity``; the latter adds one learned number.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: A number below 1, or an unknown `start`.
     """
 

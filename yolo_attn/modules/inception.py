@@ -72,5 +72,5 @@ class SEInception(nn.Module):
         self.attn = attention_of(module, c2, "SEInception", options)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the weighed concatenation of the four branches."""
+        """Return the weighted concatenation of the four branches."""
         return self.attn(torch.cat((self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)), 1))

@@ -5,7 +5,7 @@ The inverted residual mobile block: batch norm; self-attention within windows, w
 input and whose values from the expanded features; a depthwise convolution with a residual; a 1 x 1 convolution back;
 a residual around all of it. The paper's efficient operator is ``x + DW(attention(x))`` inside.
 
-Equal to: the formula with the authors' layers: no biases, ReLU on the values, batch norm and SiLU behind the
+Equal to: the formula with the authors' layers: no biases, ReLU on the values, batch norm and SiLU after the
 depthwise convolution. A map that the window does not divide is padded with zeros below and to the right, which are
 attended to, as theirs are.
 """
@@ -37,14 +37,14 @@ class IRMB(nn.Module):
 
     Args:
         channels: C, the channels of the input.
-        head_channels: Channels of a head; shrink to what divides C.
+        head_channels: Channels of a head; lowered until they divide C.
         window_size: Side of the windows.
-        kernel_size: Of the depthwise convolution, odd.
-        factor: The values are that much wider than the input.
+        kernel_size: Kernel size of the depthwise convolution, odd.
+        factor: Width of the values, as a multiple of the input's.
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: A number below 1, an even kernel, or an unknown `start`.
     """
 

@@ -3,7 +3,7 @@
 Large kernel attention: a K x K kernel from a (2d - 1) x (2d - 1) depthwise convolution, a K/d x K/d depthwise one with
 dilation d (K/d rounded up) and a 1 x 1 convolution; the result multiplies the input, without a sigmoid.
 
-Equal to: the formula. The authors' block around it (1 x 1, GELU, attention, 1 x 1, residual) is a matter for rows.
+Equal to: the formula. The authors' block around it (1 x 1, GELU, attention, 1 x 1, residual) is left to rows of its own.
 Quadratic in the input, as LSKA is: in fp16 the product is formed in fp32 and ends at the largest number of fp16.
 """
 
@@ -38,7 +38,7 @@ class LKA(nn.Module):
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: An even kernel or one whose K / d, rounded up, is, a dilation below 1, or an unknown `start`.
     """
 

@@ -3,7 +3,7 @@ https://arxiv.org/abs/2303.09030
 
 Two depthwise convolutions in a row, 5 x 5 and 7 x 7 with dilation 3 (table 1), see 5 and 23 positions; a 1 x 1
 convolution to C / 2 on the output of each (eq. 2, 3). The mean and the maximum over all channels of both (eq. 5) pass
-a 7 x 7 convolution to one map for each kernel and a sigmoid (eq. 6, 7); the features weighed by them are summed, a 1
+a 7 x 7 convolution to one map for each kernel and a sigmoid (eq. 6, 7); the features weighted by them are summed, a 1
 x 1 convolution leads back to C (eq. 8), and the result multiplies the input (eq. 9).
 
 Equal to: the formula. Layers have biases. The 1 x 1 convolutions, the GELU and the residual around it are the paper's
@@ -42,7 +42,7 @@ class LSK(nn.Module):
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: Fewer than 2 channels, or an unknown `gate` or `start`.
     """
 

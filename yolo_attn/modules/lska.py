@@ -35,11 +35,11 @@ class LSKA(nn.Module):
     Args:
         channels: C, the channels of the input.
         kernel_size: k, odd; the paper's are 7, 11, 23, 35, 41, 53 and 65.
-        dilation: d; the paper's, 2 up to k = 11 and 3 above, when absent.
+        dilation: d. Default: the paper's, 2 up to k = 11 and 3 above.
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: A kernel that is even or whose k / d, rounded down, is, a dilation below 1, or an unknown `start`.
     """
 

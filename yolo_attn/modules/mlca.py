@@ -2,7 +2,7 @@
 Artificial Intelligence 123, 2023, https://doi.org/10.1016/j.engappai.2023.106442
 
 Local pooling: the means of n x n cells. Global pooling: the mean of the cells. Each passes ECA's 1-D convolution over
-the channels (the cells in one row, one behind the other) and a sigmoid; their mean is unpooled to the map and
+the channels (the cells in one row, one after another) and a sigmoid; their mean is unpooled to the map and
 weighs the input.
 
 Equal to: the authors' code. A position's gate is the mean over the cells that it touches, and a cell's mean that over the
@@ -37,14 +37,14 @@ class MLCA(nn.Module):
 
     Args:
         channels: C, the channels of the input.
-        kernel_size: k of both convolutions, odd; chosen from C as in ECA when absent.
+        kernel_size: k of both convolutions, odd. Default: chosen from C as in ECA.
         local_size: n, cells along height and along width.
         local_weight: Share of the local gate, 0 to 1.
         gate: ``sigmoid`` (the paper's) or ``hard_sigmoid``.
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: An even kernel, a number out of its range, or an unknown `gate` or `start`.
     """
 

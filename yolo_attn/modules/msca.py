@@ -37,12 +37,12 @@ class MSCA(nn.Module):
 
     Args:
         channels: C, the channels of the input.
-        kernel_size: Of the first convolution, odd.
+        kernel_size: Kernel size of the first convolution, odd.
         kernel_sizes: Lengths k of the strips, odd, at least two.
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: An even kernel or fewer than two, or an unknown `start`.
     """
 

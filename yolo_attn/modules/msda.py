@@ -3,7 +3,7 @@ https://arxiv.org/abs/2302.01791
 
 Multi-scale dilated attention: the channels are divided into as many parts as dilations; each part, in heads, attends
 to the 3 x 3 positions around it that lie its dilation apart; the parts are concatenated and a 1 x 1 layer follows.
-What lies outside of the map counts as zero.
+Positions outside the map count as zero.
 
 Equal to: the formula with the authors' layers: no bias but in the last. The default dilations 1, 2, 3, 4 are those of
 their code, which divide YOLO's widths; the paper's models have 1, 2, 3.
@@ -39,13 +39,13 @@ class MSDA(nn.Module):
 
     Args:
         channels: C, the channels of the input, a multiple of the number of dilations.
-        heads: How many in all; shrinks to what divides the channels.
-        kernel_size: Of the neighbourhood, odd.
+        heads: Number of heads in total; lowered until it divides the channels.
+        kernel_size: Size of the neighbourhood, odd.
         dilations: Distances, one for each part.
         start: ``paper`` or ``identity``; the latter adds one learned number.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: Channels that do not divide into the parts, a number below 1, an even kernel, or an unknown `start`.
     """
 

@@ -38,7 +38,7 @@ class NAM(nn.Module):
         start: ``paper`` or ``identity``; the latter adds one learned number.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: An unknown `start`.
     """
 

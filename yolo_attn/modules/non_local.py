@@ -37,7 +37,7 @@ class NonLocal(nn.Module):
         start: ``paper`` or ``identity``, which are the same here.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: `reduction` below 1, or an unknown `start`.
     """
 

@@ -1,6 +1,6 @@
 """Non-deep Networks, Goyal, Bochkovskiy, Deng, Koltun, https://arxiv.org/abs/2110.07641
 
-The RepVGG-SSE block of ParNet (section 3.1): a 1 x 1 and a 3 x 3 convolution, batch norm behind each, and the
+The RepVGG-SSE block of ParNet (section 3.1): a 1 x 1 and a 3 x 3 convolution, batch norm after each, and the
 skip-squeeze-excitation ``x * sigmoid(fc(mean(x)))``, summed, then SiLU.
 
 Equal to: the formula. There is no residual around the SiLU: the block replaces a convolution.
@@ -38,7 +38,7 @@ class ParNetAttention(nn.Module):
         start: ``paper`` or ``identity``; the latter adds one learned number.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: An unknown `gate` or `start`.
     """
 

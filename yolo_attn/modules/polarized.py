@@ -90,7 +90,7 @@ class ParallelPolarizedSelfAttention(_Polarized):
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: Fewer than 2 channels, or an unknown `start`.
     """
 
@@ -122,7 +122,7 @@ class SequentialPolarizedSelfAttention(_Polarized):
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: Fewer than 2 channels, or an unknown `start`.
     """
 

@@ -1,6 +1,6 @@
-"""YOLO11's C2PSA with any registered module for its self-attention, as the field's C2PSA_SENetV2 and C2PSA_DAT.
+"""YOLO11's C2PSA with any registered module for its self-attention, like the forks' C2PSA_SENetV2 and C2PSA_DAT.
 
-No paper's: the block is YOLO11's, a split of the channels of which one half passes n units of attention and of a
+Not from a paper: the block is YOLO11's, a split of the channels of which one half passes n units of attention and of a
 feed-forward layer, each with a residual; the attention is that of https://arxiv.org/abs/1709.01507 or any other.
 
 Equal to: the hosts' ``C2PSA`` whose ``attn`` of each unit is replaced by the module. Every other parameter keeps its
@@ -51,7 +51,7 @@ class Unit(nn.Module):
 class C2PSAAttention(nn.Module):
     """C2PSA with attention of choice, (B, c1, H, W) -> (B, c1, H, W).
 
-    In a row: ``[-1, 2, C2PSAAttention, [1024, {module: SENetV2}]]``, or as the field has it ``C2PSA_SENetV2, [1024]``.
+    In a row: ``[-1, 2, C2PSAAttention, [1024, {module: SENetV2}]]``, or as forks write it ``C2PSA_SENetV2, [1024]``.
 
     Args:
         c1: Input channels.
@@ -62,8 +62,8 @@ class C2PSAAttention(nn.Module):
         options: Passed on to the attention module, e.g. ``reduction``.
 
     Raises:
-        UnknownModuleError: No module of that name.
-        ValueError: Another number of channels out than in, a number below 1, an `e` that leaves no channel, or a
+        UnknownModuleError: No module has that name.
+        ValueError: The numbers of input and output channels differ, a number below 1, an `e` that leaves no channel, or a
             `module` that does not keep the shape.
     """
 

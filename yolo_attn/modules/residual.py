@@ -80,7 +80,7 @@ class SEBasicBlock(_Residual):
     Args:
         c1: Input channels.
         c2: Output channels.
-        stride: Of the first convolution and of the shortcut.
+        stride: Stride of the first convolution and of the shortcut.
         module: A registered attention module, by name; None for ResNet's own block.
         options: Passed on to the attention module, e.g. ``reduction``.
     """
@@ -107,7 +107,7 @@ class SEBottleneck(_Residual):
     Args:
         c1: Input channels.
         c2: Output channels.
-        stride: Of the 3x3 convolution and of the shortcut.
+        stride: Stride of the 3x3 convolution and of the shortcut.
         e: Hidden channels as a fraction of c2; ResNet's 1/4.
         module: A registered attention module, by name; None for ResNet's own block.
         options: Passed on to the attention module, e.g. ``reduction``.

@@ -113,13 +113,13 @@ class ResNetAttention(nn.Sequential):
         c1: Input channels.
         c2: Output channels.
         n: Residual blocks.
-        stride: Of the first block.
+        stride: Stride of the first block.
         block: ``bottleneck`` (50 layers and more) or ``basic`` (18 and 34).
         module: A registered attention module, by name; None for none.
         options: Passed on to the attention module, e.g. ``reduction``.
 
     Raises:
-        UnknownModuleError: No module of that name.
+        UnknownModuleError: No module has that name.
         ValueError: An unknown `block`, or a number below 1.
     """
 

@@ -3,11 +3,11 @@ https://arxiv.org/abs/2304.03198
 
 A convolution whose kernel is not shared by all positions: the k x k values under it are first unfolded by a grouped
 convolution with batch norm and ReLU, so that every position has a field of its own, k times as high and wide; they
-are weighed; a convolution of kernel and stride k then sums each field. RFAConv weighs by a softmax over each field,
+are weighted; a convolution of kernel and stride k then sums each field. RFAConv weighs by a softmax over each field,
 of a grouped 1 x 1 convolution on the mean of the k x k values. RFCBAMConv weighs by CBAM's two halves: an SE gate of
 the channels from the input, and a sigmoid of a 3 x 3 convolution on the mean and maximum over the channels of the
 fields. RFCAConv weighs by coordinate attention on the fields (https://arxiv.org/abs/2103.02907); CAConv is a plain
-convolution behind it.
+convolution after it.
 
 Equal to: the formula; layers as in the authors' code. The last convolution is the hosts' unit, as in their YOLO code:
 no bias, batch norm, activation. Unfolding a field is a pixel shuffle. Average pooling counts the zeros around the
@@ -57,7 +57,7 @@ class RFAConv(nn.Module):
         act: True for the default activation, False for none.
 
     Raises:
-        TypeError: A width that is a list or no integer.
+        TypeError: A width that is a list or not an integer.
         ValueError: A number below 1, an even kernel, or another `act`.
     """
 
@@ -71,7 +71,7 @@ class RFAConv(nn.Module):
         self.conv = Conv(c1, c2, k, k, 0, act=act)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the convolution of the weighed fields."""
+        """Return the convolution of the weighted fields."""
         fields = self.generate(x)
         score = self.get_weight(x)
         b, _, h, w = fields.shape
@@ -101,7 +101,7 @@ class RFCBAMConv(nn.Module):
         width: Hidden channels of the SE gate; the authors' 16, however many c1 is.
 
     Raises:
-        TypeError: A width that is a list or no integer.
+        TypeError: A width that is a list or not an integer.
         ValueError: A number below 1, an even kernel, or another `act`.
     """
 
@@ -121,7 +121,7 @@ class RFCBAMConv(nn.Module):
         self.conv = Conv(c1, c2, k, k, 0, act=act)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the convolution of the weighed fields."""
+        """Return the convolution of the weighted fields."""
         channel = self.fc2(self.act(self.fc1(spatial_mean(x)))).sigmoid()
         fields = nn.functional.pixel_shuffle(self.generate(x), self.k) * channel
         position = self.get_weight(torch.cat((fields.amax(1, keepdim=True), mean(fields, 1)), 1)).sigmoid()
@@ -149,7 +149,7 @@ class RFCAConv(nn.Module):
         options: Passed on to ``CoordAtt``, e.g. ``reduction``.
 
     Raises:
-        TypeError: A width that is a list or no integer.
+        TypeError: A width that is a list or not an integer.
         ValueError: A number below 1, an even kernel, or another `act`.
     """
 
@@ -163,7 +163,7 @@ class RFCAConv(nn.Module):
         self.conv = Conv(c1, c2, k, k, 0, act=act)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the convolution of the weighed fields."""
+        """Return the convolution of the weighted fields."""
         return self.conv(self.attn(nn.functional.pixel_shuffle(self.generate(x), self.k)))
 
 
@@ -188,7 +188,7 @@ class CAConv(nn.Module):
         options: Passed on to ``CoordAtt``, e.g. ``reduction``.
 
     Raises:
-        TypeError: A width that is a list or no integer.
+        TypeError: A width that is a list or not an integer.
         ValueError: A number below 1, or another `act`.
     """
 

@@ -39,7 +39,7 @@ class S2Attention(nn.Module):
         start: ``paper`` or ``identity``; the latter adds one learned number.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: Fewer than 4 channels, or an unknown `start`.
     """
 

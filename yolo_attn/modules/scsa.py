@@ -55,14 +55,14 @@ class SCSA(nn.Module):
 
     Args:
         channels: C, the channels of the input, a multiple of the number of kernels.
-        heads: How many; shrinks to what divides the channels.
+        heads: Number of heads; lowered until it divides the channels.
         window_size: Side of the cells.
         kernel_sizes: Lengths of the strips, odd, at least two, one for each group.
         gate: ``sigmoid`` (the paper's) or ``hard_sigmoid``.
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: Channels that do not divide into the groups, a number below 1, an even kernel or fewer than two,
             or an unknown `gate` or `start`.
     """

@@ -2,7 +2,7 @@
 https://arxiv.org/abs/1803.02579
 
 cSE is SE with r = 2: two layers on the channel means, sigmoid. sSE is a 1 x 1 convolution to one channel, sigmoid.
-scSE is the sum of the input weighed by the one and by the other.
+scSE is the sum of the input weighted by the one and by the other.
 
 Equal to: the formula; the two gates are added before the one product with the input. No layer has a bias there;
 public copies have them: ``bias=True``.
@@ -40,7 +40,7 @@ class SCSE(nn.Module):
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: A number below 1, or an unknown `gate` or `start`.
     """
 

@@ -53,7 +53,7 @@ class SEAttention(nn.Module):
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: A number below 1, or an unknown `squeeze`, `gate` or `start`.
     """
 

@@ -2,7 +2,7 @@
 
 SEAM, separated and enhancement attention: depth times a depthwise 3 x 3 convolution with a residual and a 1 x 1
 convolution, each with GELU and batch norm; the mean of each channel of the result; two fully connected layers with a
-ReLU between, a sigmoid; the input is weighed by the exponential of that, 1 to e, so that what is visible of an
+ReLU between, a sigmoid; the input is weighted by the exponential of that, 1 to e, so that what is visible of an
 occluded face is raised. MultiSEAM does it at several scales: a convolution cuts the map into patches of p x p, one
 branch for each p, and the mean of the branches' channel means and the input's own goes into the two layers; there the
 activation is SiLU.
@@ -42,7 +42,7 @@ ARXIV = "2208.02019"
 
 
 class NormBehindAct(BatchNorm):
-    """Batch norm behind an activation.
+    """Batch norm after an activation.
 
     In a traced graph it is a product and a sum, the same numbers: OpenCV 5.0 folds a batch norm into the convolution
     before the activation.
@@ -63,7 +63,7 @@ class Separable(nn.Module):
 
     Args:
         channels: C.
-        kernel_size: Of the depthwise convolution.
+        kernel_size: Kernel size of the depthwise convolution.
         act: The activation's class.
     """
 
@@ -129,7 +129,7 @@ class SEAM(nn.Module):
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: A number below 1, or an unknown `gate` or `start`.
     """
 
@@ -171,7 +171,7 @@ class MultiSEAM(nn.Module):
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: A number below 1, an even size or fewer than two, or an unknown `gate` or `start`.
     """
 

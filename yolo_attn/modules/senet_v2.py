@@ -42,7 +42,7 @@ class SENetV2(nn.Module):
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: A number below 1, or an unknown `gate` or `start`.
     """
 

@@ -43,7 +43,7 @@ class SGE(nn.Module):
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: `groups` below 1, `eps` not positive, or an unknown `gate` or `start`.
     """
 

@@ -39,7 +39,7 @@ class ShuffleAttention(nn.Module):
         start: ``paper`` or ``identity``; the latter adds one learned number, for a shuffle is no identity.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: `channels` is odd, `groups` below 1, or an unknown `start`.
     """
 

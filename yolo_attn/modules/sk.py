@@ -52,7 +52,7 @@ class SK(nn.Module):
         start: ``paper`` or ``identity``; the latter adds one learned number.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: A number below 1, an even kernel or fewer than two, or an unknown `start`.
     """
 

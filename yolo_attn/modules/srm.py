@@ -40,7 +40,7 @@ class SRM(nn.Module):
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: `eps` not positive, or an unknown `gate` or `start`.
     """
 

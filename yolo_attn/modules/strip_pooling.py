@@ -4,7 +4,7 @@ https://arxiv.org/abs/2003.13328
 The strip pooling module: the mean of each row and of each column (eq. 2, 3), a convolution of length 3 along each,
 their sum at every position (eq. 4); a 1 x 1 convolution and a sigmoid of it weigh the input (eq. 5).
 
-Equal to: the formula with what the authors' code adds to it: a batch norm behind each of the two convolutions, which
+Equal to: the formula with what the authors' code adds to it: a batch norm after each of the two convolutions, which
 have no bias, and a ReLU on the sum.
 """
 
@@ -39,7 +39,7 @@ class StripPooling(nn.Module):
         start: ``paper`` or ``identity``.
 
     Raises:
-        TypeError: `channels` is a list or no integer.
+        TypeError: `channels` is a list or not an integer.
         ValueError: An even kernel, or an unknown `gate` or `start`.
     """
 
