@@ -79,6 +79,7 @@ def test_binding(
         ("c1, c2", ["wide"], 256, 1, "'wide'"),
         ("c1, c2", [64], 256, 2, "repeated 2 times"),
         ("channels", [], [64, 32], 1, r"\[64, 32\]"),
+        ("channels, groups=4", [24], 32, 1, "24 channels, 12 after width scaling, but 32 arrive"),  # no option is so large
     ],
 )
 def test_rows_that_contradict(parameters: str, row: list[Any], channels: Any, n: int, told: str) -> None:
@@ -96,6 +97,16 @@ def test_takes_overrides_the_signature() -> None:
 def test_out_channels() -> None:
     binding = Binding.of(make("channels"), None, lambda c: c * 4)
     assert binding.bind([], 64, 1, half).c2 == 256
+
+
+@pytest.mark.parametrize(("given", "told"), [(2, "'from' is 2, but only rows 0 to 1"), (-4, "before the first"), ("x", "row numbers")])
+def test_a_row_reads_rows_before_it(given: Any, told: str) -> None:
+    """Also where the parser is handed a dictionary that nobody has checked."""
+    cls = registry.get_module("SE")
+    d = {"yaml_file": "their.yaml", "backbone": [[-1, 1, "Conv", []]] * 2, "head": [[given, 1, "SE", []]]}
+    with pytest.raises(RowError, match=rf"^their\.yaml, row 2 \(head\).*{told}"):
+        seams.place(cls, [8, 16], given, 1, [], 2, d, half)
+    assert seams.place(cls, [8, 16], 0, 1, [], 2, d, half)[1] == 8
 
 
 # -- the field's rows, on the kit's modules ------------------------------------------------------------------------
