@@ -265,3 +265,23 @@ def test_a_vendored_copy_under_another_name(tmp_path: Path, inside: bool) -> Non
     """
     run = run_python("-c", textwrap.dedent(code), cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
     assert run.ok().split() == ["vendor.attn.modules.se"] * 2
+
+
+def test_a_name_that_is_another_class_is_not_given_away() -> None:
+    """Under its own name as under an alias; the same class again, as a cell of a notebook runs twice, is no other."""
+    was = registry.get_module("SE")
+    for name in ("SEAttention", "SE"):
+
+        class Other(nn.Module):
+            def __init__(self, channels: int) -> None:
+                super().__init__()
+
+        with pytest.raises(RegistryError, match=r"belongs to yolo_attn\.modules\.se\.SEAttention.*unregister"):
+            registry.register(name, Other)
+        assert registry.get_module("SE") is was and registry.binding_of(Other) is None
+    try:
+        first = registry.register("TwiceRun", type("TwiceRun", (nn.Module,), {"__module__": "notebook"}))
+        second = registry.register("TwiceRun", type("TwiceRun", (nn.Module,), {"__module__": "notebook"}))
+        assert registry.get_module("TwiceRun") is second is not first
+    finally:
+        registry.unregister("TwiceRun")

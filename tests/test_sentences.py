@@ -196,3 +196,15 @@ def test_insert_rows_more(own: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "1 rows fewer, 4 blocks changed, 25 rows" in capsys.readouterr().out
     assert main("insert back.yaml --remove -o same.yaml".split()) == 0
     assert "nothing changed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("cfg", "has"), [("yolov5n.yaml", False), ("yolov5n_se.yaml", True), ("yolov5n_c3se.yaml", True)])
+def test_train_on_the_classic_host_how_attention_begins(cfg: str, has: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Said of a model that has attention with a choice, and of no other; the option goes to the host all the same."""
+    from yolo_attn.training import classic, options
+
+    asked = options.parse(["--host", "yolov5", "--cfg", cfg, "--weights", "yolov5n.pt"])
+    with caplog.at_level("INFO", logger="yolo_attn"):
+        words = classic._in_front(asked)
+    assert words == ["--start", "identity"]
+    assert ("begins as the identity" in caplog.text) == has

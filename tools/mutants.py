@@ -40,6 +40,18 @@ MUTANTS = [
            "tests/test_console.py::test_the_process_is_left_as_it_was"),
     Mutant("yolo_attn/cli.py", "return 2 if isinstance(exc, UsageError) else 1", "return 1",
            "tests/test_console.py::test_wrong_options_are_2_and_wrong_files_1"),
+    Mutant("yolo_attn/registry/binding.py", "min(LARGEST_OPTION, channels // 2)", "LARGEST_OPTION",
+           "tests/test_binding.py::test_rows_that_contradict"),
+    Mutant("yolo_attn/hook/seams.py", "if x >= i and not", "if x > i and not",
+           "tests/test_binding.py::test_a_row_reads_rows_before_it"),
+    Mutant("yolo_attn/registry/registry.py", "again = old is not None and old.owner == entry.owner", "again = old is not None",
+           "tests/test_registry.py::test_a_name_that_is_another_class_is_not_given_away"),
+    Mutant("yolo_attn/training/classic.py", "if _can_begin(options.cfg):", "if True:",
+           "tests/test_sentences.py::test_train_on_the_classic_host_how_attention_begins"),
+    Mutant("yolo_attn/kit.py", 'if install.repairing() else ""', 'if False else ""',
+           "tests/test_train.py::test_the_lines_in_front_of_a_workers_script"),
+    Mutant("patches/yolov5_shared.py", 'REPAIRED = ("utils.general", ', "REPAIRED = (",
+           "tests/test_hosts.py::test_a_dropped_name_of_numpy_in_the_hosts_general_module"),
 ]  # fmt: skip
 
 

@@ -21,8 +21,9 @@ from ..errors import CheckpointError, ConfigError, FileError, HostError, UsageEr
 from ..files import expand, read_source, scratch, write_text
 from ..hook.checkout import find_host
 from ..log import announce
-from ..model_yaml import find
+from ..model_yaml import check, find, load
 from ..model_yaml.reader import read_mapping
+from ..model_yaml.start import STARTS, with_start
 from ..system.shell import Terminated, exit_code
 from . import dataset, host_imports, runs, shapes
 from .closing import found_nothing
@@ -264,15 +265,24 @@ def _in_front(options: argparse.Namespace) -> list[str]:
     words = []
     start = options.start or "identity"
     if options.weights and options.chosen_cfg and start != "yaml":
-        announce(
-            "--start: attention that can begins as %s", "the identity" if start == "identity" else "its paper says"
-        )
+        if _can_begin(options.cfg):
+            how = "the identity" if start == "identity" else "its paper says"
+            announce("--start: attention that can begins as %s", how)
         words += ["--start", start]
     if options.freeze_base:
         words += ["--freeze", f"base:{options.freeze_base}"]
     if options.lr_new is not None:
         words += ["--lr-new", str(options.lr_new)]
     return words
+
+
+def _can_begin(cfg: str) -> bool:
+    """Whether a model YAML has attention with a choice of start; true where only its own plug-ins know."""
+    d = load.read(find.require(cfg))
+    if d.get("register"):
+        return True
+    check.validate(d, cfg)
+    return any(with_start(d, word)[0] != d for word in STARTS)
 
 
 def _run(script: Path, argv: list[str], processes: int, plugins: list[str], in_front: list[str]) -> int:
