@@ -140,7 +140,7 @@ def row(host: str, configs: list[str], sizes: list[str], into: Path, needs: Path
         return False
     hooked, cells, failures = json.loads(done.stdout.rpartition("CELLS")[2])
     if not hooked:
-        print(f"| {label} | not hooked: {'; '.join(failures) or 'not recognised'} |" + " |" * len(sizes), flush=True)
+        print(f"| {label} | not patched: {'; '.join(failures) or 'not recognised'} |" + " |" * len(sizes), flush=True)
         return False
     good = True
     for config in configs:

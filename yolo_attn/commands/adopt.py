@@ -1,4 +1,4 @@
-"""`yolo-attn adopt`: a foreign model YAML, or a folder of them, becomes one that builds here."""
+"""`yolo-attn adopt`: convert a fork's model YAML, or a folder of them, to a form that builds here."""
 
 from __future__ import annotations
 
@@ -13,22 +13,19 @@ from ..files import write_text
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add = parser.add_argument
-    add("cfg", metavar="YAML", help="a model YAML of a fork, or a folder of them")
-    add("-o", "--output", metavar="FILE", help="write here; for a folder, a folder")
-    add("--check", action="store_true", help="only tell what would change")
-    add(
-        "--fix", action="store_true", help="also shift a Detect that reads a Concat, since a row was inserted before it"
-    )
-    add("--host", metavar="HOST", help="who is to build it: ultralytics, yolov5, or the folder of a YOLOv5 checkout\n"
-        "(default: whichever can)")  # fmt: skip
-    add("--force", action="store_true", help="write as well where names are unknown or nobody builds it; overwrite")
+    add("cfg", metavar="YAML", help="model YAML of a fork, or a folder of them")
+    add("-o", "--output", metavar="FILE", help="output file, or output folder for a folder")
+    add("--check", action="store_true", help="only report the changes")
+    add("--fix", action="store_true", help="also shift the row numbers of a Detect that reads a Concat")
+    add("--host", metavar="HOST", help="build with ultralytics, yolov5 or a YOLOv5 checkout (default: any that can)")
+    add("--force", action="store_true", help="write files that do not build, and overwrite existing ones")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Adopt, tell, write; 1 where a name is unknown or no host builds the result."""
+    """Convert, report and write; the exit code is 1 if a name is unknown or no host can build the result."""
     source = Path(args.cfg).expanduser()
     if args.check and args.output:
-        raise UsageError("--check writes nothing; leave -o out")
+        raise UsageError("--check writes nothing: omit --output")
     return _folder(source, args) if source.is_dir() else _file(args)
 
 
@@ -51,9 +48,9 @@ def _file(args: argparse.Namespace) -> int:
         _write(out, found.text, args.cfg)
         print(f"{out}: written{'' if found.whole else ', though it does not build'}")
     elif out is not None:
-        print(f"{out}: not written; --force writes it all the same")
+        print(f"{out}: not written; use --force to write it anyway")
     elif found.changes and not args.check:
-        print("nothing is written: -o FILE says where")
+        print("nothing was written: give -o FILE")
     return 0 if found.whole else 1
 
 
@@ -63,10 +60,10 @@ def _folder(source: Path, args: argparse.Namespace) -> int:
 
     files = sorted(p for p in source.rglob("*") if p.suffix in (".yaml", ".yml") and _has_rows(p))
     if not files:
-        raise FileError(f"{source}: has no model YAML, one with 'backbone' and 'head'")
+        raise FileError(f"{source}: has no model YAML (with 'backbone' and 'head')")
     target = Path(args.output) if args.output else None
     if target is not None and target.exists() and not target.is_dir():
-        raise UsageError(f"{target} is a file; the output of a folder is a folder")
+        raise UsageError(f"{target} is a file; the output for a folder must be a folder")
     rows: list[list[str]] = []
     all_found: list[Adoption] = []
     failed = False
@@ -96,10 +93,10 @@ def _folder(source: Path, args: argparse.Namespace) -> int:
 
 
 def _has_rows(path: Path) -> bool:
-    """Whether a file may be a model's, in whatever encoding, and not one of data or hyperparameters."""
+    """Whether a file may be a model YAML, in any encoding, rather than one of data or hyperparameters."""
     try:
         data = path.read_bytes().replace(b"\0", b"")
-    except OSError:  # a folder of that name, or one that says so when it is adopted alone
+    except OSError:  # a folder of that name, or an unreadable file
         return False
     return b"backbone" in data and b"head" in data
 
@@ -116,7 +113,7 @@ def _changes(found: Any) -> str:
 
 
 def _target(out: Path, force: bool, *, folder: bool = False) -> Path:
-    """The file to write, if it may be written."""
+    """Check that a file may be written, and return it."""
     if out.suffix not in (".yaml", ".yml"):
         raise UsageError(f"the output must be a .yaml file, got {out}")
     if out.exists() and not force:

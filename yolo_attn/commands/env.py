@@ -89,10 +89,10 @@ def _hosts(folder: str | None) -> list[tuple[str, str]]:
         if not host.recognise(module):
             rows.append((name, f"not found ({module.__name__} is something else)"))
         elif host.name in install.installed():
-            rows.append((name, f"{host.version(module)}, hooked by {_patches(host)}, {module.__file__}"))
+            rows.append((name, f"{host.version(module)}, {_patches(host)}, {module.__file__}"))
             rows += [(name, line) for line in str(install.failures().get(host.name, "")).splitlines()]
         else:
-            rows.append((name, str(install.failures().get(host.name, "not hooked"))))
+            rows.append((name, str(install.failures().get(host.name, "not patched"))))
     return rows
 
 

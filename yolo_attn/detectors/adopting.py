@@ -1,8 +1,8 @@
-"""A foreign model YAML becomes one that builds here: what is changed and why, what nobody here knows, who builds it.
+"""Convert a fork's model YAML to one that builds here, with the reason of each change.
 
-Forks of YOLO give their modules numbers that their own parser reads. The kit reads the same rows off the graph, so
-most of what a fork's YAML needs is fewer numbers; what remains is names. The host's own parser tells what arrives at
-each row, and in the end the host itself builds the result.
+Forks of YOLO write numbers into rows that their own parsers read. The kit infers these from the graph, so most changes
+remove numbers; the others concern names. The host's parser tells the channels that arrive at each row, and finally the
+host itself builds the result.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ HOSTS = ("ultralytics", "yolov5")
 
 @dataclass
 class Adoption:
-    """What became of a foreign YAML; unpacks as ``text, changes``.
+    """The result of a conversion; unpacks as ``text, changes``.
 
     Args:
         text: The new YAML.
-        changes: What was changed, in the order of the file.
-        unknown: Rows by a name that no host and no registry knows.
-        near: Names near each of those, or what is said of it.
-        host: Who builds the result; empty if nobody does.
-        problem: Why nobody builds it, in one line.
-        notes: What is hardly meant and was left.
-        parameters: Of the detector that was built.
+        changes: The changes, in the order of the file.
+        unknown: Unknown module names, each with its rows.
+        near: For each unknown name, similar names or advice.
+        host: The host that builds the result; empty if none does.
+        problem: Why no host builds it, in one line.
+        notes: Probable mistakes that were not changed.
+        parameters: Number of parameters of the built detector.
     """
 
     text: str
@@ -69,26 +69,26 @@ class Adoption:
 
     @property
     def whole(self) -> bool:
-        """Whether every name is known and a host builds the result."""
+        """Whether every name is known and a host can build the result."""
         return not self.unknown and bool(self.host)
 
 
 def adopt(cfg: str | os.PathLike[str], *, host: str | None = None, fix: bool = False) -> Adoption:
-    """Rewrite a foreign model YAML to what builds here, its layout and comments kept.
+    """Convert a fork's model YAML to a form that builds here, keeping layout and comments.
 
     Args:
         cfg: A file, a model's name, or YAML text of several lines.
-        host: ``ultralytics``, ``yolov5`` (the package), or the folder of a YOLOv5 checkout: who is to build it. Whichever
-            can, in this order, when absent.
-        fix: Also shift a head that reads the wrong rows, since a row was inserted and its numbers were not shifted.
+        host: The host to build it with: ``ultralytics``, ``yolov5`` (the package), or the folder of a YOLOv5 checkout;
+            the first of these that can when absent.
+        fix: Also shift the row numbers of a head that were not shifted for an inserted row.
 
     Returns:
-        Text and changes, with what is unknown and who builds it. Nothing is written.
+        Text, changes, unknown names and the host that builds the result. Nothing is written.
 
     Raises:
-        ConfigError: No text, not YAML, or no model.
+        ConfigError: The file is not text, not YAML, or not a model.
         UsageError: No such host.
-        HostError: The host that was asked for cannot be imported.
+        HostError: The requested host cannot be imported.
     """
     text, name, folder, changes = _read(cfg)
     text, more = foreign.legible(text)
@@ -110,7 +110,7 @@ def adopt(cfg: str | os.PathLike[str], *, host: str | None = None, fix: bool = F
         found = _on(candidate, parser, text, name, folder, fix)
         if best is None or found.whole:
             best, found.changes = found, [*changes, *found.changes]
-        if found.whole or (found.unknown and not elsewhere.CLASSIC & found.unknown.keys()):  # no other host knows them
+        if found.whole or (found.unknown and not elsewhere.CLASSIC & found.unknown.keys()):  # no other host has them
             break
     if best is None:
         raise HostError("; ".join(problems))
@@ -118,7 +118,7 @@ def adopt(cfg: str | os.PathLike[str], *, host: str | None = None, fix: bool = F
 
 
 def _read(cfg: str | os.PathLike[str]) -> tuple[str, str, Path | None, list[Change]]:
-    """Return text, name for messages, folder, and what was done to the bytes."""
+    """Return the text, its name in messages, its folder, and changes of its encoding."""
     if isinstance(cfg, str) and ("\n" in cfg or cfg.lstrip().startswith("{")):
         return cfg, "YAML text", None, []
     path = find.require(cfg)
@@ -134,12 +134,12 @@ def _read(cfg: str | os.PathLike[str]) -> tuple[str, str, Path | None, list[Chan
 
 
 def _parser(host: str) -> Any:
-    """Return the module with a host's parser.
+    """Import the module with a host's parser.
 
     Raises:
         HostError: It cannot be imported.
     """
-    os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing here asks the network
+    os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing here needs a network
     if host not in HOSTS:
         folder = str(find_host(host))
         sys.path[:] = [folder, *(p for p in sys.path if p != folder)]
@@ -150,7 +150,7 @@ def _parser(host: str) -> Any:
             else:
                 package = importlib.import_module("yolov5.models.yolo") if host == "yolov5" else None
                 found = package or importlib.import_module("models.yolo")
-    except Exception as exc:  # a host that lacks a package, or whose files are half there
+    except Exception as exc:  # such as a missing package, or an incomplete checkout
         raise HostError(f"host {host} cannot be imported: {type(exc).__name__}: {first_line(exc)}") from exc
     install(strict=True)
     repair()
@@ -158,7 +158,7 @@ def _parser(host: str) -> Any:
 
 
 def _on(host: str, parser: Any, text: str, name: str, folder: Path | None, fix: bool) -> Adoption:
-    """Adopt for one host."""
+    """Convert for one host."""
     d = _model(text, name, folder)
     theirs = {k for k, v in vars(parser).items() if isinstance(v, type)} & (elsewhere.ULTRALYTICS | elsewhere.CLASSIC)
     theirs |= {
@@ -226,14 +226,14 @@ def _with(d: dict[str, Any], rows: list[Any]) -> dict[str, Any]:
 
 
 def _for(host: str, d: dict[str, Any], name: str) -> dict[str, Any]:
-    """The model as a host's parser takes it."""
+    """Return the model in the form that a host's parser takes."""
     if host == "ultralytics":
         return dialect.to_ultralytics(deepcopy(d), name)
     return dialect.to_classic(d, str(d.get("scale") or ""), name)
 
 
 def _watch(host: str, parser: Any, d: dict[str, Any], name: str) -> tuple[foreign_rows.Numbers, str]:
-    """Let the host parse the model, and return what was seen of the rows and why it stopped, if it did."""
+    """Let the host parse the model; return the numbers seen at its rows, and the error, if any."""
     reader = foreign_rows.Numbers(d)
     channels = d.get("channels", 3)
     try:
@@ -250,7 +250,7 @@ def _watch(host: str, parser: Any, d: dict[str, Any], name: str) -> tuple[foreig
 
 
 def _built(host: str, parser: Any, d: dict[str, Any], name: str) -> tuple[str, str, int]:
-    """Build the model as the host itself would; return host, problem, and the number of weights."""
+    """Build the model as the host would; return the host, the problem, and the number of parameters."""
     try:
         with host_errors.told_by_row(name), quiet():
             made = _for(host, d, name)
@@ -265,7 +265,7 @@ def _built(host: str, parser: Any, d: dict[str, Any], name: str) -> tuple[str, s
 def _activate(
     host: str, text: str, d: dict[str, Any], rows: list[Any], reasons: dict[int, list[str]]
 ) -> tuple[str, list[Change]]:
-    """Let the ultralytics host read an activation in the header that every row repeats; on YOLOv5 the rows do."""
+    """For ultralytics, move an activation that every row repeats to the header; YOLOv5 reads it from the rows."""
     activation, where = (
         foreign_rows.activation(rows) if host == "ultralytics" and not d.get("activation") else ("", set())
     )
@@ -278,7 +278,7 @@ def _activate(
 
 
 def _silent(host: str, d: dict[str, Any]) -> str:
-    """What the ultralytics host would build as something else than the row says, or not at all."""
+    """Return a problem with rows that ultralytics would build differently than they say, or an empty string."""
     for i, (_, _, module, args) in enumerate([*d["backbone"], *d["head"]]):
         for a in args:
             if host == "ultralytics" and isinstance(a, str) and a.startswith(("nn.", "torch.nn.")) and "(" in a:
@@ -291,7 +291,7 @@ def _silent(host: str, d: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def _weightless() -> Iterator[None]:
-    """torch's meta device where there is one as a context: nothing that is parsed here is ever run."""
+    """Use torch's meta device where it is available as a context: what is parsed here is never run."""
     import torch
 
     with torch.device("meta") if hasattr(torch.device, "__enter__") else contextlib.nullcontext():
@@ -299,7 +299,7 @@ def _weightless() -> Iterator[None]:
 
 
 def _sure(d: dict[str, Any], unknown: set[int]) -> set[int]:
-    """The rows at which what arrives does not hang on an unknown row."""
+    """Return the rows whose input channels do not depend on an unknown row."""
     nodes = Graph.of(d).nodes
     open_: set[Any] = set()
     sure = set()
@@ -315,7 +315,7 @@ def _sure(d: dict[str, Any], unknown: set[int]) -> set[int]:
 
 
 def _render(text: str, name: str, rows: list[Any], reasons: dict[int, list[str]]) -> tuple[str, list[Change]]:
-    """Write the rows into the text, and tell what became of each that changed."""
+    """Write the rows into the text; return it with the list of changed rows."""
     if not reasons:
         return text, []
     old = Layout(text, name)
@@ -334,5 +334,5 @@ def _count(n: int, what: str) -> str:
 
 
 def tally(adoptions: list[Adoption]) -> Counter[str]:
-    """How many rows each unknown name has, over several files."""
+    """Count the rows of each unknown name over several files."""
     return Counter({n: sum(len(a.unknown.get(n, ())) for a in adoptions) for a in adoptions for n in a.unknown})
