@@ -89,7 +89,7 @@ def _numbers() -> list[Any]:
 
     def dtype(name: Any, *_: Any) -> Any:
         if not isinstance(name, str) or name not in known:
-            raise pickle.UnpicklingError(f"a checkpoint may hold numbers of {', '.join(NUMBERS)}, not of {name!r}")
+            raise pickle.UnpicklingError(f"a checkpoint may hold numbers of {', '.join(NUMBERS)}, not of {str(name)[:40] if isinstance(name, str) else type(name).__name__}")
         return known[name]
 
     def scalar(kind: Any, data: Any) -> Any:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from yolo_attn.errors import CheckpointError, ConfigError, FileError, UsageError, shown
+from yolo_attn.errors import CheckpointError, ConfigError, FileError, PluginError, UsageError, shown
 from yolo_attn.model_yaml import check, find, load, reader
-from yolo_attn.registry import plain
+from yolo_attn.registry import plain, plugins
 from yolo_attn.weights import checkpoint
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
@@ -78,6 +78,74 @@ def test_errors_are_one_line_of_plain_characters(tmp_path: Path, capsys: pytest.
         assert err.count("\n") == 1 and "\x1b" not in err and "\u2028" not in err and "\\x1b[31m\\n" in err
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["show LONG.yaml", "insert yolov5n.yaml --module SE --where neck -o LONG.yaml", "transfer LONG.pt yolov5n_se.yaml",
+     "export LONG.pt", "list --plugin LONG.py", "detect LONG.onnx --source x", "train --data LONG.yaml",
+     "train --resume LONG", "run LONG.py", "data LONG"],
+)  # fmt: skip
+def test_a_name_that_no_disk_takes(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from yolo_attn import cli
+
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words.replace("LONG", "a" * 300).split()) == 1
+    err = capsys.readouterr().err.splitlines()
+    assert len(err) == 1 and "a" * 300 in err[0]
+
+
+def test_what_the_host_will_not_load(tmp_path: Path, python: Any) -> None:
+    """Under ULTRALYTICS_SAFE_LOAD, and TorchScript at all times: one line from `train --weights` as from `export`."""
+    torch.save({"model": Call(open, str(tmp_path / "mark"), "w")}, tmp_path / "a.pt")
+    archive(tmp_path / "b.pt", b"\x80\x02}.")
+    with zipfile.ZipFile(tmp_path / "b.pt", "a") as file:
+        file.writestr("a/constants.pkl", b"")
+    code = """
+    import os, yolo_attn
+    from yolo_attn.cli import main
+    main(["data", "set"])
+    for name in "ab":
+        assert main(["train", "--weights", f"{name}.pt", "--data", "set/shapes.yaml", "--device", "cpu"]) == 1
+    os.environ["YOLO_ATTN_SCHEDULE"] = "{bad"
+    assert main(["train", "--cfg", "yolov5n_se.yaml", "--data", "set/shapes.yaml", "--device", "cpu"]) == 2
+    """
+    run = python(code, env={"ULTRALYTICS_SAFE_LOAD": "1"})
+    run.ok()
+    told = [line for line in run.err.splitlines() if line.startswith("yolo-attn train: ")]
+    assert "a.pt: cannot be loaded" in told[0] and "TorchScript" in told[1] and "YOLO_ATTN_SCHEDULE='{bad'" in told[2]
+    assert "Traceback" not in run.err and not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize("value", ["x", [1], -1, 0, float("nan"), float("inf"), True, 10**6])
+@pytest.mark.parametrize("key", ["depth_multiple", "width_multiple"])
+def test_multiples_are_numbers(key: str, value: Any) -> None:
+    d = load.read(find.configs_folder() / "yolov5_se.yaml")
+    with pytest.raises(ConfigError, match=key):
+        check.validate({**d, key: value}, "a.yaml")
+    with pytest.raises(ConfigError, match="scale 'n'"):
+        check.validate({**d, "scales": {"n": [0.5, value, 1024]}}, "a.yaml")
+
+
+def test_messages_about_a_value_without_end_are_short() -> None:
+    d = load.read(find.configs_folder() / "yolov5_se.yaml")
+    deep: Any = "x" * 300
+    for _ in range(40):
+        deep = [deep, deep]
+    for more in (
+        {"nc": deep}, {"scales": {"n": deep}}, {"schedule": deep}, {"schedule": {"lr_new": deep}}, {"width_multiple": deep},
+        {"backbone": [deep]}, {"backbone": [[deep, 1, "Conv", []]]}, {"backbone": [[-1, deep, "Conv", []]]},
+        {"backbone": [[-1, 1, deep, []]]}, {"backbone": [[-1, 1, "Conv", {"a": deep}]]},
+    ):  # fmt: skip
+        with pytest.raises((ConfigError, UsageError)) as caught:
+            check.validate({**d, **more}, "a.yaml")
+        assert len(str(caught.value)) < 500
+    for register in (deep, {"X": deep}, {"X": {"from": deep}}):
+        with pytest.raises(PluginError) as told:
+            plugins.from_yaml("X", {"register": register}, "a.yaml")
+        assert len(str(told.value)) < 500
+
+
 def archive(path: Path, pickled: bytes) -> Path:
     """A checkpoint of a pickle alone."""
     with zipfile.ZipFile(path, "w") as file:
@@ -102,7 +170,7 @@ class Call:
         (pickle.dumps(Call(bytearray, 30 * 10**9), 2), "Refused"),
         (pickle.dumps(Call(list, range(10**12)), 2), "Refused"),
         (pickle.dumps(Call(tuple, range(10**12)), 2), "Refused"),
-        (b"\x80\x02Nr\xff\xff\xff\x7f.", "no model"),  # a place in a table of two thousand million
+        (b"\x80\x02Nr\xff\xff\xff\x7f.", "neither a model"),  # a place in a table of two thousand million
         (b"\x80\x05\x96" + (2**62).to_bytes(8, "little") + b"x.", "cannot be read"),
         (b"\x80\x02L" + b"9" * 10**5 + b"L\n.", "400 digits"),
     ],

@@ -61,9 +61,9 @@ ENDLESS = {
     "a class by a number": (b"\x82\x01", "by a number"),
     "data beside the pickle": (b"\x97", "out-of-band"),
     "a name without end": (b"}" + text("model." * 30_000 + "x") + tensor() + b"s", "name of a module or tensor"),
-    "a function by a path": (text("os") + text("path.os.getcwd") + b"\x93)R", "no model"),
-    "a class filled": (named("torch.nn", "Module") + b"}" + text("forward") + b"Nsb", "no model"),
-    "its methods replaced": (named("x", "Y") + b")\x81}" + text("__setstate__") + named("builtins", "list") + b"sb]b", "no model"),
+    "a function by a path": (text("os") + text("path.os.getcwd") + b"\x93)R", "neither a model"),
+    "a class filled": (named("torch.nn", "Module") + b"}" + text("forward") + b"Nsb", "neither a model"),
+    "its methods replaced": (named("x", "Y") + b")\x81}" + text("__setstate__") + named("builtins", "list") + b"sb]b", "neither a model"),
 }  # fmt: skip
 
 

@@ -285,3 +285,46 @@ def test_a_name_that_is_another_class_is_not_given_away() -> None:
         assert registry.get_module("TwiceRun") is second is not first
     finally:
         registry.unregister("TwiceRun")
+
+
+def test_a_name_of_the_kit_is_taken_before_any_look_up(python: Any) -> None:
+    """Registered first, it clashes with one clear message, and the kit's modules are whole."""
+    code = """
+    import importlib, yolo_attn
+    from torch import nn
+    class Gate(nn.Module):
+        def __init__(self, channels):
+            super().__init__()
+    try:
+        yolo_attn.register("SE", Gate)
+    except yolo_attn.YoloAttnError as exc:
+        print(exc)
+    print(yolo_attn.get_module("SE").__name__, yolo_attn.register("Gate", Gate) is Gate)
+    """
+    out = python(code).ok().splitlines()
+    assert out[0].startswith("cannot register __main__.Gate as 'SE': that name belongs to yolo_attn.modules.se")
+    assert out[-1] == "SEAttention True"
+
+
+def test_declarations_survive_a_reload() -> None:
+    """A class that is defined again after the file was reloaded still replaces the first."""
+    import importlib
+
+    import torch
+
+    from yolo_attn.registry import safe
+
+    if not safe.named():
+        pytest.skip("this torch declares by the class's own name")
+
+    def define() -> type:
+        return type("AfterReload", (torch.nn.Module,), {"__module__": __name__, "__qualname__": "AfterReload"})
+
+    first = safe.declare([define()])
+    before = len(torch.serialization.get_safe_globals())
+    second = importlib.reload(safe).declare([define()])
+    try:
+        assert len(torch.serialization.get_safe_globals()) == before
+        assert not {id(e) for e in first} & {id(e) for e in torch.serialization.get_safe_globals()}
+    finally:
+        safe.withdraw(second)

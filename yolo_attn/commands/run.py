@@ -47,7 +47,7 @@ def run(argv: list[str]) -> int:
     if argv[0].startswith("-"):
         raise UsageError(f"'{argv[0]}' is not an option. {USAGE}")
     script = Path(argv[0])
-    if not script.is_file():
+    if not os.path.isfile(script):  # unlike Path's, it takes a name that no disk does
         raise FileError(f"script not found: {script} (looked in {Path.cwd()}). {USAGE}")
 
     from ..hook.install import installed, repair

@@ -108,22 +108,31 @@ def _checkpoint(file: Path) -> Source:
 
     if is_classic(file):
         return open_classic(file)
+    handle = host_handle(file)
+    if not isinstance(handle.model, torch.nn.Module):
+        raise CheckpointError(f"{file}: contains no network.")
+    return _of_ultralytics(file, handle)
+
+
+def host_handle(file: Path) -> Any:
+    """Return the ultralytics host's ``YOLO`` of a checkpoint.
+
+    Raises:
+        CheckpointError: TorchScript, or what the host cannot or, under ULTRALYTICS_SAFE_LOAD, will not load.
+    """
+    pickles.refuse_script(file)
     from ultralytics import YOLO
 
     keep_apostrophes()
-
     try:
         with quiet_host():
-            handle = YOLO(str(file))
+            return YOLO(str(file))
     except YoloAttnError:
         raise
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except Exception as exc:  # unpickling may raise anything
         raise _explain(file, exc) from exc
-    if not isinstance(handle.model, torch.nn.Module):
-        raise CheckpointError(f"{file}: contains no network.")
-    return _of_ultralytics(file, handle)
 
 
 def _explain(file: Path, exc: Exception) -> CheckpointError:

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from types import ModuleType
 from typing import Any, Callable
 
-from ..errors import RowError, UnknownModuleError, YoloAttnError, first_line
+from ..errors import RowError, UnknownModuleError, YoloAttnError, first_line, shown
 from ..log import announce
 from ..registry import allowed, installed, plugins, registry, sources
 from ..registry.binding import Binding, Call, Mismatch
@@ -267,9 +267,9 @@ class Builder:
             for name in RESERVED:
                 if isinstance(exc, KeyError) and f"'{name}'" in str(exc):  # torch refuses to add it
                     raise self._occupied(name) from exc
-            given = [*map(repr, self.call.args), *(f"{k}={v!r}" for k, v in self.call.kwargs.items())]
+            given = [*map(shown, self.call.args), *(f"{k}={shown(v)}" for k, v in self.call.kwargs.items())]
             usual = (TypeError, ValueError, AssertionError, ZeroDivisionError)
-            told = f"{exc}" if isinstance(exc, usual) else f"{type(exc).__name__}: {first_line(exc)}"
+            told = f"{exc}"[:600] if isinstance(exc, usual) else f"{type(exc).__name__}: {first_line(exc)}"
             raise RowError(
                 f"{self.location}: {self.cls.__name__}({', '.join(given)}) cannot be built: {told}.{self._taken()}"
             ) from exc
@@ -282,7 +282,7 @@ class Builder:
 
     def _taken(self) -> str:
         """How the numbers of the row were read, for an error that may come from it."""
-        taken = ", ".join(f"{k} = {v!r}" for k, v in self.call.taken.items())
+        taken = ", ".join(f"{k} = {shown(v)}" for k, v in self.call.taken.items())
         return f" The row's numbers are read as {taken}; name options to be sure: [{{option: value}}]." if taken else ""
 
     def _check(self, built: Any) -> None:
@@ -330,7 +330,7 @@ def _home(host_lookup: Callable[[], Any]) -> ModuleType | None:
 def _channels(ch: list[int], f: Any, i: int) -> Any:
     def one(x: Any) -> int:
         if not isinstance(x, int) or isinstance(x, bool):
-            raise Mismatch(f"'from' must be row numbers, got {f!r}")
+            raise Mismatch(f"'from' must be row numbers, got {shown(f)}")
         if x >= i and not (i == 0 and x == -1):
             raise Mismatch(f"'from' is {x}, but only rows 0 to {i - 1} exist before it")
         try:

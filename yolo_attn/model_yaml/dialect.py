@@ -17,7 +17,7 @@ import math
 from types import ModuleType
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, shown
 from ..hook import elsewhere
 from ..log import announce
 from ..registry import allowed
@@ -111,7 +111,7 @@ def _multiples(d: dict[str, Any], scale: str, file: str) -> tuple[float, float, 
         announce("%s: the name has no scale letter; using '%s'", file, letter)
     numbers = scales[letter]
     if not isinstance(numbers, (list, tuple)) or not 2 <= len(numbers) <= 4:
-        raise ConfigError(f"{file}: scale '{letter}' must be [depth, width, max_channels], got {numbers!r}.")
+        raise ConfigError(f"{file}: scale '{letter}' must be [depth, width, max_channels], got {shown(numbers)}.")
     return float(numbers[0]), float(numbers[1]), numbers[2] if len(numbers) > 2 else float("inf")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Union
 
-from ..errors import ConfigError, PluginError, UsageError
+from ..errors import ConfigError, PluginError, UsageError, shown
 from ..files import read_text
 from ..hook.resolve import Named, named
 from ..log import announce
@@ -86,7 +86,7 @@ def several(name: str, given: Any, types: tuple[type, ...]) -> list[Any]:
     for value in values:
         if isinstance(value, bool) or not isinstance(value, types):
             wanted = "module types or row numbers" if int in types else "placements, such as 'neck'"
-            raise UsageError(f"{option(name)} takes {wanted}, got {value!r}")
+            raise UsageError(f"{option(name)} takes {wanted}, got {shown(value)}")
     return values
 
 
@@ -104,7 +104,7 @@ def module_options(module: str, d: dict[str, Any], start: str | None, args: Any)
         UnknownModuleError: The module is not registered.
     """
     if args is not None and (isinstance(args, str) or not isinstance(args, (Mapping, Sequence))):
-        raise UsageError(f"{option('args')} takes the module's options by name, e.g. reduction 8, got {args!r}")
+        raise UsageError(f"{option('args')} takes the module's options by name, e.g. reduction 8, got {shown(args)}")
     options = dict(args) if isinstance(args, Mapping) else {}
     positional = [] if isinstance(args, Mapping) else list(args or ())
     if positional and isinstance(positional[-1], Mapping):

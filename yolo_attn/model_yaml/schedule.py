@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..errors import ConfigError, UsageError, did_you_mean
+from ..errors import ConfigError, UsageError, did_you_mean, shown
 
 __all__ = ["FREEZE_BASE", "KEY", "VARIABLE", "Schedule", "ask", "frozen_epochs", "plan"]
 
@@ -45,10 +45,10 @@ class Schedule:
     def __post_init__(self) -> None:
         """Check the numbers."""
         if isinstance(self.freeze_base, bool) or not isinstance(self.freeze_base, int) or self.freeze_base < 0:
-            raise UsageError(f"freeze_base is a number of epochs, got {self.freeze_base!r}")
+            raise UsageError(f"freeze_base is a number of epochs, got {shown(self.freeze_base)}")
         number = isinstance(self.lr_new, (int, float)) and not isinstance(self.lr_new, bool)
         if not number or not 0 < self.lr_new < float("inf"):
-            raise UsageError(f"lr_new is a positive factor, got {self.lr_new!r}")
+            raise UsageError(f"lr_new is a positive factor, got {shown(self.lr_new)}")
 
     @classmethod
     def of(cls, d: Mapping[str, Any] | None) -> Schedule | None:
@@ -62,12 +62,12 @@ class Schedule:
         if not given:
             return None
         if not isinstance(given, Mapping):
-            raise ConfigError(f"'{KEY}' maps freeze_base and lr_new to numbers, got {given!r}")
+            raise ConfigError(f"'{KEY}' maps freeze_base and lr_new to numbers, got {shown(given)}")
         known = ("freeze_base", "lr_new")
         for word in given:
             if word not in (*known, "begun"):
                 raise ConfigError(
-                    f"'{KEY}' has no '{word}'.{did_you_mean(str(word), known)} It has freeze_base, lr_new."
+                    f"'{KEY}' has no {shown(word)}.{did_you_mean(str(word)[:80], known)} It has freeze_base, lr_new."
                 )
         return cls(**given)
 

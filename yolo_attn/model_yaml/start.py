@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-from ..errors import UsageError, did_you_mean
+from ..errors import UsageError, did_you_mean, shown
 from ..hook.resolve import named
 from .graph import Graph, Node
 from .recognise import inner
@@ -28,7 +28,7 @@ def check_start(start: Any) -> None:
     """
     if start not in STARTS:
         hint = did_you_mean(start, STARTS) if isinstance(start, str) else ""
-        raise UsageError(f"start is 'identity' or 'paper', got {start!r}.{hint}")
+        raise UsageError(f"start is 'identity' or 'paper', got {shown(start)}.{hint}")
 
 
 def with_start(d: dict[str, Any], start: str) -> tuple[dict[str, Any], list[str]]:

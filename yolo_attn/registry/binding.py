@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable
 
-from ..errors import RegistryError
+from ..errors import RegistryError, shown
 from .constructor import Constructor
 from .forms import Form, OutChannels, is_users, out_channels
 from .parameters import LARGEST_OPTION, LEAST_WIDTH, PLAIN, implausible, is_number, read
@@ -93,16 +93,16 @@ class Binding(Constructor):
         try:
             signature = inspect.signature(target)
         except (TypeError, ValueError) as exc:
-            raise RegistryError(f"cannot read the constructor of {target!r}: {exc}") from exc
+            raise RegistryError(f"cannot read the constructor of {shown(target)}: {exc}") from exc
         spellings = tuple(sorted((tuple(text.split()) for text in positional), key=len))
         for word in (w for words in spellings for w in words):
             if word != "-" and _option(word) not in signature.parameters:
-                raise RegistryError(f"positional={word!r}: {target.__name__} has no such option")
+                raise RegistryError(f"positional={shown(word)}: {target.__name__} has no such option")
         verbatim = bool(getattr(target, "verbatim", False)) and not is_users(target)
         if takes is not None:
             words = tuple(takes.replace(",", " ").split())
             if words not in ((), ("channels",), ("c1", "c2"), ("c1", "c2", "n")):
-                raise RegistryError(f"takes={takes!r} is none of '', 'channels', 'c1 c2', 'c1 c2 n'")
+                raise RegistryError(f"takes={shown(takes)} is none of '', 'channels', 'c1 c2', 'c1 c2 n'")
             return cls(words, signature, (), out_channels(stated), spellings, form=form, verbatim=verbatim)
         words, by_name, guessed = read(signature)
         return cls(words, signature, by_name, out_channels(stated), spellings, guessed, form=form, verbatim=verbatim)
@@ -139,7 +139,7 @@ class Binding(Constructor):
         ]
         kwargs: dict[str, Any] = dict(args.pop()) if args and isinstance(args[-1], dict) else {}
         if any(not isinstance(k, str) for k in kwargs):
-            raise Mismatch(f"options by name need text keys, got {kwargs!r}")
+            raise Mismatch(f"options by name need text keys, got {shown(kwargs)}")
         notes: list[str] = []
         written: Any = channels
         c2 = 0
@@ -189,7 +189,7 @@ class Binding(Constructor):
             raise Mismatch("the number of output channels is missing: it is the first argument of the row, e.g. [256]")
         stated = args.pop(0)
         if not is_number(stated) or stated < 1:
-            raise Mismatch(f"the first argument is the number of output channels before scaling, got {stated!r}")
+            raise Mismatch(f"the first argument is the number of output channels before scaling, got {shown(stated)}")
         # c1 and c2 both written, as many public YAMLs do
         if not self.verbatim and stated >= LEAST_WIDTH and _starts_with(args, stated):
             args.pop(0)
@@ -288,7 +288,7 @@ class Binding(Constructor):
             found = round(whole / value)
             if found >= 1 and abs(whole / value - found) < 1e-6:
                 return found
-        raise Mismatch(f"{value!r} gives {name} as a fraction of {whole} that is not a whole number; {self.options()}")
+        raise Mismatch(f"{shown(value)} gives {name} as a fraction of {whole} that is not a whole number; {self.options()}")
 
     def _check(self, taken: dict[str, Any], kwargs: dict[str, Any], channels: int | list[int]) -> None:
         """Refuse implausible values of options, which were probably meant as widths.
@@ -300,7 +300,7 @@ class Binding(Constructor):
         for name, value in [*taken.items(), *kwargs.items()]:
             why = implausible(self.signature.parameters.get(name), name, value, width, by_name=name in kwargs)
             if why:
-                raise Mismatch(f"{name}={value!r} {why}. Options go by name, e.g. {self.example(name, width)}")
+                raise Mismatch(f"{name}={shown(value)} {why}. Options go by name, e.g. {self.example(name, width)}")
 
     def _output(self, call: Call, channels: int | list[int]) -> int:
         if isinstance(self.out_channels, OutChannels):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Callable
 
 from .._name import PACKAGE
-from ..errors import RegistryError, did_you_mean
+from ..errors import RegistryError, did_you_mean, shown
 from .parameters import PLAIN, is_number
 
 __all__ = [
@@ -47,14 +47,14 @@ class Form:
         if self.layout not in LAYOUTS:
             hint = did_you_mean(str(self.layout), LAYOUTS)
             raise RegistryError(
-                f"layout={self.layout!r} is none of 'map' (B, C, H, W), 'sequence' (B, H*W, C), 'last' (B, H, W, C){hint}"
+                f"layout={shown(self.layout)} is none of 'map' (B, C, H, W), 'sequence' (B, H*W, C), 'last' (B, H, W, C){hint}"
             )
         for name, least in (("inputs", 1), ("output", 0)):
             value = getattr(self, name)
             if value is not None and not (is_number(value) and value >= least):
-                raise RegistryError(f"{name}={value!r} is no whole number of at least {least}")
+                raise RegistryError(f"{name}={shown(value)} is no whole number of at least {least}")
         if not isinstance(self.copy, bool):
-            raise RegistryError(f"copy={self.copy!r} is neither True nor False")
+            raise RegistryError(f"copy={shown(self.copy)} is neither True nor False")
 
     @classmethod
     def of(cls, words: Mapping[str, Any]) -> Form:
@@ -71,10 +71,10 @@ def check_words(words: Mapping[Any, Any]) -> None:
     for word in words:
         if word not in WORDS:
             raise RegistryError(
-                f"has {word!r}, which is none of from, {', '.join(WORDS)}.{did_you_mean(str(word), WORDS)}"
+                f"has {shown(word)}, which is none of from, {', '.join(WORDS)}.{did_you_mean(str(word), WORDS)}"
             )
     if not isinstance(words.get("takes", ""), str):
-        raise RegistryError(f"takes={words['takes']!r} is none of '', 'channels', 'c1 c2', 'c1 c2 n'")
+        raise RegistryError(f"takes={shown(words['takes'])} is none of '', 'channels', 'c1 c2', 'c1 c2 n'")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class OutChannels:
     def __post_init__(self) -> None:
         number = is_number(self.stated) and self.stated > 0
         if not number and not (isinstance(self.stated, str) and _RATIO.fullmatch(self.stated.strip())):
-            raise RegistryError(f"out_channels={self.stated!r} is no number of channels, nor such as 'c1/2' or 'c1*2'")
+            raise RegistryError(f"out_channels={shown(self.stated)} is no number of channels, nor such as 'c1/2' or 'c1*2'")
 
     def __call__(self, channels: Any, *_: Any, **__: Any) -> int:
         """Return the number for the channels that arrive; those of several inputs count together."""

@@ -20,7 +20,7 @@ import types
 from pathlib import Path
 from typing import Any
 
-from ..errors import PluginError, RegistryError, did_you_mean
+from ..errors import PluginError, RegistryError, did_you_mean, shown
 from ..log import announce
 from . import finder, installed, memory, registry, sources
 from .finder import PLUGINS, VARIABLE, advice
@@ -284,14 +284,14 @@ def _specs(d: dict[str, Any], file: str) -> list[tuple[str, str, dict[str, Any]]
     """Each name under ``register:``, where its class is, and what else is said of it."""
     mapping = d.get("register") or {}
     if not isinstance(mapping, dict):
-        raise PluginError(f"{file}: 'register:' must map names to file.py:Class, got {mapping!r}")
+        raise PluginError(f"{file}: 'register:' must map names to file.py:Class, got {shown(mapping)}")
     specs = []
     for name, given in mapping.items():
         words = dict(given) if isinstance(given, dict) else {"from": given}
         value: Any = words.pop("from", None)
         if not isinstance(name, str) or not isinstance(value, str):
             raise PluginError(
-                f"{file}: 'register: {name}' must say file.py:Class or package.module:Class, got {value!r}. "
+                f"{file}: 'register: {name}' must say file.py:Class or package.module:Class, got {shown(value)}. "
                 f"With more to say: {name}: {{from: file.py:Class, {', '.join(WORDS)}}}"
             )
         specs.append((name, value, words))

@@ -158,6 +158,8 @@ def register(
 
         return decorate
     check_class(cls)
+    if not cls.__module__.startswith(f"{PACKAGE}.modules."):
+        sources.load_first()
     form = Form(layout, inputs, output, copy)
     binding = Binding.of(cls, takes, out_channels, positional, None if form == Form() else form)
     entry = Entry(name or cls.__name__, cls, binding, tuple(aliases), paper, arxiv, kind, oracle, use, lists, implied)

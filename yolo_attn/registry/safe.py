@@ -21,8 +21,9 @@ from ..system.fork import Lock
 
 __all__ = ["declare", "named", "safe_load", "withdraw"]
 
-_entries: dict[str, tuple[type, list[Any]]] = {}  # by name in a file: the class, and its declarations
-_lock = Lock()
+# By the name in a file: the class, and what is declared for it. Kept where this file is reloaded, as torch keeps them.
+_entries: dict[str, tuple[type, list[Any]]] = globals().get("_entries") or {}
+_lock: Lock = globals().get("_lock") or Lock()
 
 
 def safe_load() -> bool:

@@ -10,7 +10,7 @@ from typing import Callable
 
 from ..system.fork import Lock
 
-__all__ = ["add_source", "importing", "load_all", "note_missing", "why_missing"]
+__all__ = ["add_source", "importing", "load_all", "load_first", "note_missing", "why_missing"]
 
 
 @dataclass
@@ -64,6 +64,13 @@ def load_all() -> None:
             _state.loading = False
     finally:
         lock.__exit__()
+
+
+def load_first() -> None:
+    """Run the first source, the kit's own modules: their names are taken before a user's are."""
+    for what, load in [*_state.sources.items()][:1]:
+        if what not in _state.done:
+            load()
 
 
 @contextlib.contextmanager

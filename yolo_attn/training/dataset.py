@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
+from ..errors import DataError, shown
 from ..files import expand, read_source, read_text
 from ..model_yaml.reader import read_mapping
 
@@ -87,11 +87,11 @@ def _names(d: dict[str, Any], path: Path) -> list[str]:
     if names is None and nc is None:
         raise DataError(f"{path}: has neither 'names:' nor 'nc:'.")
     if nc is not None and (type(nc) is not int or nc < 1) and names is None:
-        raise DataError(f"{path}: 'nc:' must be the number of classes, got {nc!r}.")
+        raise DataError(f"{path}: 'nc:' must be the number of classes, got {shown(nc)}.")
     if names is None:
         return [f"class_{i}" for i in range(int(nc or 0))]
     if not isinstance(names, (list, dict)) or not names:
-        raise DataError(f"{path}: 'names:' must be a list of names, or map 0, 1, ... to names, got {names!r}.")
+        raise DataError(f"{path}: 'names:' must be a list of names, or map 0, 1, ... to names, got {shown(names)}.")
     if isinstance(names, dict) and set(names) != set(range(len(names))):
         raise DataError(f"{path}: 'names:' must number its {len(names)} classes 0 to {len(names) - 1}, got {[*names]}.")
     if nc is not None and len(names) != nc:
@@ -140,7 +140,7 @@ def read_labels(image: Path, classes: int | None = None) -> tuple[list[list[floa
         try:
             row = [float(v) for v in line.split()]
         except ValueError:
-            row, problem = [], f"{line.strip()!r} is not all numbers"
+            row, problem = [], f"{shown(line.strip())} is not all numbers"
         if row:
             problem = _row_problem(row, classes)
         if problem:

@@ -108,6 +108,7 @@ def _begin(options: argparse.Namespace) -> int:
 
 def _pretrained(options: argparse.Namespace, host: Any, weights: str, folder: Path) -> Any:
     """Return the detector to train: that of the checkpoint, or with --cfg that model with the checkpoint's weights."""
+    from ..detectors.opening import host_handle
     from ..model_yaml.schedule import plan
     from ..weights import start_from
 
@@ -125,7 +126,7 @@ def _pretrained(options: argparse.Namespace, host: Any, weights: str, folder: Pa
         start_from.save(planned(handle.model), target)
         return host.YOLO(str(target))
     if not options.chosen_cfg and file.suffix == ".pt":
-        return planned(host.YOLO(str(file)))
+        return planned(host_handle(file))
     start = options.start or "identity"
     model, report = start_from.build(file, options.cfg, start=start, training=True, large=options.force)
     announce("%s", report.table().splitlines()[-1])
