@@ -45,12 +45,12 @@ _NEAREST = {"IDetect": "Detect, [nc, anchors]", "IAuxDetect": "Detect, [nc, anch
 
 
 def project(name: str) -> str:
-    """Return the project that a name is known to come from, or an empty string."""
+    """Return the project that is known to have a module of this name, or an empty string."""
     return _OWNERS.get(name, "")
 
 
 def whose(name: str, parser: ModuleType | None = None) -> str:
-    """Say which host or project has a module of this name, ready to follow a sentence; empty if none is known to.
+    """Return which host or project has a module of this name, as a sentence to append; empty if none is known.
 
     Args:
         name: The third column of a row.
@@ -73,7 +73,7 @@ def _host(parser: ModuleType) -> str:
 
 
 def near(name: str, known: Iterable[str]) -> list[str]:
-    """Return the nearest of the names that are known, at most three; none where another name is no help.
+    """Return the nearest known names, at most three; none if they would not help.
 
     What is joined of a block's name and one that nobody knows, such as ``C2f_Nothing``, is near the same block with a
     module of a similar name, and never near another block with other attention.
@@ -92,7 +92,7 @@ def near(name: str, known: Iterable[str]) -> list[str]:
 
 
 def _joined(name: str) -> tuple[str, str] | None:
-    """The kit's block and the module of a name that is joined of both; None for any other name."""
+    """The kit's block and the module of a name that joins both; None for other names."""
     for block, module, _ in spellings.split(name):
         if "_" in name or block not in ("ConvAttention", "BottleneckAttention"):  # not ConvNeXt
             return block, module
@@ -100,7 +100,7 @@ def _joined(name: str) -> tuple[str, str] | None:
 
 
 def advice(name: str, known: Iterable[str], parser: ModuleType | None = None) -> str:
-    """Say where an unknown name is at home, or which names are near it; ready to follow a sentence."""
+    """Return where an unknown name belongs, or which names are near it, as a sentence to append."""
     there = whose(name, parser)
     if there:
         return there

@@ -1,4 +1,4 @@
-"""What memory a model will need, counted before it is built: its parameters on torch's meta device, which holds none."""
+"""Estimate the memory that a model needs before it is built, from its parameters on torch's meta device."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def refuse_too_large(
         what = "train" if training else "build"
         raise ConfigError(
             f"{file}: its {count:,} parameters need {need / 1e9:,.1f} GB to {what}, and {there / 1e9:,.1f} GB of memory "
-            f"are available. --force (in Python, force=True) goes on all the same."
+            f"are available. --force (in Python, force=True) continues anyway."
         )
 
 
 def parameters(d: dict[str, Any], parser: ModuleType) -> int | None:
-    """Return how many parameters a model has; None where its layers cannot be counted without building them."""
+    """Return the number of parameters of a model; None if its layers cannot be counted without building them."""
     import torch
 
     if not hasattr(torch.device, "__enter__"):  # before torch 2.0
@@ -60,13 +60,13 @@ def parameters(d: dict[str, Any], parser: ModuleType) -> int | None:
             layers, _ = parser.parse_model(*given)
     except (YoloAttnError, MemoryError):
         raise
-    except Exception:  # what cannot be built is told when it is built, with its row
+    except Exception:  # the error is reported when it is built, with its row
         return None
     return sum(p.numel() for p in layers.parameters())
 
 
 def available() -> int | None:
-    """Return the bytes of memory that this process can still take, a container's limit included; None if unknown."""
+    """Return the memory available to this process in bytes, within a container's limit; None if unknown."""
     found = []
     with contextlib.suppress(ImportError, OSError):
         import psutil
@@ -83,7 +83,7 @@ def available() -> int | None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the table that hosts print; it comes when the model is built."""
+    """Suppress the table that hosts print; it is printed when the model is built."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,7 +1,7 @@
-"""A user's module is tried at its row, before the next one is built: what arrives, what comes out, and what would work.
+"""Try a user's module at its row before the next one is built: its input, its output, and what would work.
 
-A copy without memory runs on torch's meta device, which computes shapes alone; where an operation has no such form, on
-a small map of zeros. Neither the module nor its statistics nor any random number generator is touched.
+A copy runs on torch's meta device, which computes shapes only; if an operation is not available there, on a small map
+of zeros. The module, its statistics and the random number generators do not change.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from ..registry.plugins import PLUGINS
 __all__ = ["Row", "try_out"]
 
 ODD = ((13, 11), (9, 15))  # height and width of the maps
-# Where it runs on neither: what modules are built for, images, patches and windows of powers of two and of seven.
+# If it runs on neither: sizes that modules are built for, of images, patches and windows.
 SQUARES = (8, 16, 32, 64, 20, 40, 80, 7, 14, 28, 56, 10, 12, 24, 48, 4, 5, 96, 112, 128, 160, 224, 256, 320, 640)
-SMALL = 32  # no larger map where the numbers are computed
+SMALL = 32  # largest map on which values are computed
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Row:
     Args:
         location: File, number and columns.
         name: Its third column.
-        channels: What arrives; a list where `from` is one.
-        c2: What the next row will be given.
+        channels: Input channels; a list if `from` is a list.
+        c2: Output channels that the next row expects.
         register: The YAML's ``register:``.
-        form: What the module's entry says of how it is called.
+        form: How the module is called, by its entry; None if it does not say.
     """
 
     location: str
@@ -50,12 +50,12 @@ class Row:
 
     @property
     def count(self) -> int:
-        """The inputs that `from` lists; 0 where it is no list."""
+        """Number of inputs in `from`; 0 if it is not a list."""
         return len(self.channels) if isinstance(self.channels, list) else 0
 
 
 class _Wrong(Exception):
-    """What is wrong, as the end of a sentence, and the words of an entry that would work."""
+    """The problem, as the end of a sentence, and the keys of an entry that would work."""
 
     def __init__(self, problem: str, remedy: Mapping[str, Any] | None = None, advice: str = "") -> None:
         super().__init__(problem)
@@ -63,10 +63,14 @@ class _Wrong(Exception):
 
 
 def try_out(module: Any, row: Row) -> None:
-    """Run a module that was just built, in eval and in training mode; see above.
+    """Run a module that was just built, in eval and training mode.
+
+    Args:
+        module: The module; not changed.
+        row: Its row.
 
     Raises:
-        RowError: It cannot stand there; names file, row, class, what arrived and what came out, and what would work.
+        RowError: It does not work at this row. The message names file, row and class, input and output, and the remedy.
     """
     cls = type(module)
     try:
@@ -118,7 +122,7 @@ def _refuse_inputs(calls: Calls, row: Row) -> None:
 
 
 def _judge(run: Any, trial: _Trial, row: Row, size: tuple[int, int], batch: int) -> None:
-    """Refuse an output that is not one map of the channels that the next row will be given."""
+    """Refuse an output that is not one map with the channels that the next row expects."""
     import torch
 
     if isinstance(run, Exception):
@@ -151,7 +155,7 @@ def _judge(run: Any, trial: _Trial, row: Row, size: tuple[int, int], batch: int)
 
 
 def _find_layout(module: Any, row: Row, trial: _Trial, failed: Exception) -> None:
-    """Where it runs on no map but on what a map is turned into, say so."""
+    """Refuse a module that takes sequences or channels-last maps, with the entry that converts them."""
     given = row.form or Form()
     if given.layout != "map":
         return
@@ -170,7 +174,7 @@ def _find_layout(module: Any, row: Row, trial: _Trial, failed: Exception) -> Non
 
 
 def _explain(module: Any, row: Row, trial: _Trial, failed: Exception) -> None:
-    """Say why it runs on nothing."""
+    """Refuse a module that runs on no input, with the reason."""
     calls, hint = Calls.of(type(module)), ""
     if row.count > 1 and calls.most == 1 and not calls.one_by_one(row.count, row.form):
         hint = f" It is given the {row.count} maps of 'from' as a list; one map: [-1, 1, {row.name}, []]."
@@ -178,7 +182,7 @@ def _explain(module: Any, row: Row, trial: _Trial, failed: Exception) -> None:
 
 
 def _as_part(gives: int, row: Row) -> Any:
-    """Output channels as an entry states them: as a part of what arrives where they are one, which every size has."""
+    """Output channels as an entry states them: as a fraction or multiple of the input's if possible, for every scale."""
     arrives = sum(row.channels) if isinstance(row.channels, list) else row.channels
     if gives < arrives and arrives % gives == 0:
         return f"c1/{arrives // gives}"
@@ -186,7 +190,7 @@ def _as_part(gives: int, row: Row) -> Any:
 
 
 class _Trial:
-    """Copies of a module, of which one has no numbers."""
+    """Runs copies of a module: one on the meta device, one with values."""
 
     def __init__(self, module: Any, row: Row) -> None:
         self.module, self.row = module, row
@@ -198,7 +202,7 @@ class _Trial:
         return " and ".join(f"({batch}, {c}, {size[0]}, {size[1]})" for c in channels)
 
     def run(self, size: tuple[int, int], *, batch: int, training: bool = False) -> Any:
-        """Return the output and whether the input was changed, or what was raised."""
+        """Return the output and whether the input was changed, or the error."""
         if self.meta is None:
             self.meta = self._copy(meta=True)
         found = self._run(self.meta, "meta", size, batch, training)
@@ -223,7 +227,7 @@ class _Trial:
             changed = [m._version for m in maps] != before
         except MemoryError:
             raise
-        except Exception as exc:  # a module raises whatever it likes
+        except Exception as exc:  # a module can raise anything
             return exc
         return out, changed
 
@@ -236,7 +240,7 @@ class _Trial:
                         _without_memory(tensor, memo)
         try:
             twin = copy.deepcopy(self.module, memo)
-        except Exception as exc:  # of whatever its attributes are
+        except Exception as exc:  # depends on its attributes
             raise _Wrong(f"cannot be copied, as a training does for its averaged weights: {_said(exc)}") from exc
         return adapt(twin, self.row.form, self.row.count)
 
@@ -251,7 +255,7 @@ def _without_memory(tensor: Any, memo: dict[int, Any]) -> None:
 
 @contextlib.contextmanager
 def _untouched() -> Iterator[None]:
-    """Give back the random numbers that a module draws."""
+    """Restore the random number generators."""
     import torch
 
     state, drawn = torch.get_rng_state(), random.getstate()
@@ -283,7 +287,7 @@ def _said(exc: BaseException) -> str:
 
 
 def _entry(cls: type, row: Row, words: Mapping[str, Any]) -> str:
-    """What is to be written, under ``register:`` or, of a class that registers itself, where it does."""
+    """The entry to write under ``register:``, or the decorator of a class that registers itself."""
     given = row.register.get(row.name)
     old = dict(given) if isinstance(given, Mapping) else {"from": given} if given else {}
     if not old and cls.__module__.startswith(f"{PLUGINS}."):
@@ -300,7 +304,7 @@ _told: set[str] = set()
 
 
 def _tell(line: str) -> None:
-    """Say it once, however often the model is built."""
+    """Announce a line once, however often the model is built."""
     if line not in _told:
         _told.add(line)
         announce("%s", line)

@@ -1,8 +1,8 @@
-"""What a user's module is called with: maps as they are, sequences, several inputs; and what its outputs mean.
+"""Call a user's module that takes or returns something other than one map: sequences, several inputs, several outputs.
 
-A host calls every layer with one map, or with a list of maps where the row's ``from`` is a list, and wants one map
-back. A module that takes and gives something else is not wrapped, which would rename its weights: its instance gets a
-``forward`` that goes between (:class:`Between`). So its class, its ``state_dict`` and its pickle stay its own.
+A host calls every layer with one map, or with a list of maps if the row's ``from`` is a list, and expects one map. A
+module that differs is not wrapped, which would rename its weights; its instance gets a ``forward`` that converts
+(:class:`Between`). So its class, its ``state_dict`` and its pickle do not change.
 """
 
 from __future__ import annotations
@@ -29,13 +29,16 @@ _RATIO = re.compile(r"(c1|channels)\s*([*/])\s*([1-9]\d{0,3})")
 
 @dataclass(frozen=True)
 class Form:
-    """How a module is called, where that is not one map in, one map out.
+    """How a module is called, if not with one map to return one map.
 
     Args:
-        layout: ``map`` (B, C, H, W); ``sequence`` (B, H W, C); ``last`` (B, H, W, C).
-        inputs: How many maps `forward` takes one by one. A row with a single `from` gives it the same map as often.
-        output: Which of several outputs goes on, from 0.
-        copy: Whether it gets a copy of its input, which it changes in place.
+        layout: Layout of input and output: ``map`` (B, C, H, W), ``sequence`` (B, H*W, C) or ``last`` (B, H, W, C).
+        inputs: Number of maps that `forward` takes as separate arguments; with a single `from`, the same map each time.
+        output: Index of the output that is passed on, from 0, if there are several.
+        copy: Whether it gets a copy of its input, because it changes it in place.
+
+    Raises:
+        RegistryError: A value is not one of these.
     """
 
     layout: str = "map"
@@ -58,15 +61,15 @@ class Form:
 
     @classmethod
     def of(cls, words: Mapping[str, Any]) -> Form:
-        """Take what concerns the call off the words of an entry."""
+        """Return the form that an entry states."""
         return cls(**{f.name: words[f.name] for f in fields(cls) if words.get(f.name) is not None})
 
 
 def check_words(words: Mapping[Any, Any]) -> None:
-    """Refuse a word that no entry of ``register:`` has.
+    """Check the keys of an entry under ``register:``.
 
     Raises:
-        RegistryError: Names it and those that there are.
+        RegistryError: A key is unknown; the message names it and the known ones.
     """
     for word in words:
         if word not in WORDS:
@@ -79,7 +82,7 @@ def check_words(words: Mapping[Any, Any]) -> None:
 
 @dataclass(frozen=True)
 class OutChannels:
-    """The output channels of a module as an entry states them: a number, or a part of what arrives (``c1/2``)."""
+    """The output channels of a module as an entry states them: a number, or a fraction of the input's (``c1/2``)."""
 
     stated: Any
 
@@ -89,7 +92,7 @@ class OutChannels:
             raise RegistryError(f"out_channels={shown(self.stated)} is no number of channels, nor such as 'c1/2' or 'c1*2'")
 
     def __call__(self, channels: Any, *_: Any, **__: Any) -> int:
-        """Return the number for the channels that arrive; those of several inputs count together."""
+        """Return the output channels for the input channels; those of several inputs are added."""
         if not isinstance(self.stated, str):
             return int(self.stated)
         match = _RATIO.fullmatch(self.stated.strip())
@@ -100,12 +103,12 @@ class OutChannels:
 
 @dataclass(frozen=True)
 class Calls:
-    """What a class's ``forward`` says of how it is called.
+    """How the signature of a class's ``forward`` says that it is called.
 
     Args:
-        needed: Names of the parameters that it needs, without sizes.
-        most: How many maps it takes at most; None for any number.
-        sizes: Whether it wants height and width behind its maps.
+        needed: Names of its required parameters, without sizes.
+        most: Largest number of maps that it takes; None for any number.
+        sizes: Whether it takes height and width after its maps.
     """
 
     needed: tuple[str, ...] = ("x",)
@@ -114,7 +117,7 @@ class Calls:
 
     @classmethod
     def of(cls, target: Any) -> Calls:
-        """Read it off a class; one that cannot be read takes one map."""
+        """Return it for a class; if the signature is not available, one map."""
         try:
             parameters = [*inspect.signature(target.forward).parameters.values()][1:]
         except (TypeError, ValueError, AttributeError):
@@ -128,7 +131,7 @@ class Calls:
         return cls(tuple(maps), len(maps) if sizes else len(plain), sizes)
 
     def one_by_one(self, count: int, form: Form | None) -> bool:
-        """Whether `count` maps go in one by one, and not as a list."""
+        """Whether `count` maps are passed as separate arguments and not as a list."""
         if form is not None and form.inputs is not None:
             return form.inputs > 1
         if len(self.needed) > 1 or self.most is None:
@@ -141,9 +144,9 @@ class Between:
 
     Args:
         module: The module; its own ``forward`` is called.
-        form: What it takes and gives.
-        spread: Whether it takes several inputs one by one.
-        sizes: Whether height and width follow.
+        form: How it is called.
+        spread: Whether it takes several inputs as separate arguments.
+        sizes: Whether it takes height and width after them.
     """
 
     def __init__(self, module: Any, form: Form, *, spread: bool = False, sizes: bool = False) -> None:
@@ -183,12 +186,12 @@ class Between:
 
 
 def adapt(module: Any, form: Form | None, count: int = 0) -> Any:
-    """Let a module be called as the host does, in place, and return it.
+    """Change a module in place so that it can be called as the host calls it, and return it.
 
     Args:
-        module: A layer that has just been built.
-        form: What its entry says; None where it says nothing.
-        count: The inputs that its row lists; 0 for a single `from`.
+        module: A layer that was just built.
+        form: How it is called, by its entry; None if the entry does not say.
+        count: Number of inputs in a list `from`; 0 for a single one.
     """
     if not is_users(type(module)):
         return module
@@ -200,10 +203,10 @@ def adapt(module: Any, form: Form | None, count: int = 0) -> Any:
 
 
 def out_channels(stated: Any) -> Callable[..., int] | None:
-    """Return the function for what an entry or `register` states: a function already, a number, a ratio, or nothing."""
+    """Return the function for stated output channels: a function itself, a number, a ratio, or None."""
     return stated if stated is None or callable(stated) else OutChannels(stated)
 
 
 def is_users(cls: type) -> bool:
-    """Whether a registered class is somebody's own, and none of the kit's."""
+    """Whether a registered class is a user's and not the kit's."""
     return not cls.__module__.startswith(f"{PACKAGE}.modules.")
