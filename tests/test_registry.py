@@ -79,7 +79,8 @@ def test_unknown_name_suggests() -> None:
     ("name", "near"),
     [("SEAttenton", "SEAttention"), ("yolo_attn.SEAttenton", "SEAttention"), ("eca", "ECA"), ("Cnov", "Conv"), ("Min", "Mine")],
 )  # fmt: skip
-def test_an_unknown_row_names_file_row_and_the_nearest(name: str, near: str) -> None:
+def test_an_unknown_row_names_file_row_and_the_nearest(name: str, near: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "Conv", object)  # the names of the host's parser are those of its module
     rows_of = {"yaml_file": "my.yaml", "backbone": [[-1, 1, "Conv", [8]]], "head": [[-1, 1, name, []]]}
 
     def host_lookup() -> Any:
