@@ -122,7 +122,7 @@ def test_env(capfd: pytest.CaptureFixture[str]) -> None:
         (["data", "new", "--train", "0"], "train must be at least 1, got 0"),
         (["data", "new", "--size", "8"], "size must be at least 32, got 8"),
         (["data", "new", "--seed", "-1"], "seed must be at least 0, got -1"),
-        (["data", "a_file"], "a_file is a file. Give an empty or a new folder"),
+        (["data", "a_file"], "a_file is a file"),
         (["run", "nowhere.py"], "not found: nowhere.py"),
         (["transfer", "yolov5su.pt", "yolov5s_se.yaml"], "yolov5su.pt was not found and cannot be downloaded"),
         (["transfer", "mine.pt", "yolov5s_se.yaml"], "checkpoint not found: mine.pt"),
