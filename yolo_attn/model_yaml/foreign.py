@@ -1,6 +1,6 @@
-"""What in a foreign model YAML's text, above its rows, keeps it from being read: encodings, tabs, headers of forks.
+"""Fix the text of a fork's model YAML above its rows: encodings, tabs, headers.
 
-Each repair edits the text where it is wrong and nowhere else, and says why. Rows are the matter of :mod:`.foreign_rows`.
+Each fix edits only the text that is wrong and gives the reason. :mod:`.foreign_rows` fixes the rows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .text import end_of, flow
 
 __all__ = ["Change", "decode", "header", "legible", "with_key"]
 
-# Written in place of ASCII by Chinese keyboards, word processors and web pages; and characters that nobody sees.
+# Written instead of ASCII by Chinese keyboards, word processors and web pages; and invisible characters.
 _WIDE = str.maketrans({"，": ",", "：": ":", "［": "[", "］": "]", "【": "[", "】": "]", "‘": "'", "’": "'", "“": '"',
                        "”": '"', "－": "-", "（": "(", "）": ")", "\u00a0": " ", "\u3000": " ", "\u200b": None})  # fmt: skip
 _COMMENT = re.compile(r"(?:^|[ \t])#")
@@ -49,7 +49,7 @@ class Change:
 
 
 def decode(data: bytes, file: str) -> tuple[str, list[Change]]:
-    """Return the text of a file in whatever encoding an editor may have left it.
+    """Return the text of a file in any encoding that an editor may have saved it in.
 
     Args:
         data: Its bytes.
@@ -82,7 +82,7 @@ def _decoded(data: bytes, encodings: list[str], file: str) -> tuple[str, list[Ch
 
 
 def legible(text: str) -> tuple[str, list[Change]]:
-    """Return a text without what YAML cannot read: tabs, wide punctuation, a web page's fences, keys that stand twice."""
+    """Return a text without what YAML cannot read: tabs, wide punctuation, code fences, repeated keys."""
     changes: list[Change] = []
     lines = text.splitlines(keepends=True)
     for k, line in enumerate(lines):
@@ -109,7 +109,7 @@ def _comment(line: str) -> int:
 
 
 def _spaced(code: str) -> str:
-    """Tabs as spaces; one in front of a line is a level of two, as YOLO's files are indented."""
+    """Replace tabs by spaces; a tab at the beginning of a line is one level of two spaces, as in YOLO's files."""
     body = code.lstrip(" \t")
     return code[: len(code) - len(body)].replace("\t", "  ") + body.replace("\t", " ")
 
@@ -119,11 +119,11 @@ def _line(k: int, before: str, after: str, reason: str) -> Change:
 
 
 def _once(text: str, changes: list[Change]) -> tuple[str, list[Change]]:
-    """Take out what stands a second time under the same key with the same value."""
+    """Remove keys that occur a second time with the same value."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError:
-        return text, changes  # the reader says what is wrong
+        return text, changes  # the reader reports the error
     edits = []
     for mapping in _mappings(root):
         seen: dict[str, yaml.Node] = {}
@@ -140,7 +140,7 @@ def _once(text: str, changes: list[Change]) -> tuple[str, list[Change]]:
 
 
 def _mappings(root: Any) -> Iterator[yaml.MappingNode]:
-    """The mapping of the file and `scales`, each key on lines of its own."""
+    """The mappings of the file and of `scales`, if each key has lines of its own."""
     if isinstance(root, yaml.MappingNode) and not root.flow_style:
         yield root
         yield from (
@@ -149,7 +149,7 @@ def _mappings(root: Any) -> Iterator[yaml.MappingNode]:
 
 
 def _lines_of(text: str, key: yaml.Node, value: yaml.Node) -> tuple[int, int]:
-    """The whole lines of a key and its value."""
+    """Positions of the lines of a key and its value."""
     start = text.rfind("\n", 0, key.start_mark.index) + 1
     stop = text.find("\n", end_of(value))
     return start, len(text) if stop < 0 else stop + 1
@@ -159,14 +159,14 @@ def _lines_of(text: str, key: yaml.Node, value: yaml.Node) -> tuple[int, int]:
 
 
 def header(text: str, file: str) -> tuple[str, list[Change]]:
-    """Return a text whose keys above the rows are what the hosts read.
+    """Return a text with only those keys above the rows that the hosts read.
 
     Raises:
         ConfigError: Not YAML, or no mapping.
     """
     d = mapping_of(text, file, ConfigError, WANTED)
     root = yaml.compose(text, Loader=yaml.SafeLoader)
-    assert isinstance(root, yaml.MappingNode)  # mapping_of read it
+    assert isinstance(root, yaml.MappingNode)  # mapping_of has read it
     keys = {k.value: (k, v) for k, v in root.value}
     edits: list[tuple[int, int, str, str]] = []
 
@@ -205,7 +205,7 @@ def header(text: str, file: str) -> tuple[str, list[Change]]:
 
 
 def with_key(text: str, key: str, value: str, reason: str) -> tuple[str, list[Change]]:
-    """Return a text with one more key above all others, and the change; as it is where its keys share a line."""
+    """Return a text with one more key before all others, and the change; unchanged if its keys share a line."""
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     if not isinstance(root, yaml.MappingNode) or root.flow_style:
         return text, []
@@ -223,7 +223,7 @@ def _classes(d: dict[str, Any]) -> tuple[int, str]:
 
 
 def _scales(text: str, d: dict[str, Any], keys: dict[str, Any]) -> Iterator[tuple[int, int, str, str]]:
-    """Cut each scale's fourth number, and what is no scale."""
+    """Remove the fourth number of each scale, and keys that are not scales."""
     if not isinstance(d.get("scales"), dict):
         return
     for key, value in keys["scales"][1].value:
@@ -235,7 +235,7 @@ def _scales(text: str, d: dict[str, Any], keys: dict[str, Any]) -> Iterator[tupl
 
 
 def _activation(value: Any) -> Any:
-    """The spelling that both hosts evaluate, of torch's activations; anything else as it is."""
+    """The spelling of an activation of torch that both hosts evaluate; other values unchanged."""
     from torch import nn
 
     match = (
@@ -268,7 +268,7 @@ def _asks_for_anchors(d: dict[str, Any]) -> bool:
 
 
 def _edited(text: str, edits: list[tuple[int, int, str, str]]) -> tuple[str, list[Change]]:
-    """Apply edits that do not overlap; those on the same lines are one change."""
+    """Apply edits that do not overlap; edits on the same lines become one change."""
     groups: dict[tuple[int, int], list[tuple[int, int, str, str]]] = {}
     for edit in sorted(edits):
         begin, stop = text.rfind("\n", 0, edit[0]) + 1, text.find("\n", max(edit[0], edit[1] - 1))

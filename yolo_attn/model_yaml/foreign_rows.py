@@ -1,4 +1,4 @@
-"""The rows of a foreign model YAML as the kit has them: names, options by name, no width that the graph knows.
+"""Convert the rows of a fork's model YAML to the kit's: names, options by name, without redundant widths.
 
 :func:`tidy` needs the row alone; :class:`Numbers` needs what arrives at it, which the host's parser tells.
 """
@@ -23,7 +23,7 @@ from ..registry.parameters import LARGEST_OPTION, LEAST_WIDTH, is_number
 
 __all__ = ["Numbers", "Unknown", "activation", "tidy"]
 
-# Modules of torch that keep the width, and that a row may name without its `nn.`
+# Modules of torch that a row may name without `nn.`
 _TORCH = ("Upsample", "MaxPool2d", "AvgPool2d", "Identity", "ZeroPad2d", "BatchNorm2d", "ConvTranspose2d")
 _MODES = ("nearest", "nearest-exact", "bilinear", "bicubic", "area")
 _NOTHING = ("none", "null", "nil", "")
@@ -31,7 +31,7 @@ _HEADS = ("Detect", "Segment", "Pose", "OBB", "v10Detect")
 
 
 class Unknown:
-    """A class that nobody here has, for as long as the rows behind it are read."""
+    """Stands in for an unknown class while the rows after it are read."""
 
     def __new__(cls, *_: Any) -> Any:
         from torch import nn
@@ -43,11 +43,11 @@ class Unknown:
 
 
 def tidy(row: Any, d: Mapping[str, Any], hosts: set[str]) -> tuple[Any, list[str]]:
-    """Return a row as it is meant, and why it was changed.
+    """Return a corrected row and the reasons for the changes.
 
     Args:
-        row: It.
-        d: The model.
+        row: The row.
+        d: The model dictionary.
         hosts: Names that the host's parser knows.
     """
     reasons: list[str] = []
@@ -72,7 +72,7 @@ def tidy(row: Any, d: Mapping[str, Any], hosts: set[str]) -> tuple[Any, list[str
 
 
 def _name(name: str, d: Mapping[str, Any], hosts: set[str], reasons: list[str]) -> str:
-    """The name that is known here, for a spelling of it."""
+    """The known name for a spelling of it."""
     if name.strip() != name:
         name = name.strip()
         reasons.append("a space beside the name")
@@ -94,7 +94,7 @@ def _name(name: str, d: Mapping[str, Any], hosts: set[str], reasons: list[str]) 
 
 
 def _pooling(name: str, args: list[Any], reasons: list[str]) -> tuple[str, list[Any]]:
-    """YOLOv7's two names for torch's pooling."""
+    """YOLOv7's two names of torch's pooling."""
     if name == "MP":
         k = args[0] if args else 2
         reasons.append("YOLOv7's MP is torch's pooling, which halves")
@@ -105,11 +105,11 @@ def _pooling(name: str, args: list[Any], reasons: list[str]) -> tuple[str, list[
 
 
 def _upsample(args: list[Any], d: Mapping[str, Any], reasons: list[str]) -> list[Any]:
-    """Size, factor, mode: `[None, 2, nearest]`."""
+    """Arguments of an Upsample row: size, factor and mode, ``[None, 2, nearest]``."""
     new = [_value(a) for a in args]
     new = ["None" if a is None or (isinstance(a, str) and a.strip().lower() in _NOTHING) else a for a in new]
     if new and is_number(new[0]) and len(new) < 3 and (len(new) == 1 or isinstance(new[1], str)):
-        new = ["None", *new]  # a size of 2 pixels is nobody's
+        new = ["None", *new]  # nobody means a size of 2 pixels
     if len(new) == 3 and isinstance(new[2], str):
         mode = new[2].strip().strip("'\"").lower()
         new[2] = next(iter(difflib.get_close_matches(mode, _MODES, n=1)), new[2])
@@ -122,7 +122,7 @@ def _upsample(args: list[Any], d: Mapping[str, Any], reasons: list[str]) -> list
 
 
 def _concat(args: list[Any], d: Mapping[str, Any], reasons: list[str]) -> list[Any]:
-    """The dimension alone."""
+    """Arguments of a Concat row: the dimension only."""
     dimension = args[0] if args and args[0] in (1, -3) else 1
     if len(args) > 1 or (args and args[0] not in (1, -3)):
         reasons.append("Concat takes the dimension and nothing else; the graph knows the width")
@@ -131,7 +131,7 @@ def _concat(args: list[Any], d: Mapping[str, Any], reasons: list[str]) -> list[A
 
 
 def _head(args: list[Any], d: Mapping[str, Any], reasons: list[str]) -> list[Any]:
-    """Without anchors that nothing defines."""
+    """Arguments of a head, without undefined anchors."""
     if "anchors" in args and "anchors" not in d:
         reasons.append("no anchors are defined: the head is anchor-free")
         return [a for a in args if a != "anchors"]
@@ -144,7 +144,7 @@ _ARGUMENTS: dict[str, Callable[[list[Any], Mapping[str, Any], list[str]], list[A
 
 
 def _value(a: Any) -> Any:
-    """A text that is a number, as the number: YAML reads 1e-4 as text."""
+    """Convert a string that is a number; YAML reads 1e-4 as a string."""
     if not isinstance(a, str):
         return a
     try:
@@ -155,7 +155,7 @@ def _value(a: Any) -> Any:
 
 
 def activation(rows: list[Any]) -> tuple[str, set[int]]:
-    """Return the one activation that all convolutions of a model name as their last argument, and their rows.
+    """Return the one activation that all convolutions of a model have as their last argument, and their rows.
 
     Rows of YOLOv5 and YOLOv7 say ``[c, k, s, None, 1, nn.LeakyReLU(0.1)]``; the ultralytics host evaluates no argument.
     Empty where they do not agree, or where blocks with convolutions of their own would take another one than today.
@@ -172,7 +172,7 @@ def activation(rows: list[Any]) -> tuple[str, set[int]]:
 
 @dataclass
 class _Seen:
-    """What the parser told of one row."""
+    """What the parser knew about one row."""
 
     binding: Binding
     args: list[Any]
@@ -183,7 +183,7 @@ class _Seen:
 
 @dataclass
 class Numbers(Reader):
-    """Reads the rows of a model while a host parses it, then says what each row's arguments are by name.
+    """Reads the rows of a model while a host parses it, then gives each row's arguments by name.
 
     Args:
         d: The model.
@@ -203,7 +203,7 @@ class Numbers(Reader):
             known = channels if isinstance(channels, int) else max(channels)
             return Unknown, int(widen(first)) if first else known, 1, []
         binding = registry.binding_of(m)
-        if binding is None or is_users(m):  # its numbers are its author's affair, who is here
+        if binding is None or is_users(m):  # the user knows the numbers of their own module
             return None
         seen = self._seen[i] = _Seen(binding, [_value(a) for a in args], channels, n, widen)
         found = _bound(seen)
@@ -242,7 +242,7 @@ class Numbers(Reader):
 
 
 def _bound(seen: _Seen, skip: int = 0) -> tuple[Call, int] | None:
-    """The call that a row means once its leading numbers, as few as can be, are taken for widths; and how many."""
+    """The call that a row means if its fewest leading numbers are taken for widths, and their count."""
     while skip <= len(seen.args):
         try:
             return seen.binding.bind(list(seen.args[skip:]), seen.channels, seen.n, seen.widen), skip
@@ -254,7 +254,7 @@ def _bound(seen: _Seen, skip: int = 0) -> tuple[Call, int] | None:
 
 
 def _may_be_width(seen: _Seen, position: int) -> bool:
-    """Whether a number may be read over; a later one not where its name's own spelling gives it a meaning."""
+    """Whether a number may be ignored; a later one only if the spelling of the name gives it no meaning."""
     value = seen.args[position]
     if position == 0 or not is_number(value):
         return is_number(value) and value >= LEAST_WIDTH
@@ -262,7 +262,7 @@ def _may_be_width(seen: _Seen, position: int) -> bool:
 
 
 def _first_is(group: list[_Seen]) -> str:
-    """What the first number of all rows of a name means where they agree: an option, a width, or nothing certain."""
+    """What the first number in all rows of a name means if they agree: an option, a width, or unknown."""
     firsts = [(s.args[0], s.channels) for s in group if s.args and is_number(s.args[0]) and isinstance(s.channels, int)]
     if len(firsts) < 2 or len(firsts) < len(group) or len({c for _, c in firsts}) < 2:
         return ""
@@ -274,7 +274,7 @@ def _first_is(group: list[_Seen]) -> str:
 
 
 def _by_name(seen: _Seen, args: list[Any], first: str, kind: str, reasons: list[str]) -> list[Any]:
-    """A row's arguments without widths, options by name; as they are where nothing is wrong with them."""
+    """A row's arguments without widths and with options by name; unchanged if nothing is wrong with them."""
     binding = seen.binding
     if binding.is_block:
         if len(args) > 1 and is_number(args[1]) and args[0] == args[1] and args[0] >= LEAST_WIDTH:
