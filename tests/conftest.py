@@ -69,7 +69,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def slow_but(names: Iterable[str], *kept: str) -> list[Any]:
+def slow_but(names: Iterable[Any], *kept: Any) -> list[Any]:
     """Parameters of a test that takes seconds each: all of them slow but a few that stand for their kinds."""
     names = list(names)
     assert set(kept) <= set(names), f"no such case: {sorted(set(kept) - set(names))}"

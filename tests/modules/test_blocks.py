@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import slow_but
 from torch import nn
 
 import yolo_attn
@@ -22,6 +23,7 @@ from yolo_attn.modules.blocks import C3SE, C2fAttention, C3Attention, C3k2Attent
 from yolo_attn.registry import registry
 
 ATTENTION = [n for k in ("channel", "spatial", "both") for n in registry.list_modules(kind=k)]
+slow = pytest.mark.slow
 IDENTITY = [n for n in ATTENTION if "start" in registry.get_entry(n).binding.signature.parameters]
 # Those whose row states more than the output width, or that come at other widths, are in test_host_blocks.
 FURTHER = {f"{n}Attention" for n in ("A2C2f", "ELAN1", "HGBlock", "RepNCSPELAN4", "ResNetLayer")}
@@ -86,7 +88,7 @@ def test_without_attention_it_is_the_hosts_block(which: int, c1: int, c2: int, n
 
 
 @pytest.mark.parametrize("options", [{}, {"c3k": True}, {"e": 0.25, "g": 2, "shortcut": False}], ids=str)
-@pytest.mark.parametrize("attention", [None, *IDENTITY])
+@pytest.mark.parametrize("attention", slow_but([None, *IDENTITY], None, "SEAttention", "CoordAtt"))
 def test_c3k2_is_the_hosts_while_attention_is_the_identity(attention: str | None, options: dict[str, Any]) -> None:
     blocks = pytest.importorskip("ultralytics.nn.modules.block")
     if not hasattr(blocks, "C3k2"):
@@ -105,8 +107,8 @@ def test_c3k2_with_attention_of_its_own_is_refused() -> None:
         C3k2Attention(8, 8, 1, True, 0.5, True)
 
 
-@pytest.mark.parametrize("place", ["inside", "after"])
-@pytest.mark.parametrize("which", [0, 1], ids=["C3", "C2f"])
+@pytest.mark.parametrize("place", ["inside", pytest.param("after", marks=slow)])
+@pytest.mark.parametrize("which", [pytest.param(0, id="C3"), pytest.param(1, id="C2f", marks=slow)])
 @pytest.mark.parametrize("module", IDENTITY)
 def test_identity_start_equals_the_hosts_block_bit_for_bit(which: int, module: str, place: str) -> None:
     host_class, own_class = hosts_blocks()[which]
@@ -371,7 +373,7 @@ def test_half_precision_does_not_overflow(name: str, dtype: torch.dtype) -> None
 
 
 @pytest.mark.parametrize("name", [*BLOCKS, *FUSION])
-def test_channels_last_and_compile(name: str) -> None:
+def test_channels_last_gives_the_same(name: str) -> None:
     module, x = row(name)
     module.eval()
     want = module(x)
@@ -381,12 +383,19 @@ def test_channels_last_and_compile(name: str) -> None:
         else x.to(memory_format=torch.channels_last)
     )
     torch.testing.assert_close(module(last), want, rtol=1e-4, atol=1e-5)
+
+
+@slow  # with gradients, and a few of them quickly: test_compile.py
+@pytest.mark.parametrize("name", [*BLOCKS, *FUSION])
+def test_compiles_as_one_graph(name: str) -> None:
+    module, x = row(name)
+    want = module.eval()(x)
     torch._dynamo.reset()
     compiled = torch.compile(module, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), want, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [*BLOCKS, *FUSION])
+@pytest.mark.parametrize("name", slow_but([*BLOCKS, *FUSION], "C3SE", "SEConv", "BoT3", "WeightedFusion"))
 def test_onnx_with_dynamic_batch_and_size(name: str, tmp_path: Path) -> None:
     import onnxruntime
 

@@ -40,6 +40,11 @@ def one_thread():
 
 each = pytest.mark.parametrize("name", NAMES)
 kit = pytest.mark.parametrize("name", KIT)
+slow = pytest.mark.slow
+# What one quick test covers for every module, others repeat in depth: there, these stand for their kinds (a gate, a
+# convolution over channels, pooled rows and columns, groups, flattened positions) and the rest is slow.
+FEW = ("SEAttention", "ECA", "CBAM", "CoordAtt", "ShuffleAttention", "NonLocal")
+few = pytest.mark.parametrize("name", slow_but(NAMES, *FEW))
 
 
 def build(name, channels=16, seed=0, **options):
@@ -115,7 +120,9 @@ def test_channels_last_gives_the_same(name):
 
 
 @each
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(torch.bfloat16, id="bf16", marks=slow), pytest.param(torch.float16, id="fp16")]
+)
 @pytest.mark.parametrize("device", DEVICES)
 def test_autocast_at_large_activations(name, dtype, device):
     side = 160 if device == "cuda" or name not in QUADRATIC else 48
@@ -258,7 +265,7 @@ def export(m, x, dynamic=True):
     return file.getvalue()
 
 
-@each
+@few  # every module leaves as a static graph in tests/test_export.py
 @pytest.mark.parametrize("start", ["paper", "identity"])
 def test_onnx_with_dynamic_batch_height_and_width(name, start):
     m = stir(build(name, start=start)).eval()
@@ -278,7 +285,7 @@ NODES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NODES)
+@pytest.mark.parametrize("name", slow_but(NODES, "SEAttention", "ECA", "CBAM", "CoordAtt"))
 def test_the_exported_graph_is_small(name):
     graph = onnx.load_from_string(export(stir(build(name)).eval(), sample(2, 16, 8, 6))).graph
     kinds = [n.op_type for n in graph.node if n.op_type != "Constant"]
@@ -297,13 +304,13 @@ SIZED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SIZED)
+@pytest.mark.parametrize("name", slow_but(SIZED, "ShuffleAttention", "NonLocal"))
 def test_the_exported_graph_of_grouping_modules_does_not_grow(name):
     graph = onnx.load_from_string(export(stir(build(name)).eval(), sample(2, 16, 8, 6))).graph
     assert sum(n.op_type != "Constant" for n in graph.node) <= SIZED[name]
 
 
-@kit
+@pytest.mark.parametrize("name", slow_but(KIT, *FEW))  # each alone in tests/test_export.py
 @pytest.mark.parametrize("slim", [False, True], ids=["plain", "slim"])
 def test_opencv_runs_the_graph(name, slim):
     """Between convolutions, as in a detector, where OpenCV fuses neighbours; also as the hosts simplify it."""
@@ -373,7 +380,7 @@ def test_an_unknown_start_is_refused(name):
 
 
 @each
-@pytest.mark.parametrize("start", ["paper", "identity"])
+@pytest.mark.parametrize("start", ["paper", pytest.param("identity", marks=slow)])
 def test_gradcheck(name, start):
     m = stir(build(name, 8, start=start)).double()
     names = [n for n, _ in m.named_parameters()]
