@@ -295,7 +295,7 @@ def test_encodings(encoding: str, tmp_path: Path) -> None:
 def test_no_text_at_all(tmp_path: Path) -> None:
     file = tmp_path / "their.yaml"
     file.write_bytes(b"\x89PNG\r\n\x1a\n\x01\x02\x03\xff\xfa")
-    with pytest.raises(ConfigError, match="is no text"):
+    with pytest.raises(ConfigError, match="not text in UTF-8"):
         yolo_attn.adopt(file)
     assert foreign.decode(b"nc: 3\n", "x")[1] == []
 

@@ -1,6 +1,6 @@
-"""Module names that are not here but somewhere else: of the other host, or of a project that is no host.
+"""Module names of the other host, or of projects that are not hosts of the kit.
 
-For messages: where a row's name is unknown, the remedy is another host or a row of another kind, and not the name.
+For messages: the remedy for such an unknown name is another host or another kind of row, and not another spelling.
 """
 
 from __future__ import annotations

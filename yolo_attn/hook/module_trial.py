@@ -106,7 +106,7 @@ def _try(module: Any, row: Row) -> None:
         if isinstance(trial.run(sizes[0], batch=2, training=True), Exception):
             raise _Wrong(f"runs in eval mode and not in training on {trial.shown(sizes[0], 1)}: {_said(run)}") from run
         _tell(f"{row.location}: {row.name} cannot be trained on a batch of one, the last of an epoch included: {_said(run)}. "
-              f"Batch normalization behind global pooling does so; without it, or with GroupNorm(1, C), it can.")  # fmt: skip
+              f"Batch normalization after global pooling causes this; without it, or with GroupNorm(1, C), it can.")  # fmt: skip
     else:
         _judge(run, trial, row, sizes[0], 1)
 

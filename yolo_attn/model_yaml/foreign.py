@@ -78,7 +78,7 @@ def _decoded(data: bytes, encodings: list[str], file: str) -> tuple[str, list[Ch
         if not re.search(r"[\0-\x08\x0e-\x1a\x1c-\x1f]", text):
             name = {"gb18030": "GBK"}.get(encoding, encoding.upper())
             return text.lstrip("\ufeff"), [Change("file", "", "", f"was {name} text, is UTF-8, as every host reads it")]
-    raise ConfigError(f"{file}: is no text, neither UTF-8 nor UTF-16 nor GBK.")
+    raise ConfigError(f"{file}: is not text in UTF-8, UTF-16 or GBK.")
 
 
 def legible(text: str) -> tuple[str, list[Change]]:
@@ -228,7 +228,7 @@ def _scales(text: str, d: dict[str, Any], keys: dict[str, Any]) -> Iterator[tupl
         return
     for key, value in keys["scales"][1].value:
         if not isinstance(value, yaml.SequenceNode) and not keys["scales"][1].flow_style:
-            yield *_lines_of(text, key, value), "", f"'{key.value}' is no scale, and inside 'scales' no host reads it"
+            yield *_lines_of(text, key, value), "", f"'{key.value}' is not a scale, and no host reads it inside 'scales'"
         elif isinstance(value, yaml.SequenceNode) and len(value.value) == 4:
             third, fourth = value.value[2:]
             yield end_of(third), end_of(fourth), "", "hosts read three numbers: depth, width, max_channels"

@@ -58,8 +58,8 @@ class Binding(Constructor):
         positional: As for :func:`~yolo_attn.registry.registry.register`, each string split into words.
         guessed: Whether the first parameter was taken for the channels although its name does not say so.
         sets: Options, with their values, that a spelling such as ``C3_GC`` stands for.
-        form: How the module is called, where that is not one map in, one map out.
-        verbatim: Whether a row's numbers behind what is taken are the host's own arguments, none of them a nominal width.
+        form: How the module is called, if not with one map to return one map.
+        verbatim: Whether the row's numbers after `takes` are the host's own arguments, without nominal widths.
     """
 
     out_channels: Callable[..., int] | None = None

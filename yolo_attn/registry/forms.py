@@ -55,7 +55,7 @@ class Form:
         for name, least in (("inputs", 1), ("output", 0)):
             value = getattr(self, name)
             if value is not None and not (is_number(value) and value >= least):
-                raise RegistryError(f"{name}={shown(value)} is no whole number of at least {least}")
+                raise RegistryError(f"{name}={shown(value)} is not an integer of at least {least}")
         if not isinstance(self.copy, bool):
             raise RegistryError(f"copy={shown(self.copy)} is neither True nor False")
 
@@ -89,7 +89,9 @@ class OutChannels:
     def __post_init__(self) -> None:
         number = is_number(self.stated) and self.stated > 0
         if not number and not (isinstance(self.stated, str) and _RATIO.fullmatch(self.stated.strip())):
-            raise RegistryError(f"out_channels={shown(self.stated)} is no number of channels, nor such as 'c1/2' or 'c1*2'")
+            raise RegistryError(
+                f"out_channels={shown(self.stated)} is neither a number of channels nor such as 'c1/2' or 'c1*2'"
+            )
 
     def __call__(self, channels: Any, *_: Any, **__: Any) -> int:
         """Return the output channels for the input channels; those of several inputs are added."""

@@ -1,4 +1,4 @@
-"""Read what `torch.save` wrote without torch's reader: the zip and the pickle by hand, names as inert stand-ins.
+"""Read files of ``torch.save`` without torch's reader: zip and pickle are parsed here, names become inert stand-ins.
 
 `torch.load` decides by a file's content what it is: a pickle, a TorchScript archive, which it compiles and whose
 code then runs, or a tar file. Here only the first is read, and nothing in it is called: every name but those that
@@ -86,7 +86,7 @@ def load(path: Path) -> Any:
                 refuse_script(path)
                 return _of_zip(file)
             if head[:2] != b"\x80\x02":
-                raise CheckpointError(f"{path} is no checkpoint, or is cut short ({path.stat().st_size} bytes).")
+                raise CheckpointError(f"{path} is not a checkpoint, or is cut short ({path.stat().st_size} bytes).")
             return _of_legacy(io.BytesIO(file.read()), path.stat().st_size)
     except CheckpointError:
         raise
@@ -98,7 +98,7 @@ def load(path: Path) -> Any:
 
 
 def refuse_script(path: Path) -> None:
-    """Refuse an archive of TorchScript, which loading runs; a file that is no zip is none.
+    """Refuse a TorchScript archive, which runs code when it is loaded; a file that is not a zip passes.
 
     Raises:
         CheckpointError: It is one, or hides one.
