@@ -496,3 +496,69 @@ def test_a_terminal_that_knows_ascii_alone(here: Path, command: str) -> None:
     env = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     run = run_python("-m", "yolo_attn", *command.split(), cwd=here, env=env)
     assert "Traceback" not in run.err and run.code == 0, run.err
+
+
+@posix
+@pytest.mark.parametrize("kind", ["link", "hard link", "another file", "folder"])
+def test_what_is_no_lock_is_left_as_it_is(tmp_path: Path, kind: str) -> None:
+    """A folder of somebody else's making may have a link where the kit looks for a lock, which it would remove."""
+    precious, lock = tmp_path / "precious", tmp_path / "theirs" / files.LOCK
+    lock.parent.mkdir()
+    precious.write_text("years of work\n")
+    if kind == "link":
+        lock.symlink_to(precious)
+    elif kind == "hard link":
+        os.link(precious, lock)
+    elif kind == "another file":
+        lock.write_text("years of work\n")
+    else:
+        lock.mkdir()
+    files.write_text(lock.parent / "a.yaml", "x")  # which clears locks that nobody holds
+    files.sweep(lock.parent)
+    assert not locks.clear(lock)
+    with pytest.raises(OSError, match="is not a lock of this kit|directory") as caught:
+        locks.take(lock)
+    assert caught.value.errno in files.REFUSED
+    if kind != "folder":
+        assert lock.read_text() == "years of work\n"
+    assert precious.read_text() == "years of work\n" and os.path.lexists(lock)
+
+
+@posix
+def test_a_child_that_is_forked_while_a_thread_waits_for_a_lock(tmp_path: Path) -> None:
+    """The child takes and clears locks; those of its parent are not its own."""
+    code = """
+    import os, sys, threading, time
+    from pathlib import Path
+    from yolo_attn import files
+    from yolo_attn.system import locks
+    folder = Path(sys.argv[1])
+    locks.take(folder / "parents")
+    threading.Thread(target=locks.take, args=(folder / "others",), kwargs={"wait": True}, daemon=True).start()
+    time.sleep(0.5)
+    pid = os.fork()
+    if not pid:
+        try:
+            locks.take(folder / "parents")
+        except locks.Busy:
+            files.sweep(folder)
+            locks.take(folder / "mine")
+            locks.release(folder / "mine")
+            os._exit(0)
+        os._exit(1)
+    for _ in range(100):
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.1)
+    else:
+        os.kill(pid, 9)
+    print("CHILD", "ended" if done else "hung", status, flush=True)
+    os._exit(0)
+    """
+    locks.take(tmp_path / "others")
+    try:
+        out, _ = spawn(code, str(tmp_path)).communicate(timeout=60)
+    finally:
+        locks.release(tmp_path / "others")
+    assert out.split() == ["CHILD", "ended", "0"]

@@ -252,7 +252,7 @@ def test_a_short_run_of_the_fuzzer(capsys: pytest.CaptureFixture[str]) -> None:
     assert spec is not None and spec.loader is not None
     fuzz = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fuzz)
-    assert fuzz.main(["--cases", "60"]) == 0, capsys.readouterr().out
+    assert fuzz.main(["--cases", "100"]) == 0, capsys.readouterr().out
     out = capsys.readouterr().out.splitlines()
     assert len(out) == 5 and all("clear error" in line for line in out)
 

@@ -94,6 +94,7 @@ def hostile(folder: Path) -> dict[str, dict[str, Any] | bytes]:
         "5 a function as a row": small([-1, 1, "load_checkpoint", [pt]]),
         "6 a model of a file": small([-1, 1, "DetectionModel", [evil]]),
         "a model by another name": small([-1, 1, "X", [nested]], register={"X": "ultralytics.nn.tasks:DetectionModel"}),
+        "a layer of torch under another name": small([-1, 1, "X", [8]], register={"X": "torch.nn:BatchNorm2d"}),
         "through a module's attribute": small([-1, 1, "X", [nested]], register={"X": "ultralytics:nn.tasks.DetectionModel"}),
         "the wrapper": small([-1, 1, "X", [pt]], register={"X": "ultralytics:YOLO"}),
         "text activation": small(activation=code),

@@ -206,8 +206,12 @@ def _of_register(name: str, d: dict[str, Any], location: str) -> Any:
     found: Any = sys.modules.get(full)
     for part in attribute.split("."):
         found = getattr(found, part, None)
-    if isinstance(found, type) and _is_module(found) and _refusal(found, None):
-        raise RowError(f"{location}: '{name}' is {shown(found)}, {_refusal(found, None)}, and is not called.")
+    if isinstance(found, type) and _is_module(found):
+        why = _refusal(found, None)
+        if not why and found in _torch_layers() and not plugins.named_by_user(found):
+            why = "which rows name themselves"  # registered, it would mean something else in the models to come
+        if why:
+            raise RowError(f"{location}: '{name}' is {shown(found)}, {why}, and is not called.")
     return plugins.from_yaml(name, d, location)  # also raises for a class that is not loaded or not a layer
 
 

@@ -6,7 +6,9 @@ import atexit
 import contextlib
 import errno
 import os
+import re
 import socket
+import stat
 import sys
 import threading
 import time
@@ -26,6 +28,7 @@ class Busy(Exception):
     """Another process holds the lock; the message says which."""
 
 
+_PROCESS = re.compile(r"[0-9a-f]{8}-\d+-[0-9a-f]+")
 _held: dict[str, tuple[int, int]] = {}  # path: descriptor, number of times taken
 _guard = threading.Lock()
 
@@ -44,7 +47,7 @@ def take(path: Path, *, wait: bool = False) -> str:
         Busy: Another process holds it.
         OSError: The file cannot be created.
     """
-    key = os.path.realpath(path)
+    key = _key(path)
     with _guard:
         if key in _held:
             number, count = _held[key]
@@ -57,7 +60,7 @@ def take(path: Path, *, wait: bool = False) -> str:
 
 def release(path: Path) -> None:
     """Release a lock once; the last release removes its file."""
-    key = os.path.realpath(path)
+    key = _key(path)
     with _guard:
         number, count = _held.pop(key, (-1, 0))
         if count > 1:
@@ -68,7 +71,7 @@ def release(path: Path) -> None:
 
 def clear(path: Path) -> bool:
     """Remove the file of a lock that no process holds; return whether there was one."""
-    key = os.path.realpath(path)
+    key = _key(path)
     with _guard:
         if key in _held or not os.path.exists(key):
             return False
@@ -82,15 +85,14 @@ def clear(path: Path) -> bool:
 
 def _open(key: str, wait: bool, make: bool = True) -> tuple[int, str]:
     while True:
-        number = os.open(key, os.O_RDWR | (os.O_CREAT if make else 0), 0o666)
+        number = _descriptor(key, make)
         try:
             locked = _lock(number, wait)
             text = os.read(number, 400).decode("utf-8", "replace").split("\n")
             process, name = text[0], text[1] if len(text) > 1 else ""
-            try:
-                running = alive(process) if process else False
-            except ValueError:  # not a file of the kit
-                running = False
+            if process and not _PROCESS.fullmatch(process):
+                raise _foreign(key)
+            running = alive(process) if process else False
             if locked is False or (locked is None and running is not False and not wait):
                 raise Busy(name or "another process")
             if not _still_there(number, key):  # released between the two steps, and its file removed
@@ -104,6 +106,35 @@ def _open(key: str, wait: bool, make: bool = True) -> tuple[int, str]:
                 os.close(number)
             raise
         return number, name if process and process != owner() else ""
+
+
+def _key(path: Path) -> str:
+    """The lock's own path: links in its folder's are followed, one in its place is not."""
+    folder, name = os.path.split(os.path.abspath(path))
+    return os.path.join(os.path.realpath(folder), name)
+
+
+def _descriptor(key: str, make: bool) -> int:
+    """Open a lock's file, and nothing else that stands there: a lock is written over, and removed in the end.
+
+    Raises:
+        PermissionError: A link, in a folder of somebody else's making, or no file.
+    """
+    try:
+        number = os.open(key, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | (os.O_CREAT if make else 0), 0o666)
+    except OSError as exc:
+        if os.path.islink(key):
+            raise _foreign(key) from exc
+        raise
+    about = os.fstat(number)
+    if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
+        os.close(number)
+        raise _foreign(key)
+    return number
+
+
+def _foreign(key: str) -> PermissionError:
+    return PermissionError(errno.EACCES, "is not a lock of this kit: look at it, and remove it", key)
 
 
 def _drop(key: str, number: int) -> None:
@@ -149,6 +180,17 @@ def _lock(number: int, wait: bool) -> bool | None:
     except OSError as exc:
         return None if exc.errno in _UNSUPPORTED else False
     return True
+
+
+def _in_child() -> None:
+    """A forked child holds no lock of its parent's, whichever of its threads was taking one."""
+    global _guard
+    _guard = threading.Lock()
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_in_child)
 
 
 @atexit.register
