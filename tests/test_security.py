@@ -7,6 +7,7 @@ import copy
 import hashlib
 import json
 import os
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -545,3 +546,16 @@ def test_torchscript_on_the_command_line(cli: Any, tmp_path: Path) -> None:
     ):
         assert "TorchScript" in cli(*command).mistake()
     assert not (tmp_path / "mark").exists()
+
+
+def test_what_is_promised_has_the_tests_that_it_names() -> None:
+    root = Path(__file__).resolve().parents[1]
+    text = (root / "SECURITY.md").read_text(encoding="utf-8")
+    sections = text.split("\n## ")
+    silent = ("Not promised", "Reporting")
+    assert all("*Tests* " in s for s in sections if not s.startswith(silent)), "a section without its tests"
+    named = re.findall(r"`(test_\w+\.py): ([^`]+)`", text)
+    assert len(named) > 15
+    for file, functions in named:
+        defined = set(re.findall(r"^def (\w+)", (root / "tests" / file).read_text(encoding="utf-8"), re.MULTILINE))
+        assert set(functions.split(", ")) <= defined, (file, set(functions.split(", ")) - defined)
