@@ -27,8 +27,11 @@ from yolo_attn.training import closing, options
     ],
 )
 def test_next_steps_keep_size_and_placement(
-    argv: str, own_data: str, other: str, monkeypatch: pytest.MonkeyPatch
+    argv: str, own_data: str, other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mine.yaml").write_text("nc: 1\n", encoding="utf-8")
     monkeypatch.setattr(sys, "argv", ["train_detect.py"])
     lines = closing.next_steps(options.parse(shlex.split(argv)), Path("my best.pt")).splitlines()
     assert lines[0] == "next:" and len(lines) == 4
@@ -36,6 +39,16 @@ def test_next_steps_keep_size_and_placement(
     assert lines[2].split("python train_detect.py ")[1] == other
     assert "model='my best.pt'" in lines[3]
     assert find.locate(other.split()[1]) is not None
+
+
+@pytest.mark.parametrize("cfg", ["yolov8n_eca_neck_se_backbone-last2.yaml", "elsewhere/mine.yaml"])
+def test_a_model_that_is_in_its_checkpoint_alone(cfg: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that `attach` made: the next training starts from the checkpoint, and names no YAML that is not there."""
+    monkeypatch.setattr(sys, "argv", ["train_detect.py"])
+    asked = options.parse(["--resume", "last.pt"])
+    asked.cfg = cfg
+    lines = closing.next_steps(asked, Path("best.pt")).splitlines()
+    assert lines[1].endswith("python train_detect.py --data my.yaml --weights best.pt") and cfg not in "".join(lines)
 
 
 ULTRALYTICS = "epoch,train/box_loss,metrics/precision(B),metrics/mAP50(B)\n1,1.5,{0},{1}\n2,1.2,{2},{3}\n"

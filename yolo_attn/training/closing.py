@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..files import read_text
 from ..model_yaml import find
 
@@ -27,9 +27,14 @@ def next_steps(options: argparse.Namespace, best: Path) -> str:
     family, letter = find.split_scale(Path(options.cfg).stem)
     weights = options.weights or published(family, letter)
     from_weights = ["--weights", weights] if weights else []
+    own = ["--cfg", options.cfg, "--data", "my.yaml", *from_weights]
+    try:
+        find.require(options.cfg)
+    except ConfigError:  # the model is in its checkpoint alone: from Python, or of a YAML that is elsewhere
+        own = ["--data", "my.yaml", "--weights", str(best)]
     other = ["--cfg", _other_attention(family, letter), *(["--data", options.data] if options.data else [])]
     rows = [
-        ("your own data", command("--cfg", options.cfg, "--data", "my.yaml", *from_weights)),
+        ("your own data", command(*own)),
         ("other attention", command(*other, *(["--weights", options.weights] if options.weights else []))),
         ("predict", f"yolo-attn yolo predict model={shlex.quote(str(best))} source=my_image.jpg"),
     ]
