@@ -571,12 +571,14 @@ def test_missing_packages_are_named_together(tmp_path: Path) -> None:
     host = tmp_path / "host"
     files = {
         "train.py": "import absent_a, os\nfrom utils import general, loggers\nimport val as validate\n"
+        "from utils.general import check_git_info\nGIT_INFO = check_git_info()\n"
         "if __name__ == '__main__':\n    import only_as_script\n",
         "val.py": "from models.yolo import Model\nfrom absent_b.part import thing\n",
         "models/yolo.py": "import torch\ndef parse_model(d, ch):\n    import only_when_called\nclass Model: pass\n",
         "models/__init__.py": "",
         "utils/general.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import only_for_types\n"
-        "if True:\n    import pkg_absent, cv2\n",
+        "if True:\n    import pkg_absent, cv2\n"
+        "def check_git_info():\n    import absent_e\n    if absent_e:\n        import only_if\n",
         "utils/__init__.py": "",
         "utils/loggers/__init__.py": "try:\n    import can_do_without\nexcept (ImportError, ValueError):\n    pass\n"
         "try:\n    import absent_c\nexcept KeyError:\n    pass\nfrom . import inner\nfrom ..general import x\n",
@@ -585,7 +587,7 @@ def test_missing_packages_are_named_together(tmp_path: Path) -> None:
     for name, text in files.items():
         (host / name).parent.mkdir(parents=True, exist_ok=True)
         (host / name).write_text(text, encoding="utf-8")
-    wanted = ["absent_a", "absent_b", "absent_c", "absent_d", "pkg_absent"]
+    wanted = ["absent_a", "absent_b", "absent_c", "absent_d", "absent_e", "pkg_absent"]
     assert host_imports.missing(host) == wanted
     run = run_python(str(ROOT / "train_detect.py"), "--host", str(host), cwd=tmp_path)
     assert run.code == 1

@@ -38,16 +38,17 @@ def require(root: Path, script: str = "train.py") -> None:
 
 
 def missing(root: Path, script: str = "train.py") -> list[str]:
-    """Return the import names of missing packages, sorted; follows files of the host, ignores imports in functions."""
+    """Return the import names of missing packages, sorted; follows files of the host; of functions, those that the script calls."""
     lacking: set[str] = set()
     seen: set[Path] = set()
     todo = [root / script]
+    called = set(_called(root / script))
     while todo:
         file = todo.pop()
         if file in seen:
             continue
         seen.add(file)
-        for name in _imports(file, root):
+        for name in _imports(file, root, called):
             own = _own_files(name, root)
             top = "tensorboard" if name.startswith("torch.utils.tensorboard") else name.partition(".")[0]
             if own:
@@ -57,13 +58,28 @@ def missing(root: Path, script: str = "train.py") -> list[str]:
     return sorted(lacking)
 
 
-def _imports(file: Path, root: Path) -> Iterator[str]:
+def _called(script: Path) -> Iterator[str]:
+    """Yield the names of functions that a script calls when it is imported: v7.0 imports `git` in one of them."""
+    try:
+        tree = ast.parse(script.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return
+    for node in _executed(tree.body):
+        if isinstance(node, (ast.Assign, ast.AnnAssign, ast.Expr)):
+            for call in ast.walk(node):
+                if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
+                    yield call.func.id
+
+
+def _imports(file: Path, root: Path, called: set[str]) -> Iterator[str]:
     """Yield the absolute names that importing a file imports; for `from a import b`, both `a` and `a.b`."""
     try:
         tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError):
         return  # the host will report it
-    for node in _executed(tree.body):
+    functions = (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name in called)
+    inside = [n for f in functions for n in f.body if isinstance(n, (ast.Import, ast.ImportFrom))]  # without condition
+    for node in [*_executed(tree.body), *inside]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
