@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Callable
 
@@ -61,6 +61,16 @@ def pytest_sessionfinish(session: Any) -> None:
     shutil.rmtree(_home, ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def _plugins_of_one_test() -> Iterator[None]:
+    """The kit names a loaded plug-in in the environment, for the processes that it launches; the next test has none."""
+    before = os.environ.get("YOLO_ATTN_PLUGINS")
+    yield
+    os.environ.pop("YOLO_ATTN_PLUGINS", None)
+    if before is not None:
+        os.environ["YOLO_ATTN_PLUGINS"] = before
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A private memory of plug-ins, and no plug-in named by the environment."""
@@ -95,7 +105,7 @@ class Run:
 
 
 def run_python(
-    *argv: str, cwd: Path | str | None = None, env: dict[str, str] | None = None, timeout: float = 300
+    *argv: str, cwd: Path | str | None = None, env: dict[str, str] | None = None, timeout: float = 900
 ) -> Run:
     """Run Python with the kit importable, from another folder than the checkout."""
     full = {

@@ -481,7 +481,7 @@ def test_train_resume_val_detect_export(classic: Classic, shapes: Path, tmp_path
         child = subprocess.Popen([*script, *model, *flags, *TINY, "--epochs", "3"], env=env, cwd=tmp_path, stdout=log, stderr=log)  # fmt: skip
         last, since = run / "weights" / "last.pt", time.monotonic()
         while child.poll() is None:  # to the second or third epoch, and not amid the writing of last.pt
-            assert time.monotonic() - since < 200
+            assert time.monotonic() - since < 900
             if last.is_file() and (run / "results.csv").read_text().count("\n") >= 3:
                 stops = hasattr(signal, "SIGSTOP")  # not on Windows, where the check below may come too late
                 if stops:

@@ -484,10 +484,10 @@ def test_a_user_without_a_home(
 @pytest.mark.parametrize(
     "command",
     [
-        "insert 模型.yaml --module SE --where neck --dry-run",
+        pytest.param("insert 模型.yaml --module SE --where neck --dry-run", marks=pytest.mark.slow),
         "insert 模型.yaml --module SE --where neck",
         "list",
-        "show 模型.yaml",
+        pytest.param("show 模型.yaml", marks=pytest.mark.slow),
     ],
 )
 def test_a_terminal_that_knows_ascii_alone(here: Path, command: str) -> None:
