@@ -588,7 +588,7 @@ def test_other_tasks_are_proved_by_their_numbers(tmp_path: Path) -> None:
 
 
 def test_weights_in_another_yaml(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="tensors fit"):
+    with pytest.raises(CheckpointError, match="tensors match"):
         open_source(checkpoint, cfg="yolov5n_eca.yaml")
     source = open_source(checkpoint, cfg="yolov5n_se.yaml")
     want = open_source(checkpoint).model.state_dict()
