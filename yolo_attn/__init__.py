@@ -19,6 +19,7 @@ _EXPORTS = {
     "YoloAttnError": "errors",
     "adopt": "detectors.adopting",
     "attach": "detectors.attaching",
+    "compare": "study.api",
     "detach": "detectors.attaching",
     "export_model": "export.onnx:export",
     "get_module": "registry.registry",
@@ -43,6 +44,7 @@ __all__ = [
     "__version__",
     "adopt",
     "attach",
+    "compare",
     "detach",
     "export_model",
     "get_module",
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
     from .model_yaml.schedule import plan
     from .registry.plugins import load_file as load_plugin
     from .registry.registry import get_module, list_modules, register, unregister
+    from .study.api import compare
     from .training.trainer import Trainer
     from .weights.align import transfer
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "adopt": "rewrite the model YAML of a fork, or a folder of them, to one that builds here",
     "transfer": "transfer pretrained weights into a model with attention, layer by layer",
     "train": "train a detector; same as train_detect.py",
+    "compare": "does attention help? train several configs and seeds, and compare",
     "export": "export a checkpoint to ONNX and verify it against PyTorch",
     "detect": "run an ONNX detector, without torch or ultralytics",
     "bench": "compare latency and size of detectors",

@@ -10,7 +10,7 @@ from ..errors import DataError, shown
 from ..files import expand, read_source, read_text
 from ..model_yaml.reader import read_mapping
 
-__all__ = ["check", "image_files", "label_file", "read_labels"]
+__all__ = ["check", "image_files", "label_file", "read_labels", "root_of"]
 
 IMAGES = frozenset(
     [
@@ -65,7 +65,7 @@ def check(name: str, *, single_cls: bool = False) -> bool:
         if not d.get(key):
             raise DataError(f"{path}: has no '{key}:'. {WANTED}")
     names = _names(d, path)
-    root = _root(d, path)
+    root = root_of(d, path)
     for key in ("train", "val"):
         folders = d[key] if isinstance(d[key], list) else [d[key]]
         places = [root / str(f) for f in folders]
@@ -178,7 +178,8 @@ def label_file(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _root(d: dict[str, Any], path: Path) -> Path:
+def root_of(d: dict[str, Any], path: Path) -> Path:
+    """Return the folder that a data set's paths start from."""
     given = d.get("path")
     if not given:
         return path.parent

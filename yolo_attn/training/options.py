@@ -15,7 +15,7 @@ from ..model_yaml.reader import read_mapping
 from ..model_yaml.schedule import frozen_epochs
 from ..system.console import Parser
 
-__all__ = ["host_arguments", "parse"]
+__all__ = ["host_arguments", "pair", "parse"]
 
 EXAMPLES = """examples:
   python train_detect.py                                             # embedded data set, a few minutes on a CPU
@@ -198,7 +198,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """
     words, pairs = _split_pairs(list(argv))
     options = _parser().parse_args(words)
-    options.extra = dict(map(_pair, [*pairs, *options.more]))
+    options.extra = dict(map(pair, [*pairs, *options.more]))
     options.embedded = not options.data and not options.resume and "data" not in options.extra
     options.chosen_cfg = options.cfg is not None
     options.made = None  # the YAML that --attention generates
@@ -251,7 +251,12 @@ def _split_pairs(argv: list[str]) -> tuple[list[str], list[str]]:
     return words, pairs
 
 
-def _pair(text: str) -> tuple[str, Any]:
+def pair(text: str) -> tuple[str, Any]:
+    """Read `key=value`, the value as Python would.
+
+    Raises:
+        UsageError: It is neither that nor an option.
+    """
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
         raise UsageError(f"'{text}' is neither an option nor key=value. --help shows the options")

@@ -1,0 +1,260 @@
+"""What a trained detector reaches: COCO's figures on a split, by one evaluator for both hosts.
+
+Both hosts' detectors are opened by the kit, see the same letterboxed images and go through the same suppression, so
+that a difference is the detector's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError, YoloAttnError
+from ..runtime.boxes import decode, layout_of
+from ..runtime.image import blob, letterbox, round_up, unletterbox
+
+__all__ = ["Split", "detect", "figures", "size_of", "split_of"]
+
+CONF, IOU, MAX_DET = 0.001, 0.7, 300  # what the hosts validate with
+MAX_CANDIDATES = 30_000
+SIZES = ("small", "medium", "large")  # COCO's: below 32 x 32 pixels, below 96 x 96, and the rest
+
+
+class Split:
+    """The images and objects that figures are measured on.
+
+    Args:
+        name: ``test`` where the data set has one, else ``val``.
+        files: The images.
+        names: The classes, in order.
+        single_cls: All classes count as one.
+    """
+
+    def __init__(self, name: str, files: Sequence[Path], names: Sequence[str], single_cls: bool = False) -> None:
+        self.name, self.files, self.names, self.single_cls = name, list(files), list(names), single_cls
+
+    def images(self) -> Iterator[tuple[Any, Any]]:
+        """Each image, (H, W, 3) BGR, with its objects, (N, 5): x1 y1 x2 y2 in pixels, class.
+
+        Raises:
+            DataError: No image can be read.
+        """
+        import cv2
+
+        from ..training.dataset import read_labels
+
+        found = 0
+        for file in self.files:
+            image = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR) if file.is_file() else None
+            if image is None:
+                continue  # the hosts leave such a file out as well, and say so
+            found += 1
+            rows = [self._box(row, image.shape) for row in read_labels(file, None)[0]]
+            yield image, np.asarray(rows, dtype=float).reshape(-1, 5)
+        if not found:
+            raise DataError(f"none of the {len(self.files)} images of '{self.name}:' can be read")
+
+    def _box(self, row: list[float], shape: tuple[int, ...]) -> list[float]:
+        label, *numbers = row
+        if len(numbers) == 4:
+            x, y, w, h = numbers
+            corners = [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
+        else:  # a polygon, which the hosts train as its box
+            corners = [min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])]
+        sides = (shape[1], shape[0], shape[1], shape[0])
+        return [*(min(max(v, 0.0), 1.0) * side for v, side in zip(corners, sides)), 0.0 if self.single_cls else label]
+
+
+def split_of(data: str, *, single_cls: bool = False) -> Split:
+    """Return the test split of a data set where it has one, else its validation split.
+
+    Raises:
+        DataError: The data set cannot be used.
+    """
+    from ultralytics.data.utils import check_det_dataset
+
+    from ..training.dataset import image_files
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            info = check_det_dataset(data)
+    except (FileNotFoundError, SyntaxError, RuntimeError) as exc:
+        raise DataError(f"{data}: {str(exc).strip().splitlines()[0]}") from exc
+    name = "test" if info.get("test") else "val"
+    places = info[name] if isinstance(info[name], list) else [info[name]]
+    files = [f for place in places for f in image_files(Path(place))]
+    if not files and name == "test":
+        raise DataError(f"{data}: 'test:' has no images. Take the line out, and 'val:' is measured on.")
+    names = ["object"] if single_cls else [str(n) for n in info["names"].values()]
+    return Split(name, files, names, single_cls)
+
+
+def detect(source: Any, split: Split, imgsz: int, device: str = "", batch: int = 16) -> tuple[list[Any], list[Any]]:
+    """Run a detector over a split.
+
+    Args:
+        source: An opened detector, :class:`yolo_attn.detectors.source.Source`.
+        split: The images.
+        imgsz: Side of the network's input in pixels.
+        device: ``cpu``, a GPU's number, or nothing for what trains by default.
+        batch: Images at a time.
+
+    Returns:
+        For each image its objects, (N, 5) x1 y1 x2 y2 and class, and its detections, (M, 6) x1 y1 x2 y2, confidence
+        and class, in the image's pixels.
+    """
+    import torch
+
+    if not device:
+        device = "0" if torch.cuda.is_available() else "cpu"
+    where = torch.device(f"cuda:{device.split(',')[0]}" if device.split(",")[0].isdigit() else device)
+    size = round_up((imgsz, imgsz), source.stride, tell=lambda line: None)
+    model = source.model.to(where)
+    truth: list[Any] = []
+    found: list[Any] = []
+    waiting: list[tuple[Any, Any]] = []
+
+    def flush() -> None:
+        if waiting:
+            x = torch.from_numpy(blob([image for image, _ in waiting])).to(where)
+            with torch.no_grad():
+                y = model(x)
+            y = y[0] if isinstance(y, (list, tuple)) else y
+            for output, (_, fit) in zip(y.float(), waiting):
+                boxes = _suppress(output, source, len(split.names) if not split.single_cls else None)
+                boxes[:, :4] = unletterbox(boxes[:, :4], fit)
+                found.append(boxes)
+            waiting.clear()
+
+    for image, objects in split.images():
+        truth.append(objects)
+        waiting.append(letterbox(image, size))
+        if len(waiting) == batch:
+            flush()
+    flush()
+    return truth, found
+
+
+def _suppress(output: Any, source: Any, classes: int | None) -> Any:
+    """One image's output to detections, a candidate for each class that reaches the least confidence."""
+    import torch
+    from torchvision.ops import nms
+
+    shape = (1, *output.shape)
+    if getattr(source.model.model[-1], "end2end", False) and shape[2] == 6:
+        kept = output[output[:, 4] > CONF][:MAX_DET]
+        return kept.cpu().numpy().astype(float)
+    layout = layout_of(shape, classes or len(source.names)) or source.layout
+    boxes, scores = (torch.from_numpy(v) for v in decode(output.cpu().numpy(), layout))
+    rows, labels = (scores > CONF).nonzero(as_tuple=True)
+    boxes, values = boxes[rows], scores[rows, labels]
+    if len(values) > MAX_CANDIDATES:
+        values, best = values.topk(MAX_CANDIDATES)
+        boxes, labels = boxes[best], labels[best]
+    apart = boxes + labels[:, None].float() * 7680  # so that one suppression serves all classes
+    kept = nms(apart.to(output.device), values.to(output.device), IOU)[:MAX_DET].cpu()
+    return np.concatenate((boxes[kept].numpy(), values[kept, None].numpy(), labels[kept, None].numpy()), 1).astype(float)
+
+
+def figures(truth: Sequence[Any], found: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return COCO's figures: mAP50, mAP50-95, by size and by class, precision and recall.
+
+    Args:
+        truth: As :func:`detect` returns it.
+        found: Likewise.
+        names: The classes.
+
+    Returns:
+        ``mAP50-95``, ``mAP50``, ``AP_small`` and so on, ``precision`` and ``recall`` (at IoU 0.5, where their harmonic
+        mean is best, averaged over classes), and ``classes``: mAP50-95 of each. None where there is no such object.
+
+    Raises:
+        YoloAttnError: The evaluator is not installed.
+    """
+    try:
+        from faster_coco_eval import COCO, COCOeval_faster
+    except ImportError as exc:
+        raise YoloAttnError(f"comparing needs the package faster-coco-eval: {exc}. 'pip install faster-coco-eval'") from exc
+    with contextlib.redirect_stdout(io.StringIO()):
+        api = COCO(_as_coco(truth, names))
+        results = [
+            {"image_id": i + 1, "category_id": int(c) + 1, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": p}
+            for i, rows in enumerate(found)
+            for x1, y1, x2, y2, p, c in np.asarray(rows).tolist()
+        ]
+        if not results:
+            return _nothing(truth, names)
+        run = COCOeval_faster(api, api.loadRes(results), "bbox", print_function=lambda *words: None)
+        run.evaluate()
+        run.accumulate()
+    precision = np.asarray(run.eval["precision"])[..., -1]  # (IoUs, recalls, classes, sizes), 100 detections
+    out: dict[str, Any] = {"mAP50-95": _mean(precision[..., 0]), "mAP50": _mean(precision[0, ..., 0])}
+    out.update({f"AP_{size}": _mean(precision[..., k + 1]) for k, size in enumerate(SIZES)})
+    out.update(_best_point(precision[0, ..., 0]))
+    out["classes"] = {n: _mean(precision[:, :, k, 0]) for k, n in enumerate(names)}
+    return out
+
+
+def _as_coco(truth: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
+    annotations: list[dict[str, Any]] = []
+    for i, rows in enumerate(truth):
+        for x1, y1, x2, y2, c in np.asarray(rows).tolist():
+            box = [x1, y1, x2 - x1, y2 - y1]
+            entry = {"image_id": i + 1, "category_id": int(c) + 1, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+            annotations.append({"id": len(annotations) + 1, **entry})
+    return {
+        "info": {},
+        "images": [{"id": i + 1} for i in range(len(truth))],
+        "categories": [{"id": k + 1, "name": n} for k, n in enumerate(names)],
+        "annotations": annotations,
+    }
+
+
+def _mean(values: Any) -> float | None:
+    """Mean of what there is; COCO writes -1 where there are no objects."""
+    there = values[values > -1]
+    return float(there.mean()) if there.size else None
+
+
+def _best_point(precision: Any) -> dict[str, float | None]:
+    recall = np.linspace(0, 1, len(precision))
+    points = []
+    for column in precision.T:
+        if column.max() > -1:
+            harmonic = 2 * column * recall / np.maximum(column + recall, 1e-12)
+            k = int(harmonic.argmax())
+            points.append((float(column[k]), float(recall[k]) if harmonic[k] > 0 else 0.0))
+    if not points:
+        return {"precision": None, "recall": None}
+    return {"precision": float(np.mean([p for p, _ in points])), "recall": float(np.mean([r for _, r in points]))}
+
+
+def _nothing(truth: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
+    """The figures of a detector that found nothing at all: 0 where there are objects."""
+    rows = np.concatenate([np.asarray(t).reshape(-1, 5) for t in truth]) if truth else np.zeros((0, 5))
+    area = (rows[:, 2] - rows[:, 0]) * (rows[:, 3] - rows[:, 1])
+    zero: float | None = 0.0 if len(rows) else None
+    out: dict[str, Any] = {"mAP50-95": zero, "mAP50": zero}
+    for size, (least, most) in zip(SIZES, ((0, 32**2), (32**2, 96**2), (96**2, np.inf))):
+        out[f"AP_{size}"] = 0.0 if ((area >= least) & (area <= most)).any() else None
+    out.update(precision=zero, recall=zero)
+    out["classes"] = {n: 0.0 if (rows[:, 4] == k).any() else None for k, n in enumerate(names)}
+    return out
+
+
+def size_of(source: Any, imgsz: int) -> dict[str, float]:
+    """Return parameters, and GFLOPs of one image: convolutions and matrix products, as `yolo-attn show` counts."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    side = round_up((imgsz, imgsz), source.stride, tell=lambda line: None)[0]
+    first = next(source.model.parameters())
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        source.model(torch.zeros(1, 3, side, side, device=first.device))
+    count = sum(p.numel() for p in source.model.parameters())
+    return {"parameters": count, "gflops": round(counter.get_total_flops() / 1e9, 4)}

@@ -1,0 +1,65 @@
+"""Let a seed reach everything that it should: the order of images, the loader's workers, and augmentation.
+
+Up to 8.4.120 the ultralytics host gives its data loader the same generator whatever the seed, so that order and
+augmentation are the same for every seed and the spread over seeds is understated. And what a model draws while it is
+built must not move the augmentation of one config against another's.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+from ..errors import HostError, UsageError
+from ..files import read_source
+
+__all__ = ["check_classic", "seed_ultralytics"]
+
+START = 6148914691236517205  # the hosts' own
+
+
+def seed_ultralytics(seed: int) -> None:
+    """Seed the loader of the next training in this process, and augmentation at the begin of every epoch."""
+    from ultralytics.utils.callbacks.base import default_callbacks
+
+    def loaders_are_there(trainer: Any) -> None:
+        loader = trainer.train_loader
+        generator = getattr(loader, "generator", None)
+        if generator is None or not hasattr(loader, "reset"):
+            raise HostError("this ultralytics has a data loader that cannot be seeded; use 8.4.130 or later")
+        generator.manual_seed(START + seed)
+        loader.reset()  # its workers have begun with what it was before
+
+    def epoch_begins(trainer: Any) -> None:
+        import numpy as np
+
+        number = (seed * 100_003 + int(trainer.epoch) + 1) % 2**32
+        random.seed(number)
+        np.random.seed(number)
+
+    default_callbacks["on_pretrain_routine_end"].append(loaders_are_there)
+    default_callbacks["on_train_epoch_start"].append(epoch_begins)
+
+
+def check_classic(host: Path, workers: int) -> None:
+    """Check that a seed reaches the training of a classic host.
+
+    Args:
+        host: Its folder.
+        workers: Of the data loader.
+
+    Raises:
+        HostError: Its `train.py` takes no seed.
+        UsageError: Its loader's workers would draw the same for every seed.
+    """
+    if "--seed" not in read_source(host / "train.py"):
+        raise HostError(f"{host}: its train.py takes no --seed, and without seeds there is nothing to compare. Use v7.0")
+    files = [host / "utils" / n for n in ("dataloaders.py", "datasets.py")]
+    text = "".join(read_source(f) for f in files if f.is_file())
+    if workers > 0 and not re.search(r"manual_seed\([^)\n]*\bseed\b", text.partition("def create_dataloader")[2]):
+        raise UsageError(
+            f"{host}: the seed does not reach the workers of this YOLOv5's data loader, which would draw the same for every "
+            f"seed: give --workers 0, or use YOLOv5 of 2023 or later (or the yolov5 package)"
+        )
