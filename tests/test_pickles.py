@@ -148,3 +148,34 @@ def test_torchscript_in_other_letters(tmp_path: Path) -> None:
     path.write_bytes(whole)
     with pytest.raises(CheckpointError, match="TorchScript"):
         pickles.refuse_script(path)
+
+
+def test_safetensors_of_others(tmp_path: Path) -> None:
+    """A header that is too large, no tensors, names that nest without end or move the cursor."""
+    from safetensors.torch import save_file
+
+    (tmp_path / "a.safetensors").write_bytes((2**62).to_bytes(8, "little") + b"{}")
+    (tmp_path / "b.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    save_file({"model.0\x1b[2J": torch.zeros(1)}, tmp_path / "c.safetensors")
+    for name, words in (("a", "cannot be read"), ("b", "no tensors"), ("c", "name of a module")):
+        with pytest.raises(CheckpointError, match=words):
+            checkpoint.read(tmp_path / f"{name}.safetensors")
+    for names, wanted in (("[" * 100_000, {}), ('{"0": "\\u001b[2J"}', {0: r"\x1b[2J"}), ("5", {})):
+        save_file({"model.0.weight": torch.zeros(1)}, tmp_path / "d.safetensors", metadata={"names": names})
+        assert checkpoint.read(tmp_path / "d.safetensors").names == wanted
+
+
+ODD: list[Any] = [
+    {"model": None, "ema": None}, {"model": 5}, {"epoch": 1, "optimizer": {}, "train_args": {"epochs": 10**30}, "model": {}},
+    {"model": {"a": torch.zeros(1)}}, {"train_args": 5, "epoch": "x"}, {"opt": [1]}, [], None,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", ODD, ids=range(len(ODD)))
+def test_what_is_no_run_is_not_resumed(content: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from yolo_attn import cli
+
+    torch.save(content, tmp_path / "a.pt")
+    assert cli.main(["train", "--resume", str(tmp_path / "a.pt")]) == 1
+    told = capsys.readouterr().err
+    assert "is not a checkpoint of a run that can be resumed" in told or "cannot be loaded" in told

@@ -160,7 +160,7 @@ def state_of(last: Path) -> State:
     epoch = content.get("epoch")
     epoch = epoch + 1 if isinstance(epoch, int) and epoch >= 0 else 0
     asked = content.get("train_args") or content.get("opt") or {}
-    epochs = asked.get("epochs") if isinstance(asked, dict) else vars(asked).get("epochs")
+    epochs = (asked if isinstance(asked, dict) else getattr(asked, "__dict__", {})).get("epochs")
     epochs = epochs if isinstance(epochs, int) else 0
     stripped = content.get("optimizer") is None
     return State(epoch, epochs, not stripped and epoch > 0 and (not epochs or epoch < epochs), stripped)
@@ -170,13 +170,17 @@ def arguments_of(last: Path) -> dict[str, Any]:
     """Return the training arguments in a checkpoint of the ultralytics host.
 
     Raises:
-        CheckpointError: It cannot be read.
+        CheckpointError: It cannot be read, or is not of a training.
     """
     from ..weights import pickles
 
     content = pickles.load(last)
-    found = content.get("train_args") if isinstance(content, dict) else None
-    return dict(found) if isinstance(found, dict) else {}
+    content = content if isinstance(content, dict) else {}
+    found = content.get("train_args")
+    network = any(isinstance(content.get(k), pickles.Inert) for k in ("model", "ema"))
+    if not network or not isinstance(found, dict) or not {"data", "imgsz"} <= found.keys():
+        raise CheckpointError(f"{last} is not a checkpoint of a run that can be resumed.")
+    return dict(found)
 
 
 def checkpoint_to_resume(named: Any, project: Path) -> Path:

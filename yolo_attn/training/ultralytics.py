@@ -140,11 +140,11 @@ def _pretrained(options: argparse.Namespace, host: Any, weights: str, folder: Pa
 def _resume(options: argparse.Namespace) -> int:
     last = runs.checkpoint_to_resume(options.resume, expand(options.project).resolve())
     checks.offline(False)
-    host = checks.open_host({"device": options.device, **options.extra})
+    checks.open_host({"device": options.device, **options.extra})
     checks.check_checkpoint(last)
     with runs.held(last.parent.parent if last.parent.name == "weights" else last.parent):
         state = runs.state_of(last)
-        return _go_on(options, host, last) if state.resumable else _finish(options, last)
+        return _go_on(options, last) if state.resumable else _finish(options, last)
 
 
 def _finish(options: argparse.Namespace, last: Path) -> int:
@@ -180,8 +180,10 @@ def _finish(options: argparse.Namespace, last: Path) -> int:
     return _after_training(options, folder, best, last, {**trained, "plots": picture}, export)
 
 
-def _go_on(options: argparse.Namespace, host: Any, last: Path) -> int:
-    model = host.YOLO(str(last))
+def _go_on(options: argparse.Namespace, last: Path) -> int:
+    from ..detectors.opening import host_handle
+
+    model = host_handle(last)
     args = {"resume": str(last), **options.extra}
     for key in ("batch", "imgsz", "workers", "patience"):
         if getattr(options, key) is not None:

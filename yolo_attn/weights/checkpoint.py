@@ -175,8 +175,12 @@ def _read_safetensors(path: Path) -> Checkpoint:
     names: Any = about.get("names")
     try:
         names = json.loads(names) if names else None
-    except ValueError:
+    except (ValueError, RecursionError):
         names = None
+    if not tensors:
+        raise CheckpointError(f"{path} contains no tensors. A checkpoint of a detector is needed.")
+    for name in tensors:
+        _check_name(name)
     return Checkpoint(None, _unprefixed(tensors), _names(names), file=str(path))
 
 
