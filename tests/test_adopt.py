@@ -71,6 +71,9 @@ def reasons(found: Any) -> str:
         ("CoordAtt, [128, 128]", 128, ["CoordAtt", []]),
         ("SimAM, ['1e-4']", 128, ["SimAM", [{"e_lambda": 0.0001}]]),
         ("SimAM, [128]", 128, ["SimAM", []]),
+        ("MHSA, [4]", 128, ["MHSA", [{"heads": 4}]]),
+        ("MHSA, [128, 8]", 128, ["MHSA", [{"heads": 8}]]),
+        ("MHSA, [14, 14, 4]", 128, ["MHSA", [{"width": 14, "height": 14, "heads": 4}]]),
         # names
         ("SELayer, [128, 16]", 128, ["SEAttention", [{"reduction": 16}]]),
         ("se_block, []", 128, ["SEAttention", []]),
@@ -195,6 +198,19 @@ def test_unknown_names_are_listed_with_rows_and_near_names() -> None:
         model("[-1, 1, Qqq, [128]]", "[-1, 1, Conv, [128]]", "[-1, 1, SE, [128, 8]]"), host="ultralytics"
     )
     assert row(behind.text, 4) == [-1, 1, "SEAttention", [{"reduction": 8}]]
+
+
+def test_unknown_names_behind_a_row_that_stops_the_host_are_listed_as_well() -> None:
+    found = yolo_attn.adopt(
+        model("[-1, 1, Conv, []]", "[-1, 1, Qqq, [64]]", "[-1, 1, SPPCSPC, [64]]"), host="ultralytics"
+    )
+    assert found.unknown == {"Qqq": [3], "SPPCSPC": [4]} and "yolov7" in found.near["SPPCSPC"]
+
+
+def test_rows_behind_a_block_of_the_other_host_are_read() -> None:
+    found = yolo_attn.adopt(model("[-1, 1, C3SPP, [128]]", "[-1, 1, SE, [128, 8]]"), host="ultralytics")
+    assert found.unknown == {"C3SPP": [2]} and "classic YOLOv5" in found.near["C3SPP"]
+    assert row(found.text, 3) == [-1, 1, "SEAttention", [{"reduction": 8}]]
 
 
 @pytest.mark.parametrize("name", ["C2f_Nothing", "C3k2_Nothing", "C3_Nothing", "NothingC3"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import os
 import sys
 from collections import Counter
@@ -114,6 +115,8 @@ def adopt(cfg: str | os.PathLike[str], *, host: str | None = None, fix: bool = F
             break
     if best is None:
         raise HostError("; ".join(problems))
+    if not best.whole and problems:
+        best.problem = "; ".join([best.problem, *problems])
     return best
 
 
@@ -170,7 +173,7 @@ def _on(host: str, parser: Any, text: str, name: str, folder: Path | None, fix: 
         rows[i], why = foreign_rows.tidy(row, d, theirs)
         if why:
             reasons[i] = why
-    text, early = _activate(host, text, d, rows, reasons)
+    text, early = _activate(parser, text, d, rows, reasons)
     d = _with(_model(text, name, folder) if early else d, rows)
     check.validate(d, name)
     notes = []
@@ -186,9 +189,10 @@ def _on(host: str, parser: Any, text: str, name: str, folder: Path | None, fix: 
     d = _with(d, rows)
     reader, stopped = _watch(host, parser, d, name)
     unknown: dict[str, list[int]] = {}
-    for i, module in reader.unknowns.items():
-        unknown.setdefault(module, []).append(i)
-    for i, (module, args, why) in reader.settled(_sure(d, set(reader.unknowns))).items():
+    for i, module in enumerate(r[2] for r in rows):
+        if not _known(module, d, theirs):
+            unknown.setdefault(module, []).append(i)
+    for i, (module, args, why) in reader.settled(_sure(d, {i for at in unknown.values() for i in at})).items():
         rows[i] = [*rows[i][:2], module, args]
         reasons.setdefault(i, []).extend(why)
     d = _with(d, rows)
@@ -218,6 +222,15 @@ def _model(text: str, name: str, folder: Path | None) -> dict[str, Any]:
     if d.get("register") and folder is not None:
         plugins.load_register(d, folder, name)
     return d
+
+
+def _known(module: str, d: dict[str, Any], theirs: set[str]) -> bool:
+    """Whether the host or the registry has a module of this name."""
+    from torch import nn
+
+    if module.startswith("nn."):
+        return hasattr(nn, module[3:])
+    return module in theirs or module.startswith("torchvision.ops.") or named(module, d) is not None
 
 
 def _with(d: dict[str, Any], rows: list[Any]) -> dict[str, Any]:
@@ -263,12 +276,12 @@ def _built(host: str, parser: Any, d: dict[str, Any], name: str) -> tuple[str, s
 
 
 def _activate(
-    host: str, text: str, d: dict[str, Any], rows: list[Any], reasons: dict[int, list[str]]
+    parser: Any, text: str, d: dict[str, Any], rows: list[Any], reasons: dict[int, list[str]]
 ) -> tuple[str, list[Change]]:
-    """For ultralytics, move an activation that every row repeats to the header; YOLOv5 reads it from the rows."""
-    activation, where = (
-        foreign_rows.activation(rows) if host == "ultralytics" and not d.get("activation") else ("", set())
-    )
+    """Move an activation that every row repeats to the header: a Conv with dilation takes the sixth argument for it."""
+    if "d" not in inspect.signature(parser.Conv).parameters or d.get("activation"):  # YOLOv5 up to v6.2
+        return text, []
+    activation, where = foreign_rows.activation(rows)
     if not activation:
         return text, []
     for i in where:
@@ -305,11 +318,11 @@ def _sure(d: dict[str, Any], unknown: set[int]) -> set[int]:
     sure = set()
     for i, node in enumerate(nodes):
         if any(e.target in open_ for e in node.edges):
-            if not states_width(node.module, named(node.module, d)) or i in unknown:
+            if not states_width(node.module, named(node.module, d)):
                 open_.add(node)
             continue
         sure.add(i)
-        if i in unknown:
+        if i in unknown and not states_width(node.module, None):  # of the other host it may be
             open_.add(node)
     return sure
 

@@ -190,11 +190,9 @@ class Numbers(Reader):
     """
 
     d: Mapping[str, Any]
-    unknowns: dict[int, str] = field(default_factory=dict)
     _seen: dict[int, _Seen] = field(default_factory=dict)
 
     def unknown(self, name: str, i: int) -> type:
-        self.unknowns[i] = name
         return Unknown
 
     def place(self, m: Any, channels: Any, n: int, args: list[Any], i: int, widen: Callable[[Any], Any]) -> Any:

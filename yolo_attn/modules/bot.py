@@ -36,6 +36,8 @@ ARXIV = "2101.11605"
     kind="spatial",
     oracle="timm BottleneckAttn",
     use="self-attention with relative positions; for small maps, P5 at most",
+    # the field's `[width, height, heads]`; a number alone is the heads, as in `[1024, 8]`
+    positional=("heads", "width height", "width height heads", "width height heads position"),
 )
 class MHSA(nn.Module):
     """Multi-head self-attention, (B, C, H, W) -> (B, C, H, W). Time grows with the square of H W.
