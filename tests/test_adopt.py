@@ -140,6 +140,11 @@ def test_a_join(theirs: str, args: list[Any]) -> None:
     assert found.whole and row(found.text, 2) == [[-1, 1], 1, plain, args]
 
 
+def test_what_is_ignored_is_said() -> None:
+    found = yolo_attn.adopt(model("[-1, 1, SpatialGroupEnhance, [8, 0.5]]"), host="ultralytics")
+    assert "0.5" in reasons(found)
+
+
 def test_what_cannot_be_said_is_left_and_told() -> None:
     """DoubleAttention's c_m that is no part of the width: no other network instead."""
     found = yolo_attn.adopt(model("[-1, 1, DoubleAttention, [64, 25, 25]]", width=128), host="ultralytics")

@@ -302,9 +302,7 @@ def _by_name(seen: _Seen, args: list[Any], first: str, kind: str, reasons: list[
             )
     if not reasons and is_number(positional[0]) and positional[0] != next(iter(call.taken.values()), None):
         reasons.append("the graph knows the width")
-    reasons += [note for note in call.notes if note.startswith("without meaning")]
-    if call.taken:
-        reasons.append("options go by name")
+    reasons += call.notes or (["options go by name"] if call.taken else [])
     options = {**call.taken, **given}
     return [options] if options else []
 
