@@ -156,7 +156,7 @@ def test_nms_inside(checkpoint: Path, tmp_path: Path, dynamic: bool) -> None:
     shapes = [[d.dim_value for d in v.type.tensor_type.shape.dim] for v in [*graph.input, *graph.output]]
     assert shapes[0] == ([1, 3, 0, 0] if dynamic else [1, 3, 64, 64]) and shapes[1][0] == 1
     assert Detector(nms.path)(np.zeros((1, 3, 64, 64), np.float32)).shape == (1, 300, 6)
-    assert any("batch is 1" in line for line in lines) == dynamic
+    assert any("batch size is 1" in line for line in lines) == dynamic
 
 
 @pytest.mark.slow
