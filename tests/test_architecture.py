@@ -161,12 +161,7 @@ def test_no_circle() -> None:
 
 
 def test_names_that_cannot_be_told_are_few() -> None:
-    untold = {
-        str(FILES[m].relative_to(ROOT)).replace(f"{KIT}/", "", 1)
-        for m, found in GRAPH.items()
-        for t, _ in found
-        if t == "?"
-    }
+    untold = {str(FILES[m].relative_to(ROOT)).replace(f"{KIT}/", "", 1) for m, found in GRAPH.items() for t, _ in found if t == "?"}
     assert untold <= set(UNTOLD), f"{sorted(untold - set(UNTOLD))}: write the name out, or say here why it cannot be"
 
 
@@ -192,10 +187,7 @@ def test_patches_never_import_the_kit() -> None:
         ("if TYPE_CHECKING:\n    from .config import read", {"yolo_attn.config"}),
         ("import importlib\nimportlib.import_module('yolo_attn.config')", {"yolo_attn.config"}),
         ("importlib.import_module('.config', __package__)", {"yolo_attn.config"}),
-        (
-            "importlib.import_module(f'{__package__}.{name}')",
-            {"yolo_attn.config", "yolo_attn.parser", "yolo_attn.here"},
-        ),
+        ("importlib.import_module(f'{__package__}.{name}')", {"yolo_attn.config", "yolo_attn.parser", "yolo_attn.here"}),
         ("importlib.import_module(name)", {"?"}),
     ],
 )

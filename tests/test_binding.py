@@ -79,13 +79,7 @@ def test_binding(
         ("c1, c2", ["wide"], 256, 1, "'wide'"),
         ("c1, c2", [64], 256, 2, "repeated 2 times"),
         ("channels", [], [64, 32], 1, r"\[64, 32\]"),
-        (
-            "channels, groups=4",
-            [24],
-            32,
-            1,
-            "24 channels, 12 after width scaling, but 32 arrive",
-        ),  # no option is so large
+        ("channels, groups=4", [24], 32, 1, "24 channels, 12 after width scaling, but 32 arrive"),  # no option is so large
     ],
 )
 def test_rows_that_contradict(parameters: str, row: list[Any], channels: Any, n: int, told: str) -> None:
@@ -105,9 +99,7 @@ def test_out_channels() -> None:
     assert binding.bind([], 64, 1, half).c2 == 256
 
 
-@pytest.mark.parametrize(
-    ("given", "told"), [(2, "'from' is 2, but only rows 0 to 1"), (-4, "before the first"), ("x", "row numbers")]
-)
+@pytest.mark.parametrize(("given", "told"), [(2, "'from' is 2, but only rows 0 to 1"), (-4, "before the first"), ("x", "row numbers")])
 def test_a_row_reads_rows_before_it(given: Any, told: str) -> None:
     """Also where the parser is handed a dictionary that nobody has checked."""
     cls = registry.get_module("SE")
@@ -147,9 +139,7 @@ def weights(layer: nn.Module) -> int:
     return sum(p.numel() for p in layer.parameters())
 
 
-@pytest.mark.parametrize(
-    "name", ["GAM_Attention", "SEAttention", "CoordAtt", "ShuffleAttention", "GCT", "CBAM", "EMA", "NAM"]
-)
+@pytest.mark.parametrize("name", ["GAM_Attention", "SEAttention", "CoordAtt", "ShuffleAttention", "GCT", "CBAM", "EMA", "NAM"])
 @pytest.mark.parametrize(("written", "width"), [(512, 1.0), (1024, 0.5), (512, 0.25)])
 def test_a_second_width_is_the_output_width(name: str, written: int, width: float, said: list[str]) -> None:
     channels = int(written * width)
@@ -316,12 +306,7 @@ def test_a_guess_is_said(said: list[str]) -> None:
     registry.bind_class(cls)
     d = {"yaml_file": "my.yaml", "backbone": [[-1, 1, "Conv", [8]]], "head": [[-1, 1, "M", []]]}
     seams.place(cls, [8], -1, 1, [], 1, d, half)
-    assert (
-        len(said) == 1
-        and "'whatever'" in said[0]
-        and "8 input channels" in said[0]
-        and said[0].startswith("my.yaml, row 1")
-    )
+    assert len(said) == 1 and "'whatever'" in said[0] and "8 input channels" in said[0] and said[0].startswith("my.yaml, row 1")
     assert log.announce is not seams.announce
 
 

@@ -16,11 +16,7 @@ from yolo_attn.training import closing, options
     ("argv", "own_data", "other"),
     [
         ("--cfg yolov5m_se_neck.yaml", "yolov5mu.pt", "--cfg yolov5m_eca_neck.yaml"),
-        (
-            "--cfg yolov5l_eca.yaml --data d.yaml --weights w.pt",
-            "w.pt",
-            "--cfg yolov5l_se.yaml --data d.yaml --weights w.pt",
-        ),
+        ("--cfg yolov5l_eca.yaml --data d.yaml --weights w.pt", "w.pt", "--cfg yolov5l_se.yaml --data d.yaml --weights w.pt"),
         ("--cfg yolov5s6_eca_neck.yaml", "yolov5s6u.pt", "--cfg yolov5s6_se_neck.yaml"),
         ("--cfg yolov5n_c3se.yaml", "yolov5nu.pt", "--cfg yolov5n_c3eca.yaml"),
         ("--cfg yolov5x_cbam_neck.yaml", "yolov5xu.pt", "--cfg yolov5x_se_neck.yaml"),

@@ -64,12 +64,7 @@ def test_a_closed_pipe_is_no_error(argv: list[str], tmp_path: Path) -> None:
     os.close(read)
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
     done = subprocess.run(
-        [sys.executable, "-m", "yolo_attn", *argv],
-        stdout=write,
-        stderr=subprocess.PIPE,
-        cwd=tmp_path,
-        env=env,
-        check=False,
+        [sys.executable, "-m", "yolo_attn", *argv], stdout=write, stderr=subprocess.PIPE, cwd=tmp_path, env=env, check=False
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (0, b"")

@@ -33,9 +33,7 @@ def commands(name: str) -> list[str]:
 
 def test_generated_tables_are_fresh() -> None:
     """The catalogue and the tables are what registry, hosts and folder give today."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "generate.py"), "--check"], capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, str(ROOT / "tools" / "generate.py"), "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -43,10 +41,7 @@ def test_generated_tables_are_fresh() -> None:
 def test_the_two_commands_come_first(name: str) -> None:
     """CI runs the second one step by step: nothing between its steps but the hosts that the tests run on."""
     first = commands(name)[:2]
-    assert first == [
-        "pip install -e . && python train_detect.py --cfg yolov5s_se.yaml",
-        'pip install -e ".[test]" && pytest',
-    ]
+    assert first == ["pip install -e . && python train_detect.py --cfg yolov5s_se.yaml", 'pip install -e ".[test]" && pytest']
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
     install, test = first[1].split(" && ")
     assert any(line.startswith("set -e") for line in script)  # as `&&` does, a failing step ends it
@@ -74,13 +69,9 @@ def test_both_languages_are_equal() -> None:
     """The same code, pictures, figures and number of sections and rows; only the words differ."""
     english, chinese = (text(n) for n in READMES)
     strip = re.compile(r"#.*")
-    assert [strip.sub("", b).split() for b in blocks(READMES[0])] == [
-        strip.sub("", b).split() for b in blocks(READMES[1])
-    ]
+    assert [strip.sub("", b).split() for b in blocks(READMES[0])] == [strip.sub("", b).split() for b in blocks(READMES[1])]
     for pattern in (r"^#+ ", r"^\| ", r"!\["):
-        assert len(re.findall(pattern, english, re.MULTILINE)) == len(re.findall(pattern, chinese, re.MULTILINE)), (
-            pattern
-        )
+        assert len(re.findall(pattern, english, re.MULTILINE)) == len(re.findall(pattern, chinese, re.MULTILINE)), pattern
     numbers = [sorted(re.findall(r"[-+]?\d+\.\d+", t)) for t in (english, chinese)]
     assert numbers[0] == numbers[1]
 
@@ -95,9 +86,7 @@ def test_every_command_has_help() -> None:
 def test_troubleshooting_quotes_what_is_printed(name: str) -> None:
     """Each message of the table stands in the code, but for the two that a host prints."""
     code = "\n".join(p.read_text(encoding="utf-8") for d in ("yolo_attn", "patches") for p in (ROOT / d).rglob("*.py"))
-    code = re.sub(
-        r"[\"']\s*\n\s*f?[\"']", "", re.sub(r"\{[^{}\n]*\}", "0", code)
-    )  # joined literals; fields are figures
+    code = re.sub(r"[\"']\s*\n\s*f?[\"']", "", re.sub(r"\{[^{}\n]*\}", "0", code))  # joined literals; fields are figures
     table = text(name).split("`cannot patch ...`")[0].rpartition("| --- | --- |")[2]
     table += "`cannot patch ...`" + text(name).split("`cannot patch ...`")[1].partition("\n\n")[0]
     messages = re.findall(r"^\| `([^`]*)` \|", table, re.MULTILINE)

@@ -71,7 +71,7 @@ def test_errors_are_one_line_of_plain_characters(tmp_path: Path, capsys: pytest.
     from yolo_attn import cli
 
     name = "a\x1b[31m\nyolo-attn: done\u2028.yaml"
-    (tmp_path / name).write_text('nc: 1\nbackbone: [[-1, 1, "X\\e[2J\\n", []]]\nhead: []\n')
+    (tmp_path / name).write_text("nc: 1\nbackbone: [[-1, 1, \"X\\e[2J\\n\", []]]\nhead: []\n")
     for argv in (["show", str(tmp_path / name)], ["show", str(tmp_path / f"no{name}")], ["list", name]):
         assert cli.main(argv) in (1, 2)
         err = capsys.readouterr().err

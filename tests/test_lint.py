@@ -12,17 +12,13 @@ from conftest import ROOT
 
 @pytest.mark.parametrize("command", ["ruff check --no-cache .", "mypy"])
 def test_clean(command: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", *command.split()], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-m", *command.split()], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_package_is_shipped() -> None:
     """Folders are listed by hand, because two of them are mapped into the package: none may be forgotten."""
-    listed = re.search(
-        r"^packages = \[(.*?)\]", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-    )
+    listed = re.search(r"^packages = \[(.*?)\]", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert listed is not None
     folders = {p.parent.relative_to(ROOT).as_posix() for p in (ROOT / "yolo_attn").rglob("__init__.py")}
     folders |= {f"yolo_attn/{name}" for name in ("patches", "model_cfgs")}

@@ -220,10 +220,7 @@ def test_a_bundle(tmp_path: Path) -> None:
         "attention": {"CBAM": 1, "ECA": 1, "SEAttention": 1},
         "register": {"ECA": "yolo_attn.modules.eca:ECA", "CBAM": "yolo_attn.modules.cbam:CBAM"},
         "versions": {"yolo_attn": "0.1.0", "torch": "2.14.1", "ultralytics": "8.4.190", "python": "3.11.7"},
-        "sha256": {
-            "weights.safetensors": hashlib.sha256(weights).hexdigest(),
-            "model.yaml": hashlib.sha256(model).hexdigest(),
-        },
+        "sha256": {"weights.safetensors": hashlib.sha256(weights).hexdigest(), "model.yaml": hashlib.sha256(model).hexdigest()},
     }
     seal = hashlib.sha256(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     manifest["sha256"]["manifest.json"] = seal

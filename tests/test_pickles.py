@@ -31,22 +31,12 @@ def named(module: str, name: str) -> bytes:
 def tensor(size: tuple[int, ...] = (4,), stride: tuple[int, ...] = (1,), given: bytes = b"") -> bytes:
     sizes = [b"(" + b"".join(map(number, v)) + b"t" for v in (size, stride)]
     stored = b"(" + text("storage") + named("torch", "FloatStorage") + text("0") + text("cpu") + number(4) + b"tQ"
-    return (
-        named("torch._utils", "_rebuild_tensor_v2")
-        + b"("
-        + stored
-        + number(0)
-        + (given or sizes[0])
-        + sizes[1]
-        + b"\x89NtR"
-    )
+    return named("torch._utils", "_rebuild_tensor_v2") + b"(" + stored + number(0) + (given or sizes[0]) + sizes[1] + b"\x89NtR"
 
 
 def nested(outer: bytes, levels: int = 60) -> bytes:
     """A value that holds the one before twice, sixty times: short to write, endless to go through."""
-    steps = [
-        outer.replace(b"?", b"h" + bytes([k]) + b"h" + bytes([k])) + b"q" + bytes([k + 1]) + b"0" for k in range(levels)
-    ]
+    steps = [outer.replace(b"?", b"h" + bytes([k]) + b"h" + bytes([k])) + b"q" + bytes([k + 1]) + b"0" for k in range(levels)]
     return b"N\x85q\x000" + b"".join(steps) + b"h" + bytes([levels])
 
 

@@ -174,9 +174,7 @@ def test_the_prefix_is_no_part_of_a_name(name: str) -> None:
 
 def test_the_prefix_of_a_vendored_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "PACKAGE", "vendor.attn")
-    assert [registry.plain_name(n) for n in ("vendor.attn.SE", "attn.SE", "yolo_attn.SE", "nn.SE")] == ["SE"] * 3 + [
-        "nn.SE"
-    ]
+    assert [registry.plain_name(n) for n in ("vendor.attn.SE", "attn.SE", "yolo_attn.SE", "nn.SE")] == ["SE"] * 3 + ["nn.SE"]
 
 
 def test_reloading_keeps_what_is_registered(python: Callable[..., Run]) -> None:

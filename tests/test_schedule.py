@@ -292,9 +292,7 @@ print("LOOPS")
 
 
 def test_loops_that_call_their_scheduler_otherwise(classic: Classic, tmp_path: Path) -> None:
-    code = LOOPS.replace(
-        "import torch, yolo_attn\n", "import torch, yolo_attn, yolo_attn.model_yaml.find, yolo_attn.model_yaml.load\n"
-    )
+    code = LOOPS.replace("import torch, yolo_attn\n", "import torch, yolo_attn, yolo_attn.model_yaml.find, yolo_attn.model_yaml.load\n")
     assert "LOOPS" in classic.python(code, cwd=tmp_path).ok()
 
 

@@ -40,9 +40,7 @@ SMALL: dict[str, Any] = {
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("honest")
     (folder / "yolov8n-small.yaml").write_text(yaml.safe_dump(SMALL, sort_keys=False))
-    return export(
-        folder / "yolov8n-small.yaml", format="bundle", output=folder / "a.bundle", log=lambda line: None
-    ).path
+    return export(folder / "yolov8n-small.yaml", format="bundle", output=folder / "a.bundle", log=lambda line: None).path
 
 
 def forged(honest: Path, target: Path, model: bytes | dict[str, Any], **more: Any) -> Path:
@@ -70,9 +68,7 @@ def small(row: Any = None, **more: Any) -> dict[str, Any]:
 def poisoned(folder: Path) -> None:
     """A pickle that leaves a mark when it is loaded, a TorchScript name of it, and a YAML with a plug-in that does."""
     mark = folder / "mark"
-    (folder / "evil_plugin.py").write_text(
-        f"open({str(mark)!r}, 'w')\nfrom torch import nn\nclass X(nn.Module): pass\n"
-    )
+    (folder / "evil_plugin.py").write_text(f"open({str(mark)!r}, 'w')\nfrom torch import nn\nclass X(nn.Module): pass\n")
     (folder / "evil.yaml").write_text(yaml.safe_dump({**SMALL, "register": {"SEAttention": "evil_plugin.py:X"}}))
 
     class Payload:
@@ -135,7 +131,9 @@ def hostile(folder: Path) -> dict[str, dict[str, Any] | bytes]:
 
 
 @pytest.mark.parametrize("name", hostile(Path()))
-def test_a_bundle_runs_nothing(name: str, honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bundle_runs_nothing(
+    name: str, honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     poisoned(tmp_path)
@@ -238,9 +236,7 @@ def test_the_host_builds_restricted(honest: Path, monkeypatch: pytest.MonkeyPatc
     assert seen[-1] is True and not tasks._SafeLoad.restricted()
 
 
-def test_a_package_s_module_needs_the_user_s_word(
-    honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_package_s_module_needs_the_user_s_word(honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A class that an entry point registers is built from a bundle only if the user names it."""
     from types import SimpleNamespace
 
@@ -300,7 +296,7 @@ def test_a_package_s_module_inside_a_block(honest: Path, tmp_path: Path, monkeyp
 
 WAYS = {
     "open": "open('mark', 'w')",
-    "a caught refusal": 'exec(\'try:\\n open("mark", "w")\\nexcept BaseException: pass\')',
+    "a caught refusal": "exec('try:\\n open(\"mark\", \"w\")\\nexcept BaseException: pass')",
     "a file by its number": "__import__('os').open('mark', 65)",
     "behind the system's own": "open('/proc/self/cwd/secret').read()",
     "a process": "__import__('os').system('touch mark')",
@@ -516,7 +512,9 @@ def hidden_script(target: Path) -> Path:
 
 @pytest.mark.parametrize("make", [real_script, hidden_script])
 @pytest.mark.parametrize("word", ["", "1"])
-def test_torchscript_is_refused(make: Any, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchscript_is_refused(
+    make: Any, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Before torch sees it: its `__setstate__` could write any file."""
     from yolo_attn.detectors.opening import open_source
     from yolo_attn.weights import checkpoint

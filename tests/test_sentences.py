@@ -198,9 +198,7 @@ def test_insert_rows_more(own: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "nothing changed" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("cfg", "has"), [("yolov5n.yaml", False), ("yolov5n_se.yaml", True), ("yolov5n_c3se.yaml", True)]
-)
+@pytest.mark.parametrize(("cfg", "has"), [("yolov5n.yaml", False), ("yolov5n_se.yaml", True), ("yolov5n_c3se.yaml", True)])
 def test_train_on_the_classic_host_how_attention_begins(cfg: str, has: bool, caplog: pytest.LogCaptureFixture) -> None:
     """Said of a model that has attention with a choice, and of no other; the option goes to the host all the same."""
     from yolo_attn.training import classic, options
