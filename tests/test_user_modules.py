@@ -169,6 +169,7 @@ def test_the_messages_name_what_arrived_and_what_came_out(own: Any) -> None:
     assert "2 outputs ((2, 1, 13, 11), (2, 16, 13, 11))" in told and "output: 1" in told
     told = refusal(own(BROKEN["wants channels last"]).build)
     assert "mat1 and mat2 shapes cannot be multiplied" in told and "layout: " in told
+    assert "[[-1, 0], 1, M, []]" in refusal(own(BROKEN["takes two inputs"]).build)
 
 
 def test_a_module_of_a_fixed_size_is_told_with_the_size(own: Any, caplog: Any) -> None:
@@ -367,6 +368,22 @@ def test_a_corrected_entry_counts_in_the_same_process_and_a_plain_name_is_as_reg
     with pytest.raises(RowError, match=r"@yolo_attn.register\('Corrected', out_channels='c1/2'\)|Corrected: \{from"):
         model.build(row=[-1, 1, "Corrected", []])
     registry.unregister("Corrected")
+
+
+def test_a_class_that_is_registered_anew_is_bound_anew(own: Any) -> None:
+    class Again(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            return x
+
+    yolo_attn.register("Again", Again)
+    try:
+        assert registry.bind_class(Again) is registry.get_entry("Again").binding
+        registry.bind_class(Again, {"copy": True})
+        yolo_attn.register("Again", Again, output=0)
+        assert registry.bind_class(Again).form.output == 0
+        assert registry.binding_of(Again) is registry.get_entry("Again").binding
+    finally:
+        registry.unregister("Again")
 
 
 def test_register_takes_the_same_words(own: Any) -> None:

@@ -39,6 +39,7 @@ class Row:
         c2: Output channels that the next row expects.
         register: The YAML's ``register:``.
         form: How the module is called, by its entry; None if it does not say.
+        index: Number of the row.
     """
 
     location: str
@@ -47,6 +48,7 @@ class Row:
     c2: int
     register: Mapping[str, Any]
     form: Form | None = None
+    index: int = 0
 
     @property
     def count(self) -> int:
@@ -113,7 +115,8 @@ def _try(module: Any, row: Row) -> None:
 
 def _refuse_inputs(calls: Calls, row: Row) -> None:
     count, names = len(calls.needed), ", ".join(calls.needed)
-    froms = [-1, *([6, 4, 2, 1, 0][: count - 1])]
+    before = [*range(max(row.index - 2, 0), -1, -1)]
+    froms = [-1, *(before[min(k, len(before) - 1)] for k in range(count - 1))]
     raise _Wrong(
         f"takes {count} inputs ({names}), and the row names one",
         {"inputs": count},

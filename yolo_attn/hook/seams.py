@@ -217,13 +217,15 @@ def _as_one(m: type, binding: Binding, channels: Any) -> Any:
 
 def _row(m: type, binding: Binding, location: str, channels: Any, call: Call, i: int, d: dict[str, Any]) -> Row | None:
     """Where a user's module is to be tried; None for the kit's own, and for a head, which gives what it likes."""
+    if not is_users(m):
+        return None
     rows = [*(d.get("backbone") or ()), *(d.get("head") or ())]
     entry = registry.entry_of(m)
-    if not is_users(m) or i >= len(rows) - 1 or (entry is not None and entry.kind == "head"):
+    if i >= len(rows) - 1 or (entry is not None and entry.kind == "head"):
         return None
     register = d.get("register")
     name = plain_name(str(rows[i][2]))
-    return Row(location, name, channels, call.c2, register if isinstance(register, dict) else {}, binding.form)
+    return Row(location, name, channels, call.c2, register if isinstance(register, dict) else {}, binding.form, i)
 
 
 _told: set[str] = set()

@@ -300,10 +300,13 @@ def bind_class(cls: type, words: Mapping[str, Any] | None = None) -> Binding:
     """
     check_class(cls)
     words = dict(words or {})
+    entry = _state.by_class.get(cls)
+    if entry is not None and not words:
+        as_registered(cls)
+        return entry.binding
     known = _state.bindings.get(cls)
     if known is None or _state.said.get(cls) != words:
-        entry = _state.by_class.get(cls)
-        known = entry.binding if entry is not None and not words else _bound(cls, words)
+        known = _bound(cls, words)
         _state.bindings[cls], _state.said[cls] = known, words
     return known
 
