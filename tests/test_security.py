@@ -294,6 +294,16 @@ def test_a_package_s_module_inside_a_block(honest: Path, tmp_path: Path, monkeyp
         registry.unregister("Brought")
 
 
+def test_a_bundle_whose_options_ask_for_memory(honest: Path, tmp_path: Path) -> None:
+    """Refused by counting: the file holds its weights, so it tells what there can be."""
+    for row in (
+        [-1, 1, "CBAM", [{"kernel_size": 99_999}]], [-1, 1, "Conv", [8, 60_001]], [-1, 1, "nn.Conv2d", [8, 8, 60_001]],
+        [-1, 900, "Conv", [60_000, 3]],
+    ):  # fmt: skip
+        with pytest.raises(YoloAttnError, match="parameters|cannot be built|kernel size"):
+            yolo_attn.load(forged(honest, tmp_path / "x.bundle", small(row)))
+
+
 WAYS = {
     "open": "open('mark', 'w')",
     "a caught refusal": "exec('try:\\n open(\"mark\", \"w\")\\nexcept BaseException: pass')",

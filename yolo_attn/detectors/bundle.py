@@ -195,6 +195,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     from ultralytics import YOLO
     from ultralytics.nn import tasks
 
+    from ..hook.memory_need import parameters
     from ..registry import allowed
 
     try:
@@ -203,6 +204,12 @@ def load(path: str | os.PathLike[str]) -> Any:
             write_text(placeholder, yaml.safe_dump(_PLACEHOLDER), durable=False)
             handle: Any = YOLO(str(placeholder), task=about["task"])
             with seams.reading(str(path), layers_only=True), allowed.restricted(tasks):
+                # Counted without memory: what the file does not hold need not be built
+                count, held = parameters(d, tasks) or 0, sum(v.numel() for v in state.values())
+                if count > held:
+                    raise CheckpointError(
+                        f"{path}: its weights do not match its YAML: {held:,} numbers for {count:,} parameters."
+                    )
                 model = widen_classes(handle._smart_load("model")(d, verbose=False), state)
     except YoloAttnError:
         raise
