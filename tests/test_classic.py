@@ -14,6 +14,7 @@ import tempfile
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -237,8 +238,12 @@ def test_a_cache_in_the_common_folder_is_the_users_alone(tmp_path: Path, monkeyp
         ("[open('x')]", True),
     ],
 )
-def test_strings_of_a_dictionary_are_names_or_literals(text: str, harmful: bool) -> None:
-    d = {"activation": text, "backbone": [], "head": []}
+@pytest.mark.parametrize("place", ["activation", "row"])
+def test_strings_of_a_dictionary_are_names_or_literals(place: str, text: str, harmful: bool) -> None:
+    d: dict[str, Any] = {"backbone": [[-1, 1, "nn.Upsample", [None, 2, text if place == "row" else "nearest"]]], "head": []}
+    if place == "activation":
+        d["activation"] = text
+        harmful = harmful or not text.startswith("nn.")  # nothing else is an activation
     if harmful:
         with pytest.raises(ConfigError, match="is not evaluated"):
             dialect.check_expressions(d, "a.yaml")
