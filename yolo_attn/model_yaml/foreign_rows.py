@@ -243,12 +243,30 @@ def _bound(seen: _Seen, skip: int = 0) -> tuple[Call, int] | None:
     """The call that a row means if its fewest leading numbers are taken for widths, and their count."""
     while skip <= len(seen.args):
         try:
-            return seen.binding.bind(list(seen.args[skip:]), seen.channels, seen.n, seen.widen), skip
+            call = seen.binding.bind(list(seen.args[skip:]), seen.channels, seen.n, seen.widen)
+            if skip < 2 and _takes_second_width(seen, call):
+                skip = 2
+                continue
+            return call, skip
         except Mismatch:
             if skip == len(seen.args) or not _may_be_width(seen, skip):
                 return None
             skip += 1
     return None
+
+
+def _takes_second_width(seen: _Seen, call: Call) -> bool:
+    """Whether an option got what is the output width of `[c1, c2]`: a number far above any such option's default."""
+    name, value = next(iter(call.taken.items()), ("", None))
+    numbers = seen.args[:2]
+    if seen.binding.is_block or len(numbers) < 2 or not all(map(is_number, numbers)) or value != numbers[1]:
+        return False
+    default = seen.binding.signature.parameters[name].default
+    return (
+        min(numbers) > LARGEST_OPTION
+        and not (is_number(default) and default > LARGEST_OPTION)
+        and _may_be_width(seen, 1)
+    )
 
 
 def _may_be_width(seen: _Seen, position: int) -> bool:
