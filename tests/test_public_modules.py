@@ -226,3 +226,46 @@ def test_the_entry_travels_in_checkpoints_and_bundles(home: Path, tmp_path: Path
     assert rebuilt.model[1].forward.times == 3
     rebuilt.load_state_dict(model.model.state_dict())
     assert torch.equal(rebuilt.eval()(x)[0], want)
+
+
+def test_a_checkpoint_counts_the_attention_of_its_plug_in_where_no_yaml_is_read(home: Path, cli: Any) -> None:
+    from ultralytics import YOLO
+
+    code, words = FORMS["attention and its weights"]
+    (home / "counted.py").write_text(HEAD + textwrap.dedent(code))
+    d = {
+        "nc": 2, "register": {"M": {"from": "counted.py:M", **words}},
+        "backbone": [[-1, 1, "Conv", [16, 3, 2]], [-1, 1, "M", []], [-1, 1, "Conv", [16, 3, 2]]],
+        "head": [[[-1], 1, "Detect", ["nc"]]],
+    }  # fmt: skip
+    (home / "counted.yaml").write_text(yaml.safe_dump(d))
+    YOLO(str(home / "counted.yaml")).save(str(home / "counted.pt"))
+    run = cli("export", str(home / "counted.pt"), "--imgsz", "32", "--plugin", str(home / "counted.py"))
+    assert "attention: M" in run.out, run.err
+
+
+def test_multi_head_attention_of_a_sequence_is_exported_and_proved(home: Path) -> None:
+    """Its fused kernel, which torch takes in eval mode, has no ONNX operator."""
+    (home / "fused.py").write_text(
+        HEAD
+        + textwrap.dedent(
+            """
+            class M(nn.Module):
+                def __init__(self, dim):
+                    super().__init__()
+                    self.attn = nn.MultiheadAttention(dim, 2, batch_first=True)
+
+                def forward(self, x):
+                    return self.attn(x, x, x)
+            """
+        )
+    )
+    d = {
+        "nc": 2, "register": {"M": {"from": "fused.py:M", "layout": "sequence", "output": 0}},
+        "backbone": [[-1, 1, "Conv", [16, 3, 2]], [-1, 1, "Conv", [16, 3, 2]], [-1, 1, "M", []]],
+        "head": [[[1, 2], 1, "Detect", ["nc"]]],
+    }  # fmt: skip
+    (home / "fused.yaml").write_text(yaml.safe_dump(d))
+    before = torch.backends.mha.get_fastpath_enabled()
+    result = yolo_attn.export_model(home / "fused.yaml", imgsz=32)
+    assert result.path.is_file() and torch.backends.mha.get_fastpath_enabled() is before

@@ -27,7 +27,7 @@ from yolo_attn.study.statistics import (
 
 
 def load_benchmark() -> Any:
-    spec = importlib.util.spec_from_file_location("benchmark_statistics", ROOT / "benchmarks" / "statistics.py")
+    spec = importlib.util.spec_from_file_location("benchmark_statistics", ROOT / "benchmarks" / "study_statistics.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -135,7 +135,7 @@ def test_seeds_to_tell() -> None:
 
 
 def test_false_verdicts_and_power() -> None:
-    """Reduced from `benchmarks/statistics.py`: bounds that always pooling, or no correction, would not keep."""
+    """Reduced from `benchmarks/study_statistics.py`: bounds that always pooling, or no correction, would not keep."""
     b = load_benchmark()
     for name in ("equal spreads", "a candidate of twice the spread", "a baseline of twice the spread"):
         assert 0.03 < b.family_wise(b.by_the_kit, b.SPREADS[name], 3, 1500) < 0.07, name
@@ -240,7 +240,7 @@ def test_a_class_without_objects_does_not_count() -> None:
 
 @pytest.mark.slow
 def test_the_interval_over_images_covers() -> None:
-    """Reduced from `benchmarks/statistics.py`; without what is drawn twice it would not be kept."""
+    """Reduced from `benchmarks/study_statistics.py`; without what is drawn twice it would not be kept."""
     b = load_benchmark()
     assert 0.90 < b.covered_over_images(120) <= 0.99
     assert 0.90 < b.covered_over_images(120, difference=True) <= 0.99

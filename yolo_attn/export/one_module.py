@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 from ..registry.registry import get_entry
 
-__all__ = ["export_module", "make_module"]
+__all__ = ["export_module", "make_module", "plain_attention"]
 
 
 def make_module(name: str, channels: int) -> tuple[Any, int]:
@@ -43,7 +45,24 @@ def export_module(module: Any, x: list[Any], *, dynamic: bool) -> Any:
     axes = {n: {0: "batch", 2: "height", 3: "width"} for n in [*names, "y"]} if dynamic else None
     buffer: Any = io.BytesIO()  # newer type stubs accept paths only
     options: dict[str, Any] = {"opset_version": 18, "input_names": names, "output_names": ["y"], "dynamic_axes": axes}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), plain_attention():
         warnings.simplefilter("ignore")  # deprecation warnings of the tracer
         torch.onnx.export(module, (x,) if len(x) > 1 else (x[0],), buffer, dynamo=False, **options)
     return onnxslim.slim(onnx.load_from_string(buffer.getvalue()))
+
+
+@contextlib.contextmanager
+def plain_attention() -> Iterator[None]:
+    """Have ``nn.MultiheadAttention`` trace as its formula: its fused kernel in eval mode has no ONNX operator."""
+    import torch
+
+    mha = getattr(torch.backends, "mha", None)  # since torch 2.1
+    if mha is None:
+        yield
+        return
+    before = mha.get_fastpath_enabled()
+    mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        mha.set_fastpath_enabled(before)

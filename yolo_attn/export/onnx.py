@@ -23,6 +23,7 @@ from ..files import expand, publish, scratch
 from ..runtime.image import round_up
 from ..runtime.opencv import obstacles
 from . import graph, proof, report
+from .one_module import plain_attention
 
 __all__ = ["FORMATS", "ExportResult", "export"]
 
@@ -231,7 +232,7 @@ def _write_onnx(
         # on the same file system, so that moving the file is atomic
         with scratch(target.parent) as folder:
             draft = folder / target.name
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), plain_attention():
                 warnings.simplefilter("ignore")  # warnings of tracer and exporter that concern the host's code
                 if source.host == "ultralytics":
                     from .ultralytics import write_onnx

@@ -3,7 +3,7 @@
 Every seed is a block: all configs train with the same order of images, augmentation and budget, and are compared
 within the seed. The spread is estimated from all configs together, the residual of a randomised block design, where
 their spreads are near enough; a config whose spread is out of line is judged by the paired t test on its own.
-`benchmarks/statistics.py` measures what these rules hold: errors, coverage and power.
+`benchmarks/study_statistics.py` measures what these rules hold: errors, coverage and power.
 """
 
 from __future__ import annotations

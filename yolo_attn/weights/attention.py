@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections import Counter
 from typing import Any
 
 from .._name import PACKAGE
+from ..errors import RegistryError
 from ..registry import registry
+from ..registry.binding import Binding
 from .pickles import Inert
 
 __all__ = ["attention_in", "attention_used", "name_of"]
@@ -27,6 +30,9 @@ def name_of(cls: type) -> str | None:
     if entry is not None:
         return _gate(entry)
     binding = registry.binding_of(cls)
+    if binding is None and cls.__module__.startswith(f"{PACKAGE}.plugins."):  # out of a checkpoint, no YAML was read
+        with contextlib.suppress(RegistryError):
+            binding = Binding.of(cls)
     return cls.__name__ if binding is not None and "n" not in binding.takes else None
 
 

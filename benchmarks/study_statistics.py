@@ -1,7 +1,7 @@
 """What the statistics of `yolo-attn compare` hold, by simulation: false verdicts, power, coverage of intervals.
 
-    python benchmarks/statistics.py                       # 10,000 studies a line, some minutes on one core
-    python benchmarks/statistics.py --studies 1000 --sets 200
+    python benchmarks/study_statistics.py                       # 10,000 studies a line, some minutes on one core
+    python benchmarks/study_statistics.py --studies 1000 --sets 200
 
 Every study is judged by the functions that `compare` itself calls.
 """
