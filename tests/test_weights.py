@@ -668,3 +668,56 @@ def test_nothing_is_kept_of_a_state_dict_that_is_gone() -> None:
     assert built.owner(state, "target's") is model and len(built._states) == before + 1
     del state
     assert len(built._states) == before
+
+
+class GateOne(nn.Module):
+    """Two kinds of attention whose tensors have the same names and shapes."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fc = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.sigmoid(self.fc(x.mean((2, 3), keepdim=True)))
+
+
+class GateTwo(GateOne):
+    pass
+
+
+@pytest.fixture
+def gates() -> Any:
+    for cls in (GateOne, GateTwo):
+        registry.register(cls.__name__, cls, kind="channel")
+    yield
+    for cls in (GateOne, GateTwo):
+        registry.unregister(cls.__name__)
+
+
+def test_attention_goes_into_its_own_kind_where_another_has_the_same_shapes(gates: None) -> None:
+    """Behind one row and inside a block: a kind that is not in the source starts new, one that is finds its own."""
+    two = plant(build(yolo_attn.insert(yolo_attn.insert(small(), "GateTwo", after=2), "GateOne", after=2)))
+    kinds = [type(m).__name__ for m in two.model if type(m).__name__.startswith("Gate")]
+    assert kinds == ["GateOne", "GateTwo"]
+    second = next(m for m in two.model if type(m) is GateTwo)
+    model = build(yolo_attn.insert(small(), "GateTwo", after=2))
+    report = yolo_attn.transfer(two, model)
+    found = next(m for m in model.model if type(m) is GateTwo)
+    assert not report.new and torch.equal(found.fc.weight, second.fc.weight)
+
+    one = plant(build(yolo_attn.insert(small(), "GateOne", where="inside")))
+    model = build(yolo_attn.insert(small(), "GateTwo", where="inside"))
+    fresh = {k: v.clone() for k, v in model.state_dict().items()}
+    report = yolo_attn.transfer(one, model)
+    assert report.new_attention and set(report.new_attention) == set(report.new)
+    assert all(torch.equal(model.state_dict()[k], fresh[k]) for k in report.new_attention)
+
+
+def test_class_names_come_with_a_whole_head_alone() -> None:
+    source = build(small())
+    source.names = {i: f"thing {i}" for i in range(len(source.names))}
+    whole, part = build(small()), build(small())
+    part.model[-1].cv2[0][2] = nn.Conv2d(part.model[-1].cv2[0][2].in_channels, 12, 1)
+    yolo_attn.transfer(source, whole)
+    yolo_attn.transfer(source, part)
+    assert whole.names == source.names and part.names != source.names

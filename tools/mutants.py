@@ -50,6 +50,12 @@ MUTANTS = [
            "tests/test_sentences.py::test_train_on_the_classic_host_how_attention_begins"),
     Mutant("yolo_attn/kit.py", 'if install.repairing() else ""', 'if False else ""',
            "tests/test_train.py::test_the_lines_in_front_of_a_workers_script"),
+    Mutant("yolo_attn/weights/align.py", 'and s.attention[""] == t.attention[""]', "and True",
+           "tests/test_weights.py::test_attention_goes_into_its_own_kind_where_another_has_the_same_shapes"),
+    Mutant("yolo_attn/weights/align.py", "    if s.family and s.attention.get(path) != name:", "    if False:",
+           "tests/test_weights.py::test_attention_goes_into_its_own_kind_where_another_has_the_same_shapes"),
+    Mutant("yolo_attn/weights/align.py", "head.new or head.mismatch or ", "",
+           "tests/test_weights.py::test_class_names_come_with_a_whole_head_alone"),
     Mutant("patches/yolov5_shared.py", 'REPAIRED = ("utils.general", ', "REPAIRED = (",
            "tests/test_hosts.py::test_a_dropped_name_of_numpy_in_the_hosts_general_module"),
 ]  # fmt: skip
