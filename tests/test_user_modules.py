@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from classic_host import Classic, classic
 
 import yolo_attn
 from yolo_attn.errors import PluginError, RowError, YoloAttnError
 from yolo_attn.registry import registry
+
+__all__ = ["classic"]
 
 HEAD = "import torch\nfrom torch import nn\nimport torch.nn.functional as F\n\n\n"
 count = iter(range(10_000))
@@ -428,3 +431,57 @@ def test_copies_pickles_and_traces_keep_the_form(own: Any) -> None:
             again = torch.load(buffer, weights_only=safe)
         assert type(again) is type(layer) and again.forward.module is again and torch.equal(again(x), want)
     assert torch.allclose(torch.jit.trace(layer, x)(x), want)
+
+
+ON_CLASSIC = '''
+
+import yolo_attn
+{host}
+from pathlib import Path
+Path("half.py").write_text("""from torch import nn
+class Half(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.c = nn.Conv2d(channels, channels // 2, 1)
+    def forward(self, x):
+        return self.c(x)
+class Two(nn.Module):
+    def forward(self, x, y):
+        return x + y
+""")
+text = """nc: 2
+anchors: 3
+depth_multiple: 1.0
+width_multiple: 1.0
+register: {Half: %s, Two: 'half.py:Two'}
+backbone:
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, Half, []]
+  - [[1, 1], 1, Two, []]
+  - [-1, 1, %s]
+head:
+  - [[3], 1, Detect, [nc, anchors]]
+"""
+entry = "{from: 'half.py:Half', out_channels: c1/2}"
+for words, row in (("'half.py:Half'", "Conv, [16]"), (entry, "Conv, [16, [3], {}]"), (entry, "Conv, [16]"),
+                   (entry, "BottleneckAttention, [8, {module: ECA}]")):
+    Path("m.yaml").write_text(text % (words, row))
+    try:
+        model = yolo.Model("m.yaml")
+        unit = getattr(model.model[3], "cv1", None)
+        print("BUILT", type(model.model[1]).__name__, unit and unit.conv.kernel_size)
+    except yolo_attn.YoloAttnError as exc:
+        print("REFUSED", type(exc).__name__, exc)
+'''
+
+
+def test_on_classic_yolov5_modules_are_tried_and_errors_of_the_host_have_a_row(
+    classic: Classic, tmp_path: Path
+) -> None:
+    run = classic.python(ON_CLASSIC, cwd=tmp_path)
+    told = [x for x in run.out.splitlines() if x.startswith(("BUILT", "REFUSED"))]
+    assert len(told) == 4, run.out + run.err
+    assert "REFUSED RowError m.yaml, row 1 (backbone)" in told[0] and "out_channels: c1/2" in told[0]
+    assert told[1].startswith("REFUSED RowError m.yaml, row 3 ") and "by the host: RuntimeError" in told[1]
+    assert told[2] == "BUILT Half None"
+    assert told[3] == "BUILT Half (1, 1)"  # YOLOv5's bottleneck, and not ultralytics'
