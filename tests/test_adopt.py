@@ -296,6 +296,21 @@ def test_a_header_or_a_line(was: str, now: str, newline: str) -> None:
         assert "# 注意力，是" in found.text  # a comment is its author's
 
 
+@pytest.mark.parametrize(
+    "wrong", ["5", "[]", "[-1, 1]", "[9, 1, Conv, [64]]", "{a: b}", "[-1, 1, 7, []]", "[[], 1, Conv, [64]]"]
+)
+def test_a_row_that_is_none_is_named(wrong: str) -> None:
+    with pytest.raises(ConfigError, match="row 2"):
+        yolo_attn.adopt(model(wrong, width=64), host="ultralytics")
+
+
+@pytest.mark.parametrize("wrong", ['"\\U00110000"', "[" * 3000, "!!int foo", "2020-02-30", "&a [*a]", "'"])
+def test_what_is_no_yaml_is_one_line(wrong: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        yolo_attn.adopt(model(header=f"x: {wrong}\n" + HEAD))
+    assert "\n" not in str(caught.value) and "line" in str(caught.value)
+
+
 def test_input_channels_keep_their_number() -> None:
     found = yolo_attn.adopt(model(width=64, header="ch: 1\n" + HEAD), host="ultralytics")
     assert yaml.safe_load(found.text)["channels"] == 1 and found.whole

@@ -173,9 +173,9 @@ def _on(host: str, parser: Any, text: str, name: str, folder: Path | None, fix: 
         rows[i], why = foreign_rows.tidy(row, d, theirs)
         if why:
             reasons[i] = why
+    check.validate(_with(d, rows), name)
     text, early = _activate(parser, text, d, rows, reasons)
     d = _with(_model(text, name, folder) if early else d, rows)
-    check.validate(d, name)
     notes = []
     for i, meant, sentence in misread.found(d):
         if fix and meant is not None:

@@ -62,6 +62,8 @@ def validate(d: dict[str, Any], file: str) -> None:
             raise ConfigError(f"{location} {shown(row[:3])}: the number of repeats must be a positive integer, got {shown(n)}.")
         if not isinstance(args, list):
             raise ConfigError(f"{location} {shown(row[:3])}: the arguments must be a list, got {shown(args)}. Write [] for none.")
+        if f == []:
+            raise ConfigError(f"{location} {shown(row[:3])}: 'from' names no row; -1 is the row before this one.")
         for x in f if isinstance(f, list) else [f]:
             if isinstance(x, bool) or not isinstance(x, int):
                 raise ConfigError(f"{location} {shown(row[:3])}: 'from' must be row numbers, got {shown(f)}.")

@@ -15,7 +15,7 @@ import yaml
 from ..errors import ConfigError
 from ..registry import plain
 from .load import WANTED
-from .reader import mapping_of
+from .reader import SIZE, mapping_of
 from .text import end_of, flow
 
 __all__ = ["Change", "decode", "header", "legible", "with_key"]
@@ -120,10 +120,12 @@ def _line(k: int, before: str, after: str, reason: str) -> Change:
 
 def _once(text: str, changes: list[Change]) -> tuple[str, list[Change]]:
     """Remove keys that occur a second time with the same value."""
+    if len(text) > SIZE:
+        return text, changes
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError:
-        return text, changes  # the reader reports the error
+    except Exception:  # PyYAML's scanner lets chr() and the like raise, too; the reader says what is wrong
+        return text, changes
     edits = []
     for mapping in _mappings(root):
         seen: dict[str, yaml.Node] = {}
@@ -228,7 +230,11 @@ def _scales(text: str, d: dict[str, Any], keys: dict[str, Any]) -> Iterator[tupl
         return
     for key, value in keys["scales"][1].value:
         if not isinstance(value, yaml.SequenceNode) and not keys["scales"][1].flow_style:
-            yield *_lines_of(text, key, value), "", f"'{key.value}' is not a scale, and no host reads it inside 'scales'"
+            yield (
+                *_lines_of(text, key, value),
+                "",
+                f"'{key.value}' is not a scale, and no host reads it inside 'scales'",
+            )
         elif isinstance(value, yaml.SequenceNode) and len(value.value) == 4:
             third, fourth = value.value[2:]
             yield end_of(third), end_of(fourth), "", "hosts read three numbers: depth, width, max_channels"
