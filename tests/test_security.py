@@ -294,6 +294,32 @@ def test_a_package_s_module_inside_a_block(honest: Path, tmp_path: Path, monkeyp
         registry.unregister("Brought")
 
 
+def test_a_module_of_the_user_s_own_that_reads_a_file(
+    honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused, since the file says which; unless the user names the module."""
+    (tmp_path / "secret").write_text("")
+
+    class ReadsItself(nn.Module):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            (tmp_path / "secret").read_text()
+
+        def forward(self, x: Any) -> Any:
+            return x
+
+    registry.register("ReadsItself", ReadsItself)
+    try:
+        path = forged(honest, tmp_path / "x.bundle", small([-1, 1, "ReadsItself", []]))
+        with pytest.raises(YoloAttnError, match="while it is built.*YOLO_ATTN_TRUST"):
+            yolo_attn.load(path)
+        monkeypatch.setenv(allowed.TRUST, "Else, ReadsItself")
+        with pytest.raises(CheckpointError, match="weights do not match"):  # it was built
+            yolo_attn.load(path)
+    finally:
+        registry.unregister("ReadsItself")
+
+
 def test_a_bundle_whose_options_ask_for_memory(honest: Path, tmp_path: Path) -> None:
     """Refused by counting: the file holds its weights, so it tells what there can be."""
     for row in (

@@ -17,7 +17,7 @@ from ..registry.binding import Binding, Call, Mismatch
 from ..registry.forms import Calls, adapt, is_users
 from ..registry.layer_class import RESERVED
 from ..registry.registry import PREFIX, plain_name
-from ..system.stillness import stillness
+from ..system.stillness import lifted, stillness
 from . import elsewhere
 from .module_trial import Row, try_out
 from .resolve import rival
@@ -258,7 +258,8 @@ class Builder:
 
     def __call__(self, *_: Any) -> Any:
         try:
-            built = self.cls(*self.call.args, **self.call.kwargs)
+            with lifted() if _layers_only.get() and allowed.trusted(self.cls) else contextlib.nullcontext():
+                built = self.cls(*self.call.args, **self.call.kwargs)
         except UnknownModuleError as exc:  # a block's `module:`
             raise UnknownModuleError(f"{self.location}: {exc}") from exc
         except YoloAttnError:

@@ -25,9 +25,10 @@ from typing import Any
 
 from .._name import PACKAGE
 from ..errors import ConfigError, RowError, did_you_mean, shown
+from ..system.stillness import lifted
 from . import plain, plugins, registry
 
-__all__ = ["TRUST", "check_class", "check_spelled", "checked", "restricted"]
+__all__ = ["TRUST", "check_class", "check_spelled", "checked", "restricted", "trusted"]
 
 TRUST = "YOLO_ATTN_TRUST"  # names of modules that installed packages register, separated by commas
 
@@ -82,7 +83,8 @@ def check_class(found: Any, name: str, location: str, home: ModuleType | None) -
     Raises:
         RowError: It is not allowed.
     """
-    why = _refusal(found, home)
+    with lifted():  # the records of installed packages are read
+        why = _refusal(found, home)
     if why:
         raise RowError(f"{location}: '{name}' is {shown(found)}, {why}, and is not called.")
 
@@ -283,6 +285,11 @@ def _named_by_user(cls: type) -> bool:
     packaged = {p.value.partition(":")[0].partition(".")[0] for p in plugins.entry_points()}
     if package not in packaged:
         return True
+    return trusted(cls)
+
+
+def trusted(cls: type) -> bool:
+    """Whether the user names a registered class in ``YOLO_ATTN_TRUST``."""
     named = {n.strip() for n in os.environ.get(TRUST, "").split(",")}
     return any(e is not None and e.cls is cls for e in map(registry.find, filter(None, named)))
 
