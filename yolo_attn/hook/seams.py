@@ -107,7 +107,8 @@ def find(name: Any, args: list[Any], i: int, d: dict[str, Any], host_lookup: Cal
     """
     if not isinstance(name, str):
         return host_lookup()
-    cls, entry = registered(name, d, i)
+    with lifted():  # the kit's own modules, and plug-ins that the user named, may be imported first
+        cls, entry = registered(name, d, i)
     if cls is None:
         try:
             found = host_lookup()
