@@ -71,7 +71,7 @@ def test_errors_are_one_line_of_plain_characters(tmp_path: Path, capsys: pytest.
     from yolo_attn import cli
 
     name = "a\x1b[31m\nyolo-attn: done\u2028.yaml"
-    (tmp_path / name).write_text("nc: 1\nbackbone: [[-1, 1, \"X\\e[2J\\n\", []]]\nhead: []\n")
+    (tmp_path / name).write_text('nc: 1\nbackbone: [[-1, 1, "X\\e[2J\\n", []]]\nhead: []\n')
     for argv in (["show", str(tmp_path / name)], ["show", str(tmp_path / f"no{name}")], ["list", name]):
         assert cli.main(argv) in (1, 2)
         err = capsys.readouterr().err
@@ -339,3 +339,21 @@ def test_the_stated_limits_are_lifted_by_the_environment(monkeypatch: pytest.Mon
         plain.check_size(d, "m.yaml")
     monkeypatch.setenv("YOLO_ATTN_LIMITS", "off")
     plain.check_size(d, "m.yaml")
+
+
+def test_what_is_said_of_a_row_is_said_when_it_is_built_and_not_lost_when_it_is_counted(caplog: Any) -> None:
+    from ultralytics.nn import tasks
+
+    import yolo_attn
+    from yolo_attn.hook import memory_need
+
+    yolo_attn.install()
+    d = {
+        "nc": 1, "yaml_file": "counted_first.yaml", "head": [[[-1], 1, "Detect", ["nc"]]],
+        "backbone": [[-1, 1, "Conv", [64, 3, 2]], [-1, 1, "SEAttention", [8]], [-1, 1, "Conv", [16, 3, 2]]],
+    }  # fmt: skip
+    caplog.set_level("INFO")
+    assert memory_need.parameters(d, tasks)
+    assert "counted_first.yaml, row 1" not in caplog.text
+    tasks.DetectionModel(d, verbose=False)
+    assert "counted_first.yaml, row 1" in caplog.text and "reduction" in caplog.text

@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import ConfigError, YoloAttnError
 from ..files import read_source
 
-__all__ = ["available", "parameters", "refuse_too_large"]
+__all__ = ["available", "parameters", "quiet", "refuse_too_large"]
 
 BUILT, TRAINED = 4, 16  # bytes a parameter: the number; with its gradient and an optimizer's two further numbers
 
@@ -56,7 +56,7 @@ def parameters(d: dict[str, Any], parser: ModuleType) -> int | None:
     channels = d.get("channels", d.get("ch", 3))
     given: list[Any] = [deepcopy(d), channels if ultralytics else [channels], *([False] if ultralytics else [])]
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"), _quiet():
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), quiet():
             layers, _ = parser.parse_model(*given)
     except (YoloAttnError, MemoryError):
         raise
@@ -82,7 +82,7 @@ def available() -> int | None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Suppress the table that hosts print; it is printed when the model is built."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import logging
 import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -234,7 +235,7 @@ _told: set[str] = set()
 
 def _tell(line: str) -> None:
     """Announce a line about a row once, however often the model is built."""
-    if line not in _told:
+    if line not in _told and not logging.root.manager.disable:  # not while a model is only measured
         _told.add(line)
         announce("%s", line)
 
@@ -280,8 +281,7 @@ class Builder:
         self._check(built)
         if self.row is not None:
             adapt(built, self.row.form, self.row.count)
-            if not any(p.is_meta for p in built.parameters()):  # a model that is only measured
-                try_out(built, self.row)
+            try_out(built, self.row)
         return built
 
     def _taken(self) -> str:

@@ -14,9 +14,10 @@ from typing import Any
 from .. import words
 from ..errors import CheckpointError, UsageError, YoloAttnError, first_line
 from ..files import REFUSED, cache_folder, expand, scratch
-from ..hook.memory_need import refuse_too_large
+from ..hook.memory_need import quiet, refuse_too_large
 from ..log import announce
 from ..model_yaml import check, find, load
+from ..registry import plugins
 from ..system.shell import exit_code
 from ..weights.published import fetch
 from . import checks, dataset, runs, shapes
@@ -100,7 +101,10 @@ def _begin(options: argparse.Namespace) -> int:
         name = options.cfg if find.locate(options.cfg) else str(path)
         if not options.force:
             parser = importlib.import_module("ultralytics.nn.tasks")
-            refuse_too_large(load.load_ultralytics(name, path), str(options.cfg), parser, training=True)
+            plugins.load_register(d, path.parent, str(name))  # first, since it says whose code runs
+            with quiet():  # the host reads the file again, and says what else is to be said
+                read = load.load_ultralytics(name, path)
+            refuse_too_large(read, str(options.cfg), parser, training=True)
         return _run(options, host.YOLO(name, task="detect"), args)
     with scratch() as folder:
         return _run(options, _pretrained(options, host, weights, folder), args)
