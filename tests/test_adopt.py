@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import slow_but
+from classic_host import Classic
+from classic_host import classic as classic
+from conftest import run_python, slow_but
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 
 import yolo_attn
@@ -362,6 +364,25 @@ def test_hosts_that_are_none() -> None:
 def test_a_host_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(HostError):
         yolo_attn.adopt(model(), host=str(tmp_path))
+
+
+CLASSIC = "nc: 3\ndepth_multiple: 0.33\nwidth_multiple: 0.50\nanchors:\n  - [10,13, 16,30]\n"
+
+
+@pytest.mark.slow
+def test_the_classic_host_builds_what_it_alone_has(classic: Classic, tmp_path: Path) -> None:
+    rows = ("[-1, 1, C3SPP, [128]]", "[-1, 1, SELayer, [128, 4]]", "[-1, 1, C3_ECA, [128]]")
+    theirs, mine = tmp_path / "their.yaml", tmp_path / "mine.yaml"
+    theirs.write_text(model(*rows, header=CLASSIC, detect="[[4], 1, Detect, [nc, anchors]]"), encoding="utf-8")
+    host = "yolov5" if classic.prefix else str(classic.root)
+    done = run_python(
+        "-m", "yolo_attn", "adopt", str(theirs), "-o", str(mine), "--host", host, cwd=tmp_path, env=classic.env
+    )
+    assert f"builds with {host}" in done.ok()
+    assert row(mine.read_text(encoding="utf-8"), 3) == [-1, 1, "SEAttention", [{"reduction": 4}]]
+    theirs.write_text(theirs.read_text(encoding="utf-8").replace("C3SPP", "C2f"), encoding="utf-8")
+    done = run_python("-m", "yolo_attn", "adopt", str(theirs), "--host", host, cwd=tmp_path, env=classic.env)
+    assert done.code == 1 and "C2f is a module of the ultralytics host" in done.out
 
 
 # -- the command ---------------------------------------------------------------------------------------------------
