@@ -556,22 +556,25 @@ def test_a_full_disk_is_one_message(python: Any, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["init.pt"] and (tmp_path / "init.pt").read_text() == "before"
 
 
+# What a process needs on its path that imports this file.
+HELPERS = os.pathsep.join(map(str, (Path(__file__).parent, ROOT / "tests", ROOT / "tools")))
+
+
 @pytest.mark.slow
 def test_classic_host(classic: Classic, tmp_path: Path) -> None:  # noqa: F811
     places = list(PLACES) if os.environ.get("YOLO_ATTN_YOLOV5") else ["everywhere", "inside"]
-    helpers = os.pathsep.join([str(Path(__file__).parent), str(ROOT / "tests"), str(ROOT / "tools")])
-    out = classic.python(CLASSIC, helpers, ",".join(places), cwd=tmp_path).ok()
+    out = classic.python(CLASSIC, HELPERS, ",".join(places), cwd=tmp_path).ok()
     assert json.loads(out.splitlines()[-1])["done"] == len(places) * len(ATTENTION)
 
 
 # -- by two state dicts, as classic YOLOv5 loads: no caller's variable is the detector -------------------------------
 
 HELD = """
-import gc, json, sys, weakref
+import gc, json, os, sys, weakref
 import yolo_attn
 {host}
 import copy, torch
-sys.path[:0] = [sys.argv[1], sys.argv[1] + "/../tools"]
+sys.path[:0] = sys.argv[1].split(os.pathsep)
 from test_weights import logical, plant, same, small
 
 class Held:
@@ -632,7 +635,7 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import intersect_dicts
 build, anchors = lambda d: DetectionModel(dict(d), verbose=False), 0
 """
-    assert "HELD" in python(HELD.replace("{host}", host), str(Path(__file__).parent)).ok()
+    assert "HELD" in python(HELD.replace("{host}", host), HELPERS).ok()
 
 
 def test_a_classic_detector_held_by_an_object_gets_its_own_tensors(classic: Classic, tmp_path: Path) -> None:  # noqa: F811
@@ -643,7 +646,7 @@ if intersect_dicts is None:
 build, anchors = lambda d: yolo.Model(dict(d)), 0
 """
     code = HELD.replace("{host}", host, 1)
-    assert "HELD" in classic.python(code, str(Path(__file__).parent), cwd=tmp_path).ok()
+    assert "HELD" in classic.python(code, HELPERS, cwd=tmp_path).ok()
 
 
 @pytest.mark.parametrize("cfg", ["yolov5n.yaml", "yolov5n_se.yaml"])

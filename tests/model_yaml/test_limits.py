@@ -248,7 +248,7 @@ def test_foreign_metadata_of_onnx(tmp_path: Path) -> None:
 
 
 def test_a_short_run_of_the_fuzzer(capsys: pytest.CaptureFixture[str]) -> None:
-    spec = importlib.util.spec_from_file_location("fuzz", Path(__file__).resolve().parents[1] / "tools" / "fuzz.py")
+    spec = importlib.util.spec_from_file_location("fuzz", Path(__file__).resolve().parents[2] / "tools" / "fuzz.py")
     assert spec is not None and spec.loader is not None
     fuzz = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fuzz)
