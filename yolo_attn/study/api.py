@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Union
 
+from .. import words
 from ..errors import ConfigError, DataError, UsageError, YoloAttnError
 from ..files import expand
 from . import candidates as making
@@ -34,6 +35,8 @@ class Study:
 
     def carry_out(self, *, device: str = "", jobs: int = 1) -> list[dict[str, Any]]:
         """Train what is not trained yet and return one row a config; see :func:`compare`."""
+        if jobs < 1:
+            raise UsageError(f"{words.option('jobs')} must be at least 1, got {jobs}")
         running.carry_out(self.folder, self.plan, data=self.data, device=device, jobs=jobs)
         return verdict.rows(self.folder, self.plan)
 

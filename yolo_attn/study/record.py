@@ -7,6 +7,7 @@ import io
 import math
 import os
 import shutil
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ __all__ = ["FILE", "clear", "folder_of", "read", "read_all", "write", "write_tab
 
 FILE = "run.yaml"
 TABLE = "runs.csv"
+_writing = threading.Lock()
 FIGURES = ("mAP50-95", "mAP50", "AP_small", "AP_medium", "AP_large", "precision", "recall")
 COLUMNS = [
     "run", "config", "seed", "status", "split", *FIGURES, "parameters", "gflops", "epochs", "seconds", "device",
@@ -88,23 +90,28 @@ def write_table(study: Path, plan: Plan) -> None:
         FileError: The disk refuses.
     """
     lock = study / ".yolo_attn-runs.lock"
-    locks.take(lock, wait=True)
-    try:
-        stream = io.StringIO()
-        table = csv.DictWriter(stream, COLUMNS, extrasaction="ignore", lineterminator="\n")
-        table.writeheader()
-        for run, d in read_all(study, plan).items():
-            versions = d.get("versions") or {}
-            table.writerow({
-                **{k: _cell(v) for k, v in {**d, **(d.get("figures") or {})}.items()},
-                "run": run.name,
-                "yolo_attn": versions.get("yolo_attn"),
-                "host": " ".join(f"{n} {versions[n]}" for n in ("ultralytics", "yolov5") if n in versions),
-                "torch": versions.get("torch"),
-            })  # fmt: skip
-        write_text(study / TABLE, stream.getvalue())
-    finally:
-        locks.release(lock)
+    with _writing:  # threads of one process share its lock
+        locks.take(lock, wait=True)
+        try:
+            _write_table(study, plan)
+        finally:
+            locks.release(lock)
+
+
+def _write_table(study: Path, plan: Plan) -> None:
+    stream = io.StringIO()
+    table = csv.DictWriter(stream, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    table.writeheader()
+    for run, d in read_all(study, plan).items():
+        versions = d.get("versions") or {}
+        table.writerow({
+            **{k: _cell(v) for k, v in {**d, **(d.get("figures") or {})}.items()},
+            "run": run.name,
+            "yolo_attn": versions.get("yolo_attn"),
+            "host": " ".join(f"{n} {versions[n]}" for n in ("ultralytics", "yolov5") if n in versions),
+            "torch": versions.get("torch"),
+        })  # fmt: skip
+    write_text(study / TABLE, stream.getvalue())
 
 
 def _cell(value: Any) -> Any:

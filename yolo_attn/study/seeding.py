@@ -21,8 +21,15 @@ START = 6148914691236517205  # the hosts' own
 
 
 def seed_ultralytics(seed: int) -> None:
-    """Seed the loader of the next training in this process, and augmentation at the begin of every epoch."""
+    """Seed the next training in this process: what new layers start from, the loader, augmentation of every epoch.
+
+    The host seeds itself once its trainer is made; a model that starts from weights has been built by then.
+    """
+    import torch
     from ultralytics.utils.callbacks.base import default_callbacks
+
+    torch.manual_seed(seed)  # of every device
+    _seed_augmentation(seed)
 
     def loaders_are_there(trainer: Any) -> None:
         loader = trainer.train_loader
@@ -33,14 +40,17 @@ def seed_ultralytics(seed: int) -> None:
         loader.reset()  # its workers have begun with what it was before
 
     def epoch_begins(trainer: Any) -> None:
-        import numpy as np
-
-        number = (seed * 100_003 + int(trainer.epoch) + 1) % 2**32
-        random.seed(number)
-        np.random.seed(number)
+        _seed_augmentation(seed * 100_003 + int(trainer.epoch) + 1)
 
     default_callbacks["on_pretrain_routine_end"].append(loaders_are_there)
     default_callbacks["on_train_epoch_start"].append(epoch_begins)
+
+
+def _seed_augmentation(number: int) -> None:
+    import numpy as np
+
+    random.seed(number)
+    np.random.seed(number % 2**32)
 
 
 def check_classic(host: Path, workers: int) -> None:
