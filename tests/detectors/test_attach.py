@@ -62,8 +62,10 @@ def same_state(a: Any, b: Any) -> bool:
     ("name", "where"),
     [
         ("yolov5n.yaml", "backbone"), ("yolov8n-cls.yaml", "neck"), ("yolov8n-cls.yaml", "backbone"),
-        ("yolov8n-seg.yaml", "neck"), ("yolov8n-world.yaml", "backbone"), ("yolov9t.yaml", "neck"),
-        ("yolov10n.yaml", "neck"), ("yolo11n-pose.yaml", "backbone"), ("yolo12n.yaml", "neck"),
+        ("yolov8n-seg.yaml", "neck"), pytest.param("yolov8n-world.yaml", "backbone", marks=pytest.mark.slow),
+        pytest.param("yolov9t.yaml", "neck", marks=pytest.mark.slow),
+        pytest.param("yolov10n.yaml", "neck", marks=pytest.mark.slow), ("yolo11n-pose.yaml", "backbone"),
+        pytest.param("yolo12n.yaml", "neck", marks=pytest.mark.slow),
         ("yolo26n.yaml", "neck"), ("yolo26n-obb.yaml", "backbone"), ("yolov5n_se.yaml", "backbone"), (RTDETR, "neck"),
     ],
 )  # fmt: skip

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import copy
-import functools
 import io
 import json
 import os
 import shlex
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import slow_but
 from torch import nn
 
 import yolo_attn
@@ -29,29 +25,11 @@ from yolo_attn.detectors.opening import CALM, open_source
 from yolo_attn.errors import CheckpointError, DataError, ExportError, FileError, UsageError
 from yolo_attn.export import classic, proof, tensorrt
 from yolo_attn.export.graph import _drop_round_trips, decode_nodes, pool_means
-from yolo_attn.export.one_module import export_module, make_module
 from yolo_attn.export.onnx import export
-from yolo_attn.model_yaml import find
-from yolo_attn.registry import registry
 from yolo_attn.runtime.boxes import suppress
-from yolo_attn.runtime.opencv import UNSUPPORTED, obstacles
 from yolo_attn.runtime.session import Detector
 
 warnings.filterwarnings("ignore", category=DeprecationWarning)
-
-CONFIGS = [Path(n).stem for n in find.list_configs()]
-# Size n where a YAML has sizes; the residual networks are written for one.
-SCALED = [c for c in CONFIGS if not c.endswith("-cls") and "resnet" not in c]
-
-
-def sized(name: str, letter: str) -> str:
-    """`yolov5_se` and n -> `yolov5n_se`; `yolov5-p6_se` -> `yolov5n6_se`."""
-    if name not in SCALED:
-        return name
-    head, _, tail = name.partition("_")
-    base, six = head.removesuffix("-p6"), "6" if head.endswith("-p6") else ""
-    return f"{base}{letter}{six}" + (f"_{tail}" if tail else "")
-
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
@@ -358,156 +336,6 @@ def test_an_engine_where_tensorrt_is_missing(checkpoint: Path, tmp_path: Path, m
     static = tensorrt.command(Path("a.onnx"), (640, 640), dynamic=False, half=True)
     assert static == "trtexec --onnx=a.onnx --saveEngine=a.engine --fp16"
     assert tensorrt.unsupported(["Conv", "Mul", "Unique", "Sigmoid"]) == ["Unique"]
-
-
-# --- every module ---------------------------------------------------------------------------------------------------
-
-# Operators that a shape's bookkeeping leaves behind.
-BOOKKEEPING = {"Shape", "Gather", "Expand", "Unsqueeze", "ConstantOfShape", "Range", "Where"}
-# The most nodes of the papers' smallest; others are held to what the table says.
-MOST = {"SEAttention": 6, "ECA": 7, "SEVar1": 3, "SEVar2": 4, "SEVar3": 4, "eSE": 4, "CBAM": 17, "CoordAtt": 12}
-NEEDED = {
-    "CrissCross": "batched matrix products over rows and columns: two constant Unsqueeze for the masked diagonal",
-    "DoubleAttention": "flattens H x W for its matrix products; height and width come back from the input's shape",
-    "DualAttention": "the same, for positions and for channels",
-    "ELA": "1-D convolutions over (B, C, H): group norm's reshape back asks for the size",
-    "EMAttention": "groups become batch entries, (B g, C / g, H, W), and back",
-    "GC": "softmax over the flattened H x W, then a matrix product with the map",
-    "GE": "the gathered map is resized to the size of the input",
-    "MLCA": "its n x n cells divide height and width, which come from the input's shape",
-    "NonLocal": "flattens H x W for its matrix products; height and width come back from the input's shape",
-    "ParallelPolarizedSelfAttention": "softmax over the flattened H x W, then a matrix product with the map",
-    "SequentialPolarizedSelfAttention": "the same",
-    "SGE": "normalizes over the flattened H x W within each group",
-    "ShuffleAttention": "groups become batch entries, and the channel shuffle reshapes with the size",
-    "SimAM": "its formula divides by H W - 1",
-    "FcaNet": "its basis of cosines is drawn for the size of the input",
-    "SCSA": "its windows divide height and width, which come from the input's shape",
-    "ExternalAttention": "flattens H x W into a sequence for two matrix products",
-    "FocusedLinearAttention": "flattens H x W into a sequence of each head, and back",
-    "CoT": "the weights of a 3 x 3 neighbourhood are spread over the channels of their group",
-    "CoTAttention": "flattens H x W for its softmax, and back",
-    "MHSA": "adds positions that are resized to the input; heads are taken apart and joined",
-    "ACmix": "a neighbourhood of 7 x 7 for each head, masked outside the map",
-    "Outlook": "weights of a window for each position, folded back by index",
-    "Halo": "windows with a halo, cut and joined: two halves of a position table are looked up",
-    "iRMB": "windows of any size of map, cut by index and joined",
-    "BiLevelRoutingAttention": "regions, the chosen ones of which are gathered for each region",
-    "DAttention": "positions that move: a grid of the input's size, and a table looked up at it",
-    "DeformableLKA": "positions that move: a grid of the input's size, sampled twice",
-    "DeformableLKAAttention": "the same",
-    "MSDA": "dilated windows, each cut out by index",
-}
-# The most nodes of what cuts windows or moves positions, static and dynamic: there the chains are long.
-LONGEST = {
-    "ACmix": (74, 157), "BiLevelRoutingAttention": (54, 225), "DAttention": (154, 262), "DeformableLKA": (52, 94),
-    "DeformableLKAAttention": (60, 102), "FocusedLinearAttention": (51, 85), "Halo": (48, 182), "iRMB": (42, 165),
-    "MHSA": (26, 79), "MSDA": (151, 307), "Outlook": (43, 68), "SCSA": (57, 92),
-}  # fmt: skip
-ATTENTION = [
-    n for n in registry.list_modules() if registry.get_entry(n).kind in ("channel", "spatial", "both", "fusion")
-]
-
-
-@functools.cache
-def graph_of(name: str, dynamic: bool) -> tuple[onnx.ModelProto, float]:
-    """Export one module alone; return its graph and the largest difference from PyTorch, at another shape if dynamic."""
-    torch.manual_seed(0)
-    module, inputs = make_module(name, 64)
-    for p in module.parameters():
-        p.data += 0.05 * torch.randn_like(p)
-    names = [f"x{i}" for i in range(inputs)]
-    graph = export_module(module, [torch.randn(1, 64, 16, 20) for _ in names], dynamic=dynamic)
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    x = [torch.randn(2, 64, 24, 12) if dynamic else torch.randn(1, 64, 16, 20) for _ in names]
-    with torch.no_grad():
-        y = module(x if inputs > 1 else x[0]).numpy()
-    (out,) = session.run(None, {n: v.numpy() for n, v in zip(names, x)})
-    return graph, float(np.abs(out - y).max() / np.abs(y).max())
-
-
-STATIC_AND_DYNAMIC = [False, pytest.param(True, marks=pytest.mark.slow)]
-
-
-@pytest.mark.parametrize("dynamic", STATIC_AND_DYNAMIC, ids=["static", "dynamic"])
-@pytest.mark.parametrize("name", ATTENTION)
-def test_a_module_leaves_as_a_small_graph(name: str, dynamic: bool) -> None:
-    graph, difference = graph_of(name, dynamic)
-    assert difference <= 1e-5
-    ops = Counter(n.op_type for n in graph.graph.node)
-    assert not {o for o in ops if "Adaptive" in o or o == "Loop"}
-    assert not tensorrt.unsupported(ops)
-    if name in MOST:
-        assert sum(ops.values()) <= MOST[name], ops
-    if name in LONGEST:
-        assert sum(ops.values()) <= LONGEST[name][dynamic], ops
-    if not dynamic:  # sizes are known: nothing may ask for them when the file runs
-        assert not {"Shape", "Range", "ConstantOfShape", "Expand"} & ops.keys(), ops
-    allowed = NEEDED.get(name, "")
-    found = sorted(BOOKKEEPING & ops.keys())
-    assert bool(found) <= bool(allowed), f"{name} leaves {found} ({dict(ops)}): find a form without, or give the reason"
-
-
-@pytest.mark.skipif(int(cv2.__version__.split(".")[0]) < 5, reason="the table is of OpenCV 5")
-@pytest.mark.parametrize("name", ATTENTION)
-def test_opencv_runs_a_module_or_the_table_says_why_not(name: str) -> None:
-    graph, _ = graph_of(name, dynamic=False)
-    inputs = [
-        np.random.default_rng(i).standard_normal((1, 64, 16, 20)).astype("f") for i in range(len(graph.graph.input))
-    ]
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    (want,) = session.run(None, {f"x{i}": x for i, x in enumerate(inputs)})
-    try:
-        net = cv2.dnn.readNetFromONNX(np.frombuffer(graph.SerializeToString(), np.uint8))
-        for i, x in enumerate(inputs):
-            net.setInput(x, f"x{i}")
-        got = net.forward()
-        equal = got.shape == want.shape and np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
-    except cv2.error:
-        equal = False
-    assert equal != (name in UNSUPPORTED)
-
-
-def test_what_opencv_cannot_run_is_said_before_the_export(tmp_path: Path) -> None:
-    assert obstacles({"SEAttention": 4}) == []
-    lines = obstacles({"BAM": 2, "ECA": 1}, nms=True, half=True, int8=True)
-    assert len(lines) == 4 and "OpenCV cannot run BAM" in lines[0]
-
-
-@pytest.mark.slow
-def test_reasons_are_given_for_modules_that_need_them() -> None:
-    assert NEEDED.keys() <= set(ATTENTION)
-    idle = [n for n in NEEDED if not BOOKKEEPING & {x.op_type for x in graph_of(n, True)[0].graph.node}]
-    assert not idle, f"these need no reason any more: {idle}"
-
-
-# --- every shipped YAML ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", slow_but(SCALED, "yolov5_se", "yolov5-p6_eca_neck", "yolov5_c3cbam", "yolo11_se"))
-def test_a_shipped_config_exports_dynamic(name: str, tmp_path: Path) -> None:
-    torch.manual_seed(1)
-    result = export(
-        sized(name, "n") + ".yaml", imgsz=64, dynamic=True, output=tmp_path / "a.onnx", log=lambda line: None
-    )
-    runs = result.report["proof"]["runs"]
-    assert result.report["proof"]["passed"] and len({tuple(r["shape"]) for r in runs}) >= 2
-    assert not tensorrt.unsupported(result.report["graph"]["operators"])
-    assert bool(result.report["attention"]) == ("_" in name)
-
-
-OTHERS = [c for c in CONFIGS if c not in SCALED and "18" in c]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SCALED + OTHERS)
-def test_a_shipped_config_exports_static(name: str, tmp_path: Path) -> None:
-    """Size s, and the residual networks of 18 layers; not slimmed, which takes most of an export's time."""
-    torch.manual_seed(2)
-    result = export(sized(name, "s") + ".yaml", imgsz=[64, 128], simplify=False, output=tmp_path / "a.onnx",
-                    log=lambda line: None)  # fmt: skip
-    assert result.report["proof"]["passed"] and result.report["imgsz"] == [64, 128]
-    assert not tensorrt.unsupported(result.report["graph"]["operators"])
 
 
 # --- mistakes -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,64 @@
+"""Every shipped YAML exports, and the proof passes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import slow_but
+
+from yolo_attn.export import tensorrt
+from yolo_attn.export.onnx import export
+from yolo_attn.model_yaml import find
+
+warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+CONFIGS = [Path(n).stem for n in find.list_configs()]
+# Size n where a YAML has sizes; the residual networks are written for one.
+SCALED = [c for c in CONFIGS if not c.endswith("-cls") and "resnet" not in c]
+
+
+def sized(name: str, letter: str) -> str:
+    """`yolov5_se` and n -> `yolov5n_se`; `yolov5-p6_se` -> `yolov5n6_se`."""
+    if name not in SCALED:
+        return name
+    head, _, tail = name.partition("_")
+    base, six = head.removesuffix("-p6"), "6" if head.endswith("-p6") else ""
+    return f"{base}{letter}{six}" + (f"_{tail}" if tail else "")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", slow_but(SCALED, "yolov5_se", "yolo11_se"))
+def test_a_shipped_config_exports_dynamic(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    result = export(
+        sized(name, "n") + ".yaml", imgsz=64, dynamic=True, output=tmp_path / "a.onnx", log=lambda line: None
+    )
+    runs = result.report["proof"]["runs"]
+    assert result.report["proof"]["passed"] and len({tuple(r["shape"]) for r in runs}) >= 2
+    assert not tensorrt.unsupported(result.report["graph"]["operators"])
+    assert bool(result.report["attention"]) == ("_" in name)
+
+
+OTHERS = [c for c in CONFIGS if c not in SCALED and "18" in c]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCALED + OTHERS)
+def test_a_shipped_config_exports_static(name: str, tmp_path: Path) -> None:
+    """Size s, and the residual networks of 18 layers; not slimmed, which takes most of an export's time."""
+    torch.manual_seed(2)
+    result = export(sized(name, "s") + ".yaml", imgsz=[64, 128], simplify=False, output=tmp_path / "a.onnx",
+                    log=lambda line: None)  # fmt: skip
+    assert result.report["proof"]["passed"] and result.report["imgsz"] == [64, 128]
+    assert not tensorrt.unsupported(result.report["graph"]["operators"])
