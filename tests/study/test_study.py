@@ -20,7 +20,7 @@ from conftest import ROOT, run_python
 
 import yolo_attn
 from yolo_attn.errors import ConfigError, FileError, UsageError
-from yolo_attn.study import candidates, evaluation, plan, record, verdict, worker
+from yolo_attn.study import candidates, evaluation, plan, record, run, verdict, worker
 from yolo_attn.training.shapes import Recipe, make
 
 # Stands in for a training: notes that it began, takes a moment, leaves what a worker leaves, and ends as a worker does.
@@ -405,3 +405,10 @@ def test_compare_on_classic_yolov5(tmp_path: Path) -> None:
     result = run_python(*command, "--host", "yolov5", "--seeds", "1", "-o", "s", cwd=tmp_path, env=host.env)
     assert "cannot tell" in result.ok(), result.err
     assert [r["status"] for r in table(tmp_path / "s")] == ["finished"] * 2
+
+
+def test_one_training_on_several_gpus_is_refused(tmp_path: Path) -> None:
+    """Its workers would not be given the seed, and the runs would not be comparable."""
+    with pytest.raises(UsageError, match=r"seed.*jobs"):
+        run.carry_out(tmp_path, the_plan("a,b", 1), data="", device="0,1")
+    assert list(tmp_path.iterdir()) == []

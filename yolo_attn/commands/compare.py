@@ -40,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--imgsz", type=int, metavar="N", help="pixels (default 640; 128 on the embedded data set)")
     add("--batch", type=int, metavar="N", help="images a step (default 16; 8 on the embedded data set)")
     add("--workers", type=int, metavar="N", help="data loader workers of each run (default 8)")
-    add("--device", default="", metavar="D", help="cpu, 0, or 0,1; with --jobs the devices are shared out")
+    add("--device", default="", metavar="D", help="cpu, 0, or 0,1 with --jobs 2: each run trains on one of them")
     add("--jobs", type=int, default=1, metavar="N", help="trainings at a time (1)")
     add("--host", default="ultralytics", metavar="HOST", help="ultralytics, yolov5 (the package), or a checkout's path")
     add("-o", "--output", default="study", metavar="DIR", help="folder of the study (study)")

@@ -77,7 +77,7 @@ def compare(
         weights: What all begin from.
         imgsz: Side of the images in pixels.
         batch: Images a step.
-        device: As the hosts take it; with several jobs the devices are shared out.
+        device: As the hosts take it; several are shared out among as many jobs.
         host: ``ultralytics``, ``yolov5``, or the folder of a YOLOv5 checkout.
         jobs: Trainings at a time.
         output: The folder of the study.

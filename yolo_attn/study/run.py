@@ -21,10 +21,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import FileError
+from ..errors import FileError, UsageError
 from ..files import LOCK, read_source, read_text, write_text
 from ..log import announce
 from ..system import locks
+from ..words import option
 from . import record, worker
 from .plan import Plan, Run
 
@@ -40,8 +41,7 @@ class _Study:
     def __init__(self, folder: Path, plan: Plan, data: str, device: str, jobs: int) -> None:
         self.folder, self.plan, self.data = folder, plan, data
         devices = [d for d in device.split(",") if d]
-        # Several jobs share out the devices; one job takes them all.
-        self.devices = [devices[k % len(devices)] if devices else "" for k in range(jobs)] if jobs > 1 else [device]
+        self.devices = [devices[k % len(devices)] if devices else "" for k in range(jobs)]  # shared out
         self.guard = threading.Lock()
         self.done = set(record.read_all(folder, plan))
         self.done = {r for r in self.done if (record.read(folder, r) or {}).get("status") == "finished"}
@@ -208,12 +208,19 @@ def carry_out(folder: Path, plan: Plan, *, data: str, device: str = "", jobs: in
         folder: Of the study, which holds the plan.
         plan: The plan.
         data: The data set's YAML.
-        device: As the hosts take it; with several jobs the devices are shared out among them.
+        device: As the hosts take it; several are shared out among the jobs.
         jobs: Trainings at a time.
 
     Raises:
         FileError: The disk refuses, or is full; finished runs are kept.
+        UsageError: One training at a time on several devices, whose workers would not be given the seed.
     """
+    devices = [d for d in device.split(",") if d]
+    if len(devices) > 1 and jobs == 1:
+        raise UsageError(
+            f"{option('device', device)}: the seed does not reach the workers of one training on several GPUs; "
+            f"{option('jobs', len(devices))} trains as many runs side by side, each on one of them"
+        )
     (folder / "runs").mkdir(exist_ok=True)
     study = _Study(folder, plan, data, device, jobs)
     total = len(plan.runs)
