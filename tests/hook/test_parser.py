@@ -68,7 +68,7 @@ def yamls(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Shipped YAMLs under names with a scale letter, where a host without the kit finds them."""
     folder, paths = tmp_path_factory.mktemp("yamls"), []
     for name in HAND_EDITED:
-        path = folder / name.replace("yolov5", "yolov5s", 1)
+        path = folder / name.replace("yolov5", "yolov5n", 1)
         shutil.copy(find.configs_folder() / name, path)
         paths.append(str(path))
     # Arguments, repeats, and the nominal width that the field writes.
@@ -115,7 +115,7 @@ def test_equal_to_a_hand_edited_host(host_copy: Path, yamls: list[str], tmp_path
     assert by_hook.keys() == by_hand.keys()
     for name in by_hook:
         assert by_hook[name] == by_hand[name], name
-    assert any("yolo_attn.modules.se.SEAttention" in t for t in by_hook["yolov5s_se.yaml"]["table"])
+    assert any("yolo_attn.modules.se.SEAttention" in t for t in by_hook["yolov5n_se.yaml"]["table"])
 
 
 SCENES = """

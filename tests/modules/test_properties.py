@@ -265,7 +265,7 @@ def export(m, x, dynamic=True):
     return file.getvalue()
 
 
-@few  # every module leaves as a static graph in tests/test_export_modules.py
+@few  # every module leaves as a static graph in tests/export/test_export_modules.py
 @pytest.mark.parametrize("start", ["paper", "identity"])
 def test_onnx_with_dynamic_batch_height_and_width(name, start):
     m = stir(build(name, start=start)).eval()
@@ -310,7 +310,7 @@ def test_the_exported_graph_of_grouping_modules_does_not_grow(name):
     assert sum(n.op_type != "Constant" for n in graph.node) <= SIZED[name]
 
 
-@pytest.mark.parametrize("name", slow_but(KIT, *FEW))  # each alone in tests/test_export_modules.py
+@pytest.mark.parametrize("name", slow_but(KIT, *FEW))  # each alone in tests/export/test_export_modules.py
 @pytest.mark.parametrize("slim", [False, True], ids=["plain", "slim"])
 def test_opencv_runs_the_graph(name, slim):
     """Between convolutions, as in a detector, where OpenCV fuses neighbours; also as the hosts simplify it."""
