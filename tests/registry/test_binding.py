@@ -213,6 +213,7 @@ def test_fusions_drop_widths(name: str, row: list[Any], told: int, said: list[st
         ("SEAttention", [1024, 512], 512, 0.5, r"reduction=512 .*width.*\[\{reduction: 16\}\]"),
         ("SEAttention", [{"reduction": 1024}], 512, 1.0, r"reduction=1024 is above the 512"),
         ("ShuffleAttention", [512, 1024], 512, 1.0, r"groups=1024 is above the 512"),
+        ("Outlook", [256, 512], 256, 1.0, r"heads=512 is above the 256"),
         ("ShuffleAttention", [{"groups": 64}], 32, 1.0, r"groups=64 is above the 32"),
         ("CBAM", [512, 1024], 512, 1.0, r"kernel_size=1024 .*\[\{kernel_size: 7\}\]"),
         ("TripletAttention", [{"kernel_size": 1025}], 512, 1.0, "kernel_size=1025"),

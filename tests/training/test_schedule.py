@@ -302,3 +302,8 @@ def test_a_script_that_trains_with_another_loss_is_told(classic: Classic, tmp_pa
     words = ["-m", "yolo_attn", "run", "--freeze", "base:2", str(script)]
     run = run_python(*words, cwd=tmp_path, env=classic.env)
     assert "TRAINED" in run.out and "--freeze and --lr-new had no effect" in run.mistake()
+
+
+def test_a_plan_for_what_is_no_model() -> None:
+    with pytest.raises(UsageError, match="int"):
+        plan(3)

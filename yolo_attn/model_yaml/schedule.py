@@ -81,12 +81,15 @@ def plan(model: Any, *, freeze_base: int = 0, lr_new: float = 1.0) -> None:
         lr_new: Learning rate of attention, as a multiple of that of the other layers.
 
     Raises:
-        UsageError: A number is out of range.
+        UsageError: A number is out of range, or `model` is none.
     """
     Schedule(freeze_base, lr_new)
-    while not isinstance(model, dict):
-        model = model.yaml if isinstance(getattr(model, "yaml", None), dict) else model.model
-    model[KEY] = {"freeze_base": freeze_base, "lr_new": lr_new}
+    inner = model
+    while not isinstance(inner, dict):
+        inner = inner.yaml if isinstance(getattr(inner, "yaml", None), dict) else getattr(inner, "model", None)
+        if inner is None or isinstance(inner, str):
+            raise UsageError(f"plan takes a YOLO, a detector or a model dictionary, got {type(model).__name__}")
+    inner[KEY] = {"freeze_base": freeze_base, "lr_new": lr_new}
 
 
 def ask(*, freeze_base: int = 0, lr_new: float = 1.0) -> None:

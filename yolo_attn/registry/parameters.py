@@ -35,7 +35,9 @@ _OPTION = re.compile(
     r"kernel|^ks?$|k_size|size|reduc|ratio|^r$|group|^g$|head|^h$|stride|pad|dilat|mode|act|norm|bias|drop|eps|lambda"
     r"|gamma|beta|scale|factor|depth|layer|num|^n_|^n$|rate|type|name|cfg|config|args"
 )
-_SHARE = re.compile(r"^(reduction|reduction_ratio|ratio|r|groups?|num_groups|n_groups|g|factor|rate)$", re.IGNORECASE)
+_SHARE = re.compile(
+    r"^(reduction|reduction_ratio|ratio|r|groups?|num_groups|n_groups|g|factor|rate|heads?|num_heads|n_heads)$", re.IGNORECASE
+)
 _KERNEL = re.compile(r"kernel|^ks?$|k_size", re.IGNORECASE)
 
 _WIDEST_KERNEL = 127  # a larger number is a width
