@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from yolo_attn.cli import main
 from yolo_attn.errors import CheckpointError, ConfigError, FileError, PluginError, UsageError, shown
 from yolo_attn.model_yaml import check, find, load, reader
 from yolo_attn.registry import plain, plugins
@@ -268,7 +269,9 @@ head:
 """
 
 
-def test_what_the_host_cannot_build_is_named_by_row(tmp_path: Path, cli: Any) -> None:
+def test_what_the_host_cannot_build_is_named_by_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from ultralytics.nn.modules import Conv
 
     from yolo_attn.detectors.opening import open_source
@@ -278,10 +281,17 @@ def test_what_the_host_cannot_build_is_named_by_row(tmp_path: Path, cli: Any) ->
     with pytest.raises(ConfigError, match=r"bad.yaml, row 1 .*Conv.* cannot be run by the host: RuntimeError") as told:
         open_source(tmp_path / "bad.yaml")
     assert "\n" not in str(told.value) and Conv.default_act is before
-    assert "row 1" in cli("show", "bad.yaml").mistake()
-    assert "Traceback" in cli("show", "bad.yaml", env={"YOLO_ATTN_DEBUG": "1"}).err
-    assert "Traceback" in cli("show", "bad.yaml", "--debug").err
-    assert "row 1" in cli("train", "--cfg", "bad.yaml").mistake()
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    for command in (["show", "bad.yaml"], ["train", "--cfg", "bad.yaml"]):
+        assert main(command) == 1
+        err = capsys.readouterr().err
+        assert "row 1" in err and "Traceback" not in err
+    with pytest.raises((ConfigError, RuntimeError)):  # what leaves the command is printed with its traceback
+        main(["show", "bad.yaml", "--debug"])
+    monkeypatch.setenv("YOLO_ATTN_DEBUG", "1")
+    with pytest.raises((ConfigError, RuntimeError)):
+        main(["show", "bad.yaml"])
 
 
 def test_what_attach_cannot_build_is_named_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,12 +335,17 @@ def test_a_model_that_needs_more_memory_than_there_is_is_refused_with_both_numbe
     memory_need.refuse_too_large(d, "m.yaml", tasks, training=True)
 
 
-def test_show_and_train_refuse_what_does_not_fit_before_they_build(tmp_path: Path, cli: Any) -> None:
+def test_show_and_train_refuse_what_does_not_fit_before_they_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "huge.yaml").write_text(
         BAD.replace("[16, [3], {}]", "[65536, 3, 2]").replace("16, 3, 2", "65536, 3, 2")
     )
     for command in (["show", "huge.yaml"], ["train", "--cfg", "huge.yaml"]):
-        assert "128,0" in cli(*command).mistake()
+        assert main(command) == 1
+        err = capsys.readouterr().err
+        assert "128,0" in err and "Traceback" not in err
 
 
 def test_the_stated_limits_are_lifted_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
