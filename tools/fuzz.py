@@ -271,6 +271,16 @@ def outcome(kind: str, seed: int, folder: Path, timeout: float, build: bool) -> 
     return "read", ""
 
 
+def _import_all() -> None:
+    """Import what the cases need before any of them is timed: a time limit amid an import would leave it half done."""
+    import onnxruntime  # noqa: F401 # imported for the effect
+    import ultralytics.nn.tasks  # noqa: F401 # imported for the effect
+
+    from yolo_attn.registry import sources
+
+    sources.load_all()
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the cases and print the counts."""
     parser = argparse.ArgumentParser(description="feed the kit with damaged files")
@@ -285,6 +295,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--kind {unknown[0]}: choose from {', '.join(KINDS)}")
     os.environ.setdefault("YOLO_OFFLINE", "true")
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+    _import_all()
     bad = 0
     with tempfile.TemporaryDirectory(prefix="yolo_attn_fuzz") as folder:
         for kind in kinds:
