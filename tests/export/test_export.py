@@ -17,6 +17,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+import yaml
 from torch import nn
 
 import yolo_attn
@@ -213,6 +214,65 @@ def test_a_layer_lost_on_the_way_is_seen(checkpoint: Path, tmp_path: Path, monke
     monkeypatch.setattr(BaseModel, "fuse", losing)
     with pytest.raises(ExportError, match="differ by"):
         export(checkpoint, imgsz=64, output=tmp_path / "t.onnx", log=lambda line: None)
+
+
+ONE_SIZE = """
+import torch
+from torch import nn
+
+class Positions(nn.Module):  # of 256 pixels at P5
+    def __init__(self, channels):
+        super().__init__()
+        self.pos = nn.Parameter(torch.zeros(1, channels, 8, 8))
+
+    def forward(self, x):
+        return x + self.pos
+
+class Static(nn.Module):  # its sizes are constants in a graph
+    def __init__(self, channels):
+        super().__init__()
+
+    def forward(self, x):
+        return x + x.reshape(*map(int, x.shape[:2]), -1).softmax(-1).reshape(*map(int, x.shape))
+"""
+
+
+@pytest.mark.parametrize(("name", "side"), [("Positions", 256), ("Static", 64)])
+def test_what_works_for_one_size_alone_is_said(name: str, side: int, tmp_path: Path) -> None:
+    """Where PyTorch cannot run a shape, the file is not blamed; where the file is right at its own shape, that is named."""
+    (tmp_path / f"one_size_{name}.py").write_text(ONE_SIZE, encoding="utf-8")
+    d = yaml.safe_load(yolo_attn.insert("yolov5n.yaml", module="SimAM", where="P5"))
+    d["register"] = {name: f"one_size_{name}.py:{name}"}
+    for row in d["backbone"]:
+        row[2] = name if row[2] == "SimAM" else row[2]
+        row[3] = [] if row[2] == name else row[3]
+    cfg = tmp_path / "yolov5n_own.yaml"
+    cfg.write_text(yaml.safe_dump(d), encoding="utf-8")
+    target = tmp_path / "a.onnx"
+    assert export(cfg, imgsz=side, output=target, log=lambda line: None).report["proof"]["passed"]
+    with pytest.raises(ExportError) as caught:
+        export(cfg, imgsz=side, dynamic=True, output=target, log=lambda line: None)
+    told = str(caught.value)
+    assert f"At 1x3x{side}x{side} it equals PyTorch: export without --dynamic" in told
+    assert ("PyTorch itself cannot run it at" in told) == (name == "Positions") != ("does not match" in told)
+
+
+def test_an_export_that_fails_with_dynamic_shapes_alone_says_so(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from yolo_attn.export import ultralytics as host
+
+    original = host.write_onnx
+
+    def failing(source: Any, draft: Path, size: Any, dynamic: bool, *rest: Any) -> None:
+        if dynamic:
+            raise RuntimeError("no dynamic shapes here")
+        original(source, draft, size, dynamic, *rest)
+
+    monkeypatch.setattr(host, "write_onnx", failing)
+    with pytest.raises(ExportError, match="no dynamic shapes here Without --dynamic the export works"):
+        export(checkpoint, imgsz=64, dynamic=True, output=tmp_path / "a.onnx", log=lambda line: None)
+    assert not list(tmp_path.iterdir())
 
 
 def test_differences_of_boxes_and_scores_are_apart() -> None:

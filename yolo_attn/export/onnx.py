@@ -132,7 +132,12 @@ def export(
         log("note: with NMS in the graph, height and width are dynamic and the batch size is 1")
     precision = "fp16" if half else "fp32"
     began = time.perf_counter()
-    _write_onnx(source, onnx_target, size, dynamic, half, opset, nms, simplify)
+    try:
+        _write_onnx(source, onnx_target, size, dynamic, half, opset, nms, simplify)
+    except ExportError as exc:
+        if dynamic and _exports_static(source, size, half, opset, nms, simplify):
+            raise ExportError(f"{exc} Without --dynamic the export works.") from exc
+        raise
     found = {
         **report.describe(source, onnx_target, used),
         "imgsz": list(size),
@@ -264,6 +269,16 @@ def _write_onnx(
         raise
     except Exception as exc:  # hosts and tracer may raise anything, also for a full disk
         raise ExportError(f"{source.path}: the export failed: {type(exc).__name__}: {first_line(exc)[:400]}") from exc
+
+
+def _exports_static(source: Source, size: tuple[int, int], *how: Any) -> bool:
+    """Whether a model whose export with dynamic shapes failed can be exported for one size."""
+    try:
+        with scratch() as folder:
+            _write_onnx(source, folder / "static.onnx", size, False, *how)
+    except YoloAttnError:
+        return False
+    return True
 
 
 def _int8(path: Path, found: dict[str, Any], pictures: list[Any], log: Callable[[str], Any]) -> None:

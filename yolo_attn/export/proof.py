@@ -13,11 +13,11 @@ from typing import Any, Callable
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, ExportError, first_line
 from ..runtime.boxes import CONF, IOU, iou_matrix, suppress
 from ..runtime.image import blob, letterbox
 
-__all__ = ["compare", "compare_detections", "largest_difference", "read_images", "shapes_to_try"]
+__all__ = ["ReferenceFailed", "compare", "compare_detections", "largest_difference", "read_images", "shapes_to_try"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MIN_IOU = 0.99
@@ -26,6 +26,10 @@ MIN_IOU = 0.99
 LEAST_SCORE_SCALE = 0.1
 LEAST_CONFIDENCE = 0.01  # below this, nothing counts as a detection
 AT_THE_LIMIT = 1e-3  # an IoU this close to the threshold of NMS may fall on either side of it
+
+
+class ReferenceFailed(ExportError):
+    """The PyTorch model cannot run a shape, so that nothing is known of the file at that shape."""
 
 
 def read_images(source: str | Path | Sequence[Any], limit: int = 8) -> list[np.ndarray]:
@@ -228,6 +232,9 @@ def compare(
     Yields:
         ``shape``, ``images``, ``difference`` per group of values, ``detections`` as of :func:`compare_detections`,
         and ``equal``.
+
+    Raises:
+        ReferenceFailed: The network cannot run one of the shapes.
     """
     import torch
 
@@ -235,8 +242,14 @@ def compare(
         for start in range(0, len(images), batch):
             group = [images[(start + k) % len(images)] for k in range(batch)]
             x = blob([letterbox(im, (h, w))[0] for im in group])
-            with torch.inference_mode():
-                references = [t.float().numpy() for t in torch_model(torch.from_numpy(x))]
+            try:
+                with torch.inference_mode():
+                    references = [t.float().numpy() for t in torch_model(torch.from_numpy(x))]
+            except Exception as exc:  # a module of the user's own, which may be made for one size
+                shape = "x".join(map(str, x.shape))
+                raise ReferenceFailed(
+                    f"PyTorch itself cannot run it at {shape}: {type(exc).__name__}: {first_line(exc)[:200]}"
+                ) from exc
             outputs = file(x)
             entry: dict[str, Any] = {"shape": [batch, 3, h, w], "images": batch}
             pairs: list[dict[str, Any]] = []

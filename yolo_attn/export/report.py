@@ -116,9 +116,11 @@ def prove(
         "passed": False,
     }
     report["proof"] = evidence
-    problem = "the comparison was interrupted"
+    problem, verdict = "the comparison was interrupted", f"does not match {source.path}"
     try:
         problem = _compare(path, report, source, pictures, tolerance)
+    except proof.ReferenceFailed as exc:
+        problem, verdict = str(exc), f"cannot be compared with {source.path} at every size"
     except YoloAttnError as exc:
         problem = str(exc)
     except Exception as exc:  # onnxruntime's errors share no base class
@@ -133,8 +135,8 @@ def prove(
         write(path, report)
     if problem:
         raise ExportError(
-            f"{path}: does not match {source.path}: {problem}. The file was kept for inspection; do not deploy it. "
-            f"Details are in {path_of(path)}."
+            f"{path}: {verdict}: {problem}. {_static_works(report, tolerance)}The file was kept for inspection; do not "
+            f"deploy it. Details are in {path_of(path)}."
         )
     log(f"verified: equal to PyTorch. {_summary(runs, largest, tolerance, source.task)}")
     log(f"report: {path_of(path)}")
@@ -194,6 +196,15 @@ def _reference(source: Source, end2end: bool) -> Callable[[Any], list[Any]]:
         return [t for t in flat(model(x)) if hasattr(t, "numpy")]
 
     return run
+
+
+def _static_works(report: dict[str, Any], tolerance: float) -> str:
+    """Return the remedy if a file with dynamic shapes is right at the shape of its export alone, else an empty string."""
+    own = [1, 3, *report["imgsz"]]
+    there = [r for r in report["proof"]["runs"] if r["shape"] == own]
+    if not report["dynamic"] or not there or _problem(there, tolerance):
+        return ""
+    return f"At {'x'.join(map(str, own))} it equals PyTorch: export without --dynamic for that size. "
 
 
 def _problem(runs: list[dict[str, Any]], tolerance: float) -> str:
