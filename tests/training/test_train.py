@@ -175,6 +175,31 @@ def test_polygons_are_pictured_as_their_boxes(tmp_path: Path) -> None:
     assert [(c, [round(v) for v in box]) for c, box, _ in boxes] == [(1, [100, 10, 180, 70]), (0, [80, 30, 120, 70])]
 
 
+def test_wide_images_fill_their_cells_and_no_name_covers_a_small_object() -> None:
+    import numpy as np
+    from PIL import ImageFont
+
+    from yolo_attn.training import pictures
+
+    assert pictures._cell([(96, 96, 3)]) == (256, 256)
+    cell = pictures._cell([(720, 1280, 3)] * 3 + [(100, 100, 3)])
+    assert cell[0] / cell[1] == pytest.approx(1280 / 720, rel=0.01)
+    assert cell[0] * cell[1] == pytest.approx(256 * 256, rel=0.01)
+    assert pictures._cell([(100, 9000, 3)])[1] > 150
+    image = np.zeros((720, 1280, 3), np.uint8)
+    corners = [(0, 0), (300, 300), (360, 300), (420, 300), (700, 10), (1220, 0), (1220, 660), (600, 655), (601, 590)]
+    boxes: list[pictures.Box] = [(k % 3, [x, y, x + 50, y + 50], None) for k, (x, y) in enumerate(corners)]
+    for x, y in corners:
+        image[y : y + 50, x : x + 50] = 255
+    names = {0: "circle", 1: "triangle", 2: "square"}
+    panel = pictures._panel(image, boxes, names, ImageFont.load_default(), cell)
+    assert panel.shape == (cell[1], cell[0], 3)
+    scale = cell[0] / 1280
+    for x, y in corners:  # inside the line around it, the object is as it was
+        inner = panel[round(y * scale) + 3 : round((y + 50) * scale) - 3, round(x * scale) + 3 : round((x + 50) * scale) - 3]
+        assert (inner > 200).all(), (x, y)
+
+
 def test_flags_become_arguments_of_the_host(tmp_path: Path) -> None:
     argv = (
         "--data my.yaml --img 320 --batch-size 4 --epochs 7 --optimizer AdamW --cos-lr --freeze 0 1 2 lr0=0.1 "
