@@ -348,6 +348,26 @@ def test_show_and_train_refuse_what_does_not_fit_before_they_build(
         assert "128,0" in err and "Traceback" not in err
 
 
+def test_attach_and_train_on_weights_alone_refuse_what_does_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ultralytics import YOLO
+
+    import yolo_attn
+    from yolo_attn.hook import memory_need
+
+    monkeypatch.chdir(tmp_path)
+    plain = YOLO("yolov5n.yaml")
+    plain.save("plain.pt")
+    count = sum(p.numel() for p in plain.model.parameters())
+    monkeypatch.setattr(memory_need, "available", lambda: count * memory_need.BUILT)
+    with pytest.raises(ConfigError, match=r"GB to build, and .* of memory are available"):
+        yolo_attn.attach(plain, "SE", where="backbone")
+    assert main(["train", "--weights", "plain.pt", "--device", "cpu"]) == 1
+    err = capsys.readouterr().err
+    assert f"plain.pt: its {count:,} parameters need 0.0 GB to train" in err and "--force" in err
+
+
 def test_the_stated_limits_are_lifted_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     d = {"nc": 1, "backbone": [[-1, 1, "Conv", [70_000]]], "head": []}
     with pytest.raises(ConfigError, match="at most 65,536 are built. YOLO_ATTN_LIMITS=off"):

@@ -30,7 +30,7 @@ from yolo_attn.cli import main
 from yolo_attn.errors import CheckpointError
 from yolo_attn.model_yaml import find, load
 from yolo_attn.registry import registry
-from yolo_attn.weights import checkpoint
+from yolo_attn.weights import align, checkpoint
 
 ATTENTION = [
     n
@@ -403,6 +403,27 @@ def test_the_hosts_load_goes_by_layer(folder: Path) -> None:
     assert all(torch.equal(mine[k], v.float()) for k, v in logical(plain.model).items() if "cv3" not in k)
     back = YOLO("yolov5n-small.yaml").load(model.model)
     assert same(logical(back.model), logical(model.model))
+
+
+def test_a_head_with_anchors_has_no_place_in_one_without() -> None:
+    report = align.Report("old.pt", [], {}, ["model.24.m.0.weight", "model.24.anchors"], set())
+    assert report.summary().endswith("has no place in this anchor-free one and begins anew")
+    report.unused.pop()
+    assert "anchor" not in report.summary()
+
+
+def test_a_training_names_its_weights_once_and_then_what_the_classes_change(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No temporary path as the source, and no second count that contradicts the first."""
+    from ultralytics.nn.tasks import DetectionModel
+
+    source, target = (DetectionModel("yolov5n_se.yaml", nc=nc, verbose=False) for nc in (80, 3))
+    source.weights_from, source.pt_path = "base.pt", "/tmp/draft.pt"
+    with caplog.at_level("INFO", "yolo_attn"):
+        target.load(source)
+    told = [r.getMessage() for r in caplog.records if r.name == "yolo_attn"]
+    assert told == ["the data set has 3 classes and base.pt has 80: 6 tensors of the head begin anew"]
 
 
 def test_the_load_says_what_came_and_how_attention_begins(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

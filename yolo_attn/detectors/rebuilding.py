@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import sys
 import weakref
 from collections import Counter
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 from ..errors import CheckpointError, ConfigError, YoloAttnError, first_line
 from ..files import scratch
 from ..hook.host_errors import told_by_row
+from ..hook.memory_need import parameters, refuse_count
 from ..weights import align, start_from, untrained
 from ..weights.attention import attention_in
 from . import source
@@ -57,6 +59,10 @@ def _network(old: Any, d: dict[str, Any]) -> Any:
     with _quiet(old):
         try:
             with told_by_row(name):
+                parser = sys.modules.get(type(old).__module__)
+                if parser is not None and hasattr(parser, "parse_model"):  # not for a subclass of the user's own
+                    remedy = "Free memory, or insert a smaller module."
+                    refuse_count(parameters(d, parser), name, remedy=remedy)
                 new = type(old)(copy.deepcopy(d), **_words(old))
         except YoloAttnError:
             raise

@@ -14,9 +14,10 @@ from typing import Any
 from ..errors import ConfigError, YoloAttnError
 from ..files import read_source
 
-__all__ = ["available", "parameters", "quiet", "refuse_too_large"]
+__all__ = ["available", "parameters", "quiet", "refuse_count", "refuse_too_large"]
 
 BUILT, TRAINED = 4, 16  # bytes a parameter: the number; with its gradient and an optimizer's two further numbers
+FORCE = "--force (in Python, force=True) continues anyway."
 
 
 def refuse_too_large(
@@ -34,15 +35,28 @@ def refuse_too_large(
     Raises:
         ConfigError: With both numbers.
     """
-    if force:
-        return
-    count = parameters(d, parser)
+    if not force:
+        refuse_count(parameters(d, parser), file, training=training)
+
+
+def refuse_count(count: int | None, file: str, *, training: bool = False, remedy: str = FORCE) -> None:
+    """Refuse a number of parameters that needs more memory than there is; None is not refused.
+
+    Args:
+        count: The number of parameters.
+        file: Named in the message.
+        training: Whether they are to be trained.
+        remedy: The message's last sentence.
+
+    Raises:
+        ConfigError: With both numbers.
+    """
     need, there = (count or 0) * (TRAINED if training else BUILT), available()
     if count is not None and there is not None and need > there:
         what = "train" if training else "build"
         raise ConfigError(
             f"{file}: its {count:,} parameters need {need / 1e9:,.1f} GB to {what}, and {there / 1e9:,.1f} GB of memory "
-            f"are available. --force (in Python, force=True) continues anyway."
+            f"are available. {remedy}"
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from .. import words
 from ..errors import CheckpointError, UsageError, YoloAttnError, first_line
 from ..files import REFUSED, cache_folder, expand, scratch
-from ..hook.memory_need import quiet, refuse_too_large
+from ..hook.memory_need import quiet, refuse_count, refuse_too_large
 from ..log import announce
 from ..model_yaml import check, find, load
 from ..registry import plugins
@@ -121,21 +121,29 @@ def _pretrained(options: argparse.Namespace, host: Any, weights: str, folder: Pa
             plan(model, freeze_base=options.freeze_base, lr_new=options.lr_new or 1.0)
         return model
 
+    def fits(handle: Any) -> None:
+        if not options.force:
+            refuse_count(sum(p.numel() for p in handle.model.parameters()), weights, training=True)
+
     file = fetch(weights)
     if options.attention and not options.chosen_cfg:
         from .attention_file import attached
 
         handle, options.made = attached(options, file)
+        fits(handle)
         target = folder / f"{Path(options.made.name).stem}_from_{file.stem}.pt"
         start_from.save(planned(handle.model), target)
         return host.YOLO(str(target))
     if not options.chosen_cfg and file.suffix == ".pt":
-        return planned(host_handle(file))
+        handle = host_handle(file)
+        fits(handle)
+        return planned(handle)
     start = options.start or "identity"
     model, report = start_from.build(file, options.cfg, start=start, training=True, large=options.force)
     announce("%s", report.table().splitlines()[-1])
     if report.until_trained:
         announce("%s", report.until_trained)
+    model.weights_from = file.name  # the host loads the file below, which is gone when its line is read
     target = folder / f"{Path(options.cfg).stem}_from_{file.stem}.pt"
     start_from.save(planned(model), target)
     return host.YOLO(str(target))

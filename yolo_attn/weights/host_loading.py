@@ -62,7 +62,11 @@ def load(original: Callable[..., Any], self: Any, given: Any, *rest: Any, **more
         if gaps:
             _unfilled[self] = len(gaps), gaps[0], after.source
         if more.get("verbose", rest[0] if rest else True):
-            _tell(after)
+            weights = getattr(source, "weights_from", None)
+            if weights:  # the report of those weights has been printed
+                _tell_classes(after, weights)
+            else:
+                _tell(after)
             if gaps:
                 announce(
                     "new attention does not begin as the identity and changes the pretrained features. Write "
@@ -182,6 +186,21 @@ def _align(source: Any, target: Any) -> align.Report | None:
         ) from exc
     same = all(t == s for t, s in report.mapping.items())
     return None if same and not report.new and not report.mismatch and not report.unused else report
+
+
+def _tell_classes(report: align.Report, weights: str) -> None:
+    """Say what the number of classes changes for a detector that already has its weights."""
+    there, here = report.classes
+    if report.mismatch and there and here and there != here:
+        announce(
+            "the data set has %d classes and %s has %d: %d tensors of the head begin anew",
+            here,
+            weights,
+            there,
+            len(report.mismatch),
+        )
+    elif report.mismatch or report.new:
+        _tell(report)
 
 
 def _tell(report: align.Report) -> None:

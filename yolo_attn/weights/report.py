@@ -103,6 +103,8 @@ class Report:
         other = len(self.mismatch) - sum(m[0] in self.attention for m in self.mismatch)
         words += [f"{other} have another shape{self._why()}"] if other else []
         words += [f"{len(self.unused)} of the source are not used"] if self.unused else []
+        if any(k.endswith(".anchors") for k in self.unused):
+            words += ["its anchor-based head has no place in this anchor-free one and begins anew"]
         return ", ".join(words)
 
     def _why(self) -> str:
