@@ -294,6 +294,18 @@ def test_what_the_host_cannot_build_is_named_by_row(
         main(["show", "bad.yaml"])
 
 
+@pytest.mark.parametrize("value", ["true", "nn.Nothing()", "[1]"])
+def test_what_the_host_cannot_use_above_the_rows_is_one_line(
+    value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "top.yaml").write_text(BAD.replace("nn.ReLU()", value).replace("[16, [3], {}]", "[16]"))
+    monkeypatch.chdir(tmp_path)
+    for command in (["show", "top.yaml"], ["train", "--cfg", "top.yaml", "--device", "cpu"]):
+        assert main(command) == 1
+        err = capsys.readouterr().err
+        assert "top.yaml: what stands above its rows (nc: 1, activation: " in err and "Traceback" not in err
+
+
 def test_what_attach_cannot_build_is_named_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
     from ultralytics import YOLO
     from ultralytics.nn import tasks

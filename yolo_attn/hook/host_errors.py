@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from ..errors import RowError, YoloAttnError, first_line, shown
+from ..errors import ConfigError, RowError, YoloAttnError, first_line, shown
 
 __all__ = ["DEBUG", "told_by_row"]
 
@@ -26,6 +26,7 @@ def told_by_row(file: str = "", *, building: bool = False) -> Iterator[None]:
 
     Raises:
         RowError: A row cannot be built; the message names the row and quotes the host.
+        ConfigError: The host failed before the first row; the message quotes it and what stands above the rows.
     """
     before = _activations()
     try:
@@ -36,6 +37,14 @@ def told_by_row(file: str = "", *, building: bool = False) -> Iterator[None]:
     except Exception as exc:  # a wrong row can raise anything in a host's parser
         _restore(before)
         row = _row(exc, building)
+        header = _header(exc) if row is None else None
+        if header is not None and not os.environ.get(DEBUG):
+            ours = ("backbone", "head", "yaml_file", "ch", "channels", "scale", "anchors")
+            keys = ", ".join(f"{k}: {shown(v, 60)}" for k, v in header.items() if isinstance(k, str) and k not in ours)
+            raise ConfigError(
+                f"{file or str(header.get('yaml_file') or 'model YAML')[:300]}: what stands above its rows ({keys[:300]}) cannot be used by the host: "
+                f"{type(exc).__name__}: {first_line(exc)[:300]}"
+            ) from exc
         if row is None or os.environ.get(DEBUG):
             raise
         number, columns, does, named = row
@@ -61,6 +70,17 @@ def _row(exc: BaseException, building: bool) -> tuple[int, list[Any], str, str] 
                 found = int(m.i), [m.f, 1, str(m.type).rpartition(".")[2]], "run", file
         tb = tb.tb_next
     return found
+
+
+def _header(exc: BaseException) -> dict[Any, Any] | None:
+    """The model whose parser failed before its first row; None for other errors."""
+    tb = exc.__traceback__
+    while tb is not None:
+        d = tb.tb_frame.f_locals.get("d")
+        if tb.tb_frame.f_code.co_name == "parse_model" and isinstance(d, dict):
+            return d
+        tb = tb.tb_next
+    return None
 
 
 def _activations() -> list[tuple[Any, Any]]:
