@@ -68,6 +68,8 @@ def test_resume_of_a_run_without_a_checkpoint_says_how_to_begin_again(tmp_path: 
     for name in (run, run / "weights" / "last.pt"):
         with pytest.raises(CheckpointError, match=r"nothing to resume: .*--exist-ok --project '.*bob.*' --name exp"):
             runs.checkpoint_to_resume(str(name), tmp_path)
+    with pytest.raises(CheckpointError, match=r"--resume: .*exp: nothing to resume: .*--name exp"):
+        runs.checkpoint_to_resume(True, tmp_path)
 
 
 @pytest.mark.parametrize("first", [0, 1])

@@ -30,6 +30,8 @@ __all__ = [
     "whole_checkpoints",
 ]
 
+FIRST = ("args.yaml", "opt.yaml", "results.csv")  # files that a host writes into a run's folder before any checkpoint
+
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
@@ -200,13 +202,17 @@ def checkpoint_to_resume(named: Any, project: Path) -> Path:
     last = path / "weights" / "last.pt" if path.is_dir() else path
     if last.is_file():
         return last.resolve()
-    if folder is not None and any((folder / n).is_file() for n in ("args.yaml", "opt.yaml", "results.csv")):
-        raise CheckpointError(
-            f"--resume {named}: nothing to resume: the run was stopped before its first checkpoint was saved. Run it "
-            f"again with its options and, for the same folder, --exist-ok --project "
-            f"{shlex.quote(str(folder.resolve().parent))} --name {shlex.quote(folder.resolve().name)}"
-        )
+    if folder is not None and any((folder / n).is_file() for n in FIRST):
+        raise _stopped_early(f"--resume {named}", folder)
     raise CheckpointError(f"--resume {named}: checkpoint not found (looked in {Path.cwd()})")
+
+
+def _stopped_early(asked: str, folder: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{asked}: nothing to resume: the run was stopped before its first checkpoint was saved. Run it "
+        f"again with its options and, for the same folder, --exist-ok --project "
+        f"{shlex.quote(str(folder.resolve().parent))} --name {shlex.quote(folder.resolve().name)}"
+    )
 
 
 def train_on(last: Path) -> str:
@@ -222,6 +228,10 @@ def newest_unfinished(project: Path) -> Path:
     """
     found = sorted(project.glob("**/last.pt"), key=lambda p: p.stat().st_mtime, reverse=True)
     if not found:
+        begun = [p for name in FIRST for p in project.glob(f"**/{name}")]
+        if begun:
+            folder = max(begun, key=lambda p: p.stat().st_mtime).parent
+            raise _stopped_early(f"--resume: {folder}", folder)
         raise CheckpointError(f"--resume: no last.pt in {project}. Give one: --resume PATH/last.pt")
     for last in found:
         try:
