@@ -78,6 +78,19 @@ def test_show(capfd: pytest.CaptureFixture[str]) -> None:
     assert "GFLOPs at 128" in out
 
 
+def test_show_prints_before_it_builds(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """Building takes seconds, and importing the host too: the file is named before either."""
+    from yolo_attn.model_yaml import load
+
+    def stopped(*_: object) -> None:
+        assert capfd.readouterr().out.startswith("yolov5n_se.yaml: ")
+        raise SystemExit(9)
+
+    monkeypatch.setattr(load, "load_ultralytics", stopped)
+    with pytest.raises(SystemExit, match="9"):
+        cli.main(["show", "yolov5n_se.yaml"])
+
+
 def test_show_of_own_attention(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -175,6 +175,21 @@ def test_polygons_are_pictured_as_their_boxes(tmp_path: Path) -> None:
     assert [(c, [round(v) for v in box]) for c, box, _ in boxes] == [(1, [100, 10, 180, 70]), (0, [80, 30, 120, 70])]
 
 
+def test_a_transformers_head_is_refused_with_the_hosts_own_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`yolo-attn train` trains YOLO detectors; RT-DETR has a class and a trainer of its own."""
+    import yolo_attn
+    from yolo_attn.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    Path("rtdetr_eca.yaml").write_text(yolo_attn.insert("rtdetr-l.yaml", module="ECA", where="neck"), encoding="utf-8")
+    capsys.readouterr()
+    assert main(["train", "--cfg", "rtdetr_eca.yaml", "--device", "cpu", "--epochs", "1"]) == 1
+    err = capsys.readouterr().err
+    assert "RTDETR('rtdetr_eca.yaml').train(data=...)" in err and "Traceback" not in err
+
+
 def test_wide_images_fill_their_cells_and_no_name_covers_a_small_object() -> None:
     import numpy as np
     from PIL import ImageFont
