@@ -72,15 +72,16 @@ class TheKit:
 
     @contextlib.contextmanager
     def building(self, cfg: Any, detector: Any) -> Iterator[Any]:
-        from .hook import seams
+        from .hook import memory_need, seams
         from .hook.host_errors import told_by_row
         from .model_yaml import dialect, load
         from .patches.yolov5_shared import is_model
 
         name, given = "model YAML", cfg
+        homes = [sys.modules.get(c.__module__) for c in type(detector).__mro__]
+        parsers = [m for m in homes if m is not None and hasattr(m, "parse_model")]
         if isinstance(cfg, dict):
             name = str(cfg.get("yaml_file") or name)
-            parsers = [m for c in type(detector).__mro__ if hasattr(m := sys.modules.get(c.__module__), "parse_model")]
             cfg = dialect.check_expressions(cfg, name, parsers[0] if parsers else None)
             cfg = dialect.to_classic(cfg, str(cfg.get("scale") or ""), name)
         elif isinstance(cfg, (str, os.PathLike)):
@@ -88,6 +89,10 @@ class TheKit:
             found = Path(name) if Path(name).is_file() else self.locate(name)
             if found is not None and is_model(found):
                 cfg = str(load.classic_file(name, found))
+        if os.environ.get(memory_need.TRAINING) and parsers:
+            d = cfg if isinstance(cfg, dict) else load.read(Path(cfg))
+            with seams.reading(name, layers_only=isinstance(given, dict)):
+                memory_need.refuse_too_large(d, name, parsers[0], training=True)
         with seams.reading(name, layers_only=isinstance(given, dict)), told_by_row(name):
             yield cfg
 

@@ -516,6 +516,40 @@ def test_train_resume_val_detect_export(classic: Classic, shapes: Path, tmp_path
     assert float(out.rpartition("DIFFERENCE")[2]) < 1e-3
 
 
+def test_a_training_that_does_not_fit_in_memory_is_refused_before_its_model_is_built(
+    classic: Classic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from yolo_attn.hook import memory_need
+    from yolo_attn.training import classic as training
+    from yolo_attn.training import options
+
+    code = """
+import os, yolo_attn
+{host}
+from yolo_attn.errors import ConfigError
+from yolo_attn.hook import memory_need
+memory_need.available = lambda: 16_000_000
+built = yolo.Model("yolov5n_se.yaml")
+os.environ[memory_need.TRAINING] = "1"
+for model in ("yolov5n_se.yaml", built.yaml):
+    try:
+        yolo.Model(model)
+    except ConfigError as exc:
+        print("told", sum(p.numel() for p in built.parameters()), exc)
+"""
+    told = [line for line in classic.python(code, cwd=tmp_path).ok().splitlines() if line.startswith("told")]
+    assert len(told) == 2 and all("--force" in line for line in told)
+    assert all(f"its {int(line.split()[1]):,} parameters need 0.0 GB to train" in line for line in told)
+
+    given: list[dict[str, str]] = []
+    monkeypatch.setattr(training, "_kit", lambda argv, processes, env: given.append(dict(env)) or 3)
+    for argv in ([], ["--force"]):
+        asked = options.parse(["--host", "yolov5", *argv])
+        asked.made = None
+        assert training._trained(asked, classic.root, [], tmp_path) == 3
+    assert given == [{memory_need.TRAINING: "1"}, {}]
+
+
 PLAIN = """
 import torch, yolo_attn
 {host}

@@ -14,9 +14,10 @@ from typing import Any
 from ..errors import ConfigError, YoloAttnError
 from ..files import read_source
 
-__all__ = ["available", "parameters", "quiet", "refuse_count", "refuse_too_large"]
+__all__ = ["TRAINING", "available", "parameters", "quiet", "refuse_count", "refuse_too_large"]
 
 BUILT, TRAINED = 4, 16  # bytes a parameter: the number; with its gradient and an optimizer's two further numbers
+TRAINING = "YOLO_ATTN_MEMORY"  # set for a classic host that trains: its models are checked before they are built
 FORCE = "--force (in Python, force=True) continues anyway."
 
 

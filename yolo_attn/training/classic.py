@@ -12,7 +12,9 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -20,6 +22,7 @@ import yaml
 from ..errors import CheckpointError, ConfigError, FileError, HostError, UsageError, did_you_mean
 from ..files import expand, read_source, scratch, write_text
 from ..hook.checkout import find_host
+from ..hook.memory_need import TRAINING
 from ..log import announce
 from ..model_yaml import check, find, load
 from ..model_yaml.reader import read_mapping
@@ -59,7 +62,8 @@ def _trained(options: argparse.Namespace, host: Path, argv: list[str], folder: P
         argv[argv.index(options.cfg)] = options.cfg = str(options.made.write(folder))
     if options.resume and last.is_file():  # missing if an epoch's checkpoint of another name is resumed
         _prepare(last, folder)
-    code = _run(host / "train.py", argv, _gpus(options.device), options.plugin, _in_front(options))
+    checked = {} if options.force else {TRAINING: "1"}
+    code = _run(host / "train.py", argv, _gpus(options.device), options.plugin, _in_front(options), checked)
     if code:
         if code in STOPPED and last.is_file():
             print(f"\nstopped. To resume: --host {options.host} --resume {last}", file=sys.stderr)
@@ -285,22 +289,29 @@ def _can_begin(cfg: str) -> bool:
     return any(with_start(d, word)[0] != d for word in STARTS)
 
 
-def _run(script: Path, argv: list[str], processes: int, plugins: list[str], in_front: list[str]) -> int:
-    return _kit(["run", *_named(plugins), *in_front, str(script), *argv], processes)
+def _run(
+    script: Path,
+    argv: list[str],
+    processes: int,
+    plugins: list[str],
+    in_front: list[str],
+    env: Mapping[str, str] = MappingProxyType({}),
+) -> int:
+    return _kit(["run", *_named(plugins), *in_front, str(script), *argv], processes, env)
 
 
 def _named(plugins: list[str]) -> list[str]:
     return [word for file in plugins for word in ("--plugin", str(Path(file).resolve()))]
 
 
-def _kit(argv: list[str], processes: int = 1) -> int:
+def _kit(argv: list[str], processes: int = 1, env: Mapping[str, str] = MappingProxyType({})) -> int:
     """Run `python -m yolo_attn ...` and return its exit code, one of STOPPED after Ctrl-C or SIGTERM."""
     front = ["-m", "yolo_attn"]
     if processes > 1:
         front = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), *front]
     home = str(Path(__file__).resolve().parents[2])  # the kit may be used from a checkout, without installation
     path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")]))
-    child = subprocess.Popen([sys.executable, *front, *argv], env={**os.environ, "PYTHONPATH": path})
+    child = subprocess.Popen([sys.executable, *front, *argv], env={**os.environ, **env, "PYTHONPATH": path})
     try:
         code = child.wait()
     except KeyboardInterrupt as exc:  # the terminal sends Ctrl-C to the child too, but not SIGTERM
