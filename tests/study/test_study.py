@@ -134,11 +134,14 @@ def test_a_study_is_a_folder(drive: Any, tmp_path: Path) -> None:
 def test_killed_twenty_times(drive: Any, tmp_path: Path) -> None:
     """At random moments: nothing finished is repeated or lost, nothing half-written is read."""
     study, rng = tmp_path / "study", random.Random(0)
-    the, finished = the_plan("a,b,c,d,e", 8), set()
+    the, finished = the_plan("a,b,c,d,e", 16), set()
     begun: dict[str, int] = {}
     for _ in range(20):
-        process = drive("a,b,c,d,e", 8, jobs=2)
-        time.sleep(rng.uniform(0.2, 3.0))
+        known, until = len(journal(tmp_path)), time.monotonic() + 120
+        process = drive("a,b,c,d,e", 16, jobs=2)
+        while len(journal(tmp_path)) == known and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.01)  # until a run begins: a moment by the clock would depend on the machine
+        time.sleep(rng.uniform(0, 0.6))
         process.send_signal(signal.SIGKILL)
         ended(process)
         if (study / plan.FILE).exists():
@@ -147,13 +150,13 @@ def test_killed_twenty_times(drive: Any, tmp_path: Path) -> None:
             finished = now
             for name in now:
                 begun.setdefault(name, journal(tmp_path).count(f"begins {name}"))
-    assert 0 < len(begun) < 40, "the kills came too early or too late to show anything"
-    assert ended(drive("a,b,c,d,e", 8, jobs=2)).count("Traceback") == 0
+    assert 0 < len(begun) < 80, "the kills came too early or too late to show anything"
+    assert ended(drive("a,b,c,d,e", 16, jobs=2)).count("Traceback") == 0
     lines = journal(tmp_path)
-    assert len(table(study)) == 40 and {r["status"] for r in table(study)} == {"finished"}
+    assert len(table(study)) == 80 and {r["status"] for r in table(study)} == {"finished"}
     assert not [w for w in lines if w.startswith("half")], "a run began in a folder that was not empty"
     ends = [w for w in lines if w.startswith("ends")]
-    assert len(set(ends)) == 40
+    assert len(set(ends)) == 80
     assert {n: lines.count(f"begins {n}") for n in begun} == begun, "what had finished is begun again"
     assert not [p for p in study.iterdir() if p.name.startswith(".yolo_attn-")], "drafts of killed processes are removed"
 

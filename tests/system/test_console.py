@@ -141,7 +141,7 @@ COMMANDS: dict[str, list[str]] = {
     "run": ["run", "--plugin", "mine.py", "--start", "identity", "--freeze", "base:2", "script.py", "word"],
     "patch": ["patch", "--diff", "script.py"],
     "adopt": ["adopt", "nowhere.yaml", "-o", "mine.yaml"],
-    "compare": ["compare", "--data", "nowhere.yaml", "--cfgs", "nowhere.yaml"],
+    "compare": ["compare", "--data", "nowhere.yaml", "--cfgs", "nowhere.yaml", "elsewhere.yaml"],
     "data": ["data", "drawn", "--train", "1", "--val", "1", "--size", "32"],
 }
 

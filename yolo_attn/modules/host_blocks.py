@@ -129,7 +129,7 @@ class C2fCIBAttention(C2fAttention):
 
 @block("C2")
 class C2Attention(nn.Module):
-    """C2 with attention in each bottleneck; arguments as :class:`C2fAttention`."""
+    """C2 with attention in each bottleneck, (B, c1, H, W) -> (B, c2, H, W); for the arguments see :class:`C2fAttention`."""
 
     stands_for: ClassVar[str] = "C2"
 

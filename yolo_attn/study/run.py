@@ -257,7 +257,9 @@ def _progress(study: _Study) -> Iterator[None]:
 
     def follow() -> None:
         began, at_first, told = time.monotonic(), study.epochs_done(), len(study.done)
-        while not over.wait(1):
+        last = False
+        while not last:
+            last = over.wait(1)  # once more when it is over
             now = study.epochs_done()
             bar.n = now
             bar.refresh()
@@ -283,8 +285,7 @@ def _span(seconds: float) -> str:
 
 def _rows(log: Path) -> int:
     try:
-        with log.open(encoding="utf-8", errors="replace") as stream:
-            return max(sum(1 for _ in csv.reader(stream)) - 1, 0)
+        return max(sum(1 for _ in csv.reader(read_source(log).splitlines())) - 1, 0)
     except (OSError, csv.Error):
         return 0
 
