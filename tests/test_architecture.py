@@ -30,7 +30,7 @@ FLOORS = [
     ["modules"],
     ["registry"],
     ["patches", "runtime", "model_cfgs"],
-    ["_name", "_version", "beside", "errors", "files", "log", "system", "words"],
+    ["_name", "_version", "beside", "errors", "files", "log", "pages", "system", "words"],
 ]
 # Rooms that import less than the floors below them offer.
 ALONE = {"patches": [], "model_cfgs": [], "runtime": ["errors", "files", "log", "_version", "words"]}
