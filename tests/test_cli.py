@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -163,3 +166,35 @@ def test_what_the_disk_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str
     argv = ["insert", "yolov5s.yaml", "--module", "ECA", "--where", "neck", "-o", str(target), "--force"]
     assert cli.main(argv) == 1
     assert re.search(r"yolo-attn insert: .*folder\.yaml", capsys.readouterr().err)
+
+
+def test_json(capfd: pytest.CaptureFixture[str]) -> None:
+    """What the tables say, as data, and nothing beside it on standard output."""
+    assert json.loads(told(capfd, "list", "--json")) == _tables.catalog()
+    assert json.loads(told(capfd, "list", "SE", "--json"))["name"] == "SEAttention"
+    assert [r["config"] for r in json.loads(told(capfd, "list", "--configs", "--json"))] == find.list_configs()
+    assert json.loads(told(capfd, "env", "--json"))["host ultralytics"]
+    shown = json.loads(told(capfd, "show", "yolov5n_se.yaml", "--img", "64", "--json"))
+    with_se, without, added = shown["models"]
+    assert with_se["parameters"] - without["parameters"] == added["parameters"] > 0
+    found = json.loads(told(capfd, "adopt", str(find.configs_folder() / "yolov5_se.yaml"), "--json"))
+    assert found["whole"] is True and found["changes"] == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
+def test_completion_names_every_command(shell: str, capfd: pytest.CaptureFixture[str]) -> None:
+    script = told(capfd, "completion", shell)
+    assert all(name in script for name in cli.COMMANDS)
+    assert "--lr-new" in script and "SEAttention" in script
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_completion_in_bash(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The script completes commands, options and names of modules in a real shell."""
+    script = tmp_path / "completion.bash"
+    script.write_text(told(capfd, "completion", "bash"), encoding="utf-8")
+    for words, wanted in (("yolo-attn ins", "insert"), ("yolo-attn insert --mod", "--module"), ("yolo-attn insert --module CoordAtt", "CoordAtt")):
+        count = len(words.split()) - 1
+        line = f"source {script}; COMP_WORDS=({words}); COMP_CWORD={count}; _shtab_yolo_attn; echo ${{COMPREPLY[@]}}"
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+        assert wanted in done.stdout.split(), (words, done.stdout, done.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import importlib
 import os
@@ -11,32 +10,16 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from ._version import __version__
+from .commands import COMMANDS, parser_of
 from .errors import UsageError, YoloAttnError
 from .files import REFUSED
 from .hook.host_errors import DEBUG, told_by_row
 from .log import printing
-from .system.console import OutputClosed, Parser, drop_output, given_back, standard_output
+from .system.console import OutputClosed, drop_output, given_back, standard_output
 from .system.shell import exit_code, ready
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = {
-    "list": "list the attention modules or the model YAMLs of the kit",
-    "show": "build a model YAML and compare parameters and GFLOPs with the model without attention",
-    "env": "print versions, devices and patched hosts, for bug reports",
-    "insert": "insert attention into a model YAML, or remove it",
-    "adopt": "rewrite the model YAML of a fork, or a folder of them, to one that builds here",
-    "transfer": "transfer pretrained weights into a model with attention, layer by layer",
-    "train": "train a detector; same as train_detect.py",
-    "compare": "does attention help? train several configs and seeds, and compare",
-    "export": "export a checkpoint to ONNX and verify it against PyTorch",
-    "detect": "run an ONNX detector, without torch or ultralytics",
-    "bench": "compare latency and size of detectors",
-    "yolo": "run the ultralytics CLI with attention: yolo-attn yolo detect train model=yolov5s_se.yaml ...",
-    "run": "run any Python script with attention: yolo-attn run train.py --cfg yolov5s_se.yaml ...",
-    "patch": "print the parse hook as a diff of a models/yolo.py, for use without the run-time hook",
-    "data": "generate the embedded data set",
-}
 # These pass the rest of the command line on unchanged.
 PASS_THROUGH = ("yolo", "run", "train")
 SCRIPTS = ("yolo", "run")  # what these raise is the script's own
@@ -102,18 +85,8 @@ def _run(name: str, rest: list[str]) -> int:
     command = importlib.import_module(f".commands.{name}", __package__)
     if name in PASS_THROUGH:
         return int(command.run(rest) or 0)
-    parser = Parser(prog=f"yolo-attn {name}", description=COMMANDS[name], formatter_class=argparse.RawTextHelpFormatter)
-    command.configure(parser)
-    parser.add_argument(
-        "--plugin",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="Python file with your own attention modules; repeatable",
-    )
-    parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     try:
-        args = parser.parse_args(rest)
+        args = parser_of(name).parse_args(rest)
     except SystemExit as exc:  # --help has been printed
         return int(exc.code or 0)
     if args.plugin:

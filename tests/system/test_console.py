@@ -142,6 +142,7 @@ COMMANDS: dict[str, list[str]] = {
     "patch": ["patch", "--diff", "script.py"],
     "adopt": ["adopt", "nowhere.yaml", "-o", "mine.yaml"],
     "compare": ["compare", "--data", "nowhere.yaml", "--cfgs", "nowhere.yaml", "elsewhere.yaml"],
+    "completion": ["completion", "bash"],
     "data": ["data", "drawn", "--train", "1", "--val", "1", "--size", "32"],
 }
 

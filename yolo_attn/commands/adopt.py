@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
 from ..errors import FileError, UsageError, YoloAttnError
 from ..files import write_text
+from ..system.console import talk_aside
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--fix", action="store_true", help="also shift the row numbers of a Detect that reads a Concat")
     add("--host", metavar="HOST", help="build with ultralytics, yolov5 or a YOLOv5 checkout (default: any that can)")
     add("--force", action="store_true", help="write files that do not build, and overwrite existing ones")
+    add("--json", action="store_true", help="print JSON, for one file")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -26,6 +29,8 @@ def run(args: argparse.Namespace) -> int:
     source = Path(args.cfg).expanduser()
     if args.check and args.output:
         raise UsageError("--check writes nothing: omit --output")
+    if args.json and source.is_dir():
+        raise UsageError("--json is for one file")
     return _folder(source, args) if source.is_dir() else _file(args)
 
 
@@ -33,7 +38,14 @@ def _file(args: argparse.Namespace) -> int:
     from ..detectors.adopting import adopt
 
     out = _target(Path(args.output), args.force) if args.output else None
-    found = adopt(args.cfg, host=args.host, fix=args.fix)
+    with talk_aside(args.json):
+        found = adopt(args.cfg, host=args.host, fix=args.fix)
+    if args.json:
+        if out is not None and (found.whole or args.force):
+            _write(out, found.text, args.cfg)
+        told = {k: getattr(found, k) for k in ("changes", "notes", "unknown", "whole", "host", "parameters", "problem")}
+        print(json.dumps(told, indent=1, ensure_ascii=False, default=str))
+        return 0 if found.whole else 1
     for change in found.changes:
         print(change)
     for note in found.notes:

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import importlib
 import importlib.metadata
+import json
 import platform
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from .._version import __version__
 from ..errors import HostError
+from ..system.console import talk_aside
 
 PACKAGES = [
     "torch",
@@ -30,6 +32,7 @@ PACKAGES = [
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("--host", metavar="DIR", help="also report on the YOLOv5 checkout in this folder")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -37,8 +40,12 @@ def run(args: argparse.Namespace) -> int:
     rows = [("yolo_attn", __version__), ("python", f"{platform.python_version()} ({sys.executable})")]
     rows += [("platform", platform.platform())]
     rows += [(name, _version(name)) for name in PACKAGES]
-    rows += _devices()
-    rows += _hosts(args.host)
+    with talk_aside(args.json):
+        rows += _devices()
+        rows += _hosts(args.host)
+    if args.json:  # a host may have several lines
+        print(json.dumps({k: "\n".join(v for n, v in rows if n == k) for k, _ in rows}, indent=1, ensure_ascii=False))
+        return 0
     width = max(len(k) for k, _ in rows) + 2
     for key, value in rows:
         print(f"{key:<{width}}{value}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from typing import Any
@@ -23,7 +24,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--configs", action="store_true", help="list the model YAMLs")
     parser.add_argument("--kind", choices=[*_tables.KINDS["en"]], help="list only modules of this kind")
-    parser.add_argument("--markdown", action="store_true", help="print Markdown, as in the README")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown, as in the docs")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
         if args.markdown:
             print(_tables.configs(names=names))
             return 0
+        if args.json:
+            return _json([{"config": n, "what": _tables.summary(find.configs_folder() / n)} for n in names])
         print(_tables.grid(["config", "what"], [[n, _tables.summary(find.configs_folder() / n)] for n in names]))
         return 0
     rows = _tables.catalog()
@@ -48,6 +52,9 @@ def run(args: argparse.Namespace) -> int:
     if args.markdown:
         print(_tables.modules(rows))
         return 0
+    if args.json:
+        own = [dict(zip(("name", "kind", "arxiv", "paper"), (n, k, a, p))) for n, k, a, _, _, p in _own(args)]
+        return _json([*rows, *own])
     head = ["module", "kind", "arXiv", "weights", "MFLOPs", "paper"]
     body = [[r["name"], r["kind"], r["arxiv"], f"{r['params']:,}", f"{r['mflops']:g}", r["paper"]] for r in rows]
     body += _own(args)
@@ -56,16 +63,23 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _json(value: Any) -> int:
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+    return 0
+
+
 def _one(name: str, rows: list[dict[str, Any]], args: argparse.Namespace) -> int:
     found = next((r for r in rows if name in (r["name"], *r["aliases"])), None)
     if found is None and _may_be_own(args, name):
         from ..registry import plugins
 
-        return _own_one(plugins.resolve(name))
+        return _own_one(plugins.resolve(name), args)
     if found is None:
         names = [n for r in rows for n in (r["name"], *r["aliases"])]
         hint = did_you_mean(name, names) or " 'yolo-attn list' shows them all."
         raise UnknownModuleError(f"no attention module is called '{name}'.{hint}")
+    if args.json:
+        return _json(found)
     lines = [
         ("name", found["name"]), ("also", ", ".join(found["aliases"]) or "-"), ("paper", found["paper"]),
         ("arXiv", found["arxiv"]), ("kind", found["kind"]), ("use", found["use"]),
@@ -79,7 +93,7 @@ def _one(name: str, rows: list[dict[str, Any]], args: argparse.Namespace) -> int
     return 0
 
 
-def _own_one(name: str) -> int:
+def _own_one(name: str, args: argparse.Namespace) -> int:
     """Print a plug-in's module, from its registration and constructor."""
     from ..registry import registry
 
@@ -92,6 +106,8 @@ def _own_one(name: str) -> int:
         ("file", getattr(sys.modules.get(entry.cls.__module__), "__file__", None) or "-"),
         ("row", _ROWS.get(kind, "[-1, 1, {}, []]").format(entry.name)),
     ]  # fmt: skip
+    if args.json:
+        return _json(dict(lines))
     for key, value in lines:
         print(f"{key:<10}{value}")
     return 0

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
 from ..hook.host_errors import told_by_row
+from ..system.console import talk_aside
+from ._tables import grid
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -19,22 +22,41 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--nc", type=int, metavar="N", help="number of classes (default: the YAML's)")
     parser.add_argument("--force", action="store_true", help="build even if the memory is estimated to be too small")
+    parser.add_argument("--json", action="store_true", help="print the comparison as JSON, without the table of layers")
 
 
 def run(args: argparse.Namespace) -> int:
     """Build both models and print the host's table of layers and a comparison."""
+    for name in ("imgsz", "nc"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise UsageError(f"--{name} must be at least 1, got {getattr(args, name)}")
+    with talk_aside(args.json):
+        path, side, rows, stays = _compare(args)
+    if args.json:
+        numbers = [
+            {"model": m, "rows": int(r), "parameters": int(p.replace(",", "")), "gflops": float(g.replace(",", ""))}
+            for m, r, p, g in rows
+        ]
+        print(json.dumps({"file": path, "imgsz": side, "models": numbers, "stays": stays}, indent=1))
+        return 0
+    print(grid(["model", "rows", "parameters", f"GFLOPs at {side}"], rows))
+    if stays:
+        print(f"blocks that have no variant without attention stay in both: {', '.join(stays)}")
+    print("GFLOPs: convolutions and matrix products only; a multiply-add counts as two operations")
+    return 0
+
+
+def _compare(args: argparse.Namespace) -> tuple[str, int, list[list[str]], dict[str, int]]:
+    """Return the file, the image size, the lines of the comparison, and the attention that stays in both."""
     os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing here needs a network
     from ..hook.install import install
     from ..hook.memory_need import refuse_too_large
     from ..model_yaml import find, load, placement
     from ..weights.attention import attention_used
-    from ._tables import grid
 
-    for name in ("imgsz", "nc"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise UsageError(f"--{name} must be at least 1, got {getattr(args, name)}")
     path = find.require(args.cfg)
-    print(f"{args.cfg}: {path}", flush=True)  # building takes seconds
+    if not args.json:
+        print(f"{args.cfg}: {path}", flush=True)  # building takes seconds
     d = load.load_ultralytics(args.cfg, path)
     if args.nc:
         d["nc"] = args.nc
@@ -42,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
     install(strict=True)
     refuse_too_large(d, str(args.cfg), ultralytics.nn.tasks, force=args.force)
-    model = _build(d, str(args.cfg), verbose=True)
+    model = _build(d, str(args.cfg), verbose=not args.json)
     stride = int(max(model.stride))
     side = -(-args.imgsz // stride) * stride  # the hosts round up as well
     with told_by_row(str(args.cfg)):
@@ -58,11 +80,7 @@ def run(args: argparse.Namespace) -> int:
         rows.append(
             ["they add" if stays else "attention adds", *(_difference(a, b) for a, b in zip(with_attention, without))]
         )
-    print(grid(["model", "rows", "parameters", f"GFLOPs at {side}"], rows))
-    if stays:
-        print(f"blocks that have no variant without attention stay in both: {', '.join(stays)}")
-    print("GFLOPs: convolutions and matrix products only; a multiply-add counts as two operations")
-    return 0
+    return str(path), side, rows, stays
 
 
 def _build(d: dict[str, Any], file: str, *, verbose: bool) -> Any:

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TextIO
 from .._name import PACKAGE
 from ..errors import UsageError
 
-__all__ = ["OutputClosed", "Parser", "drop_output", "given_back", "standard_output", "write_out"]
+__all__ = ["OutputClosed", "Parser", "drop_output", "given_back", "standard_output", "talk_aside", "write_out"]
 
 
 class OutputClosed(Exception):
@@ -68,6 +68,17 @@ def write_out(text: str) -> None:
         out.flush()
     except BrokenPipeError as exc:
         raise OutputClosed from exc
+
+
+def talk_aside(json: bool = True) -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which what is printed goes to standard error, a host's greetings among it.
+
+    For commands with ``--json``: standard output then holds the JSON and nothing else.
+
+    Args:
+        json: Whether JSON was asked for; without, the context does nothing.
+    """
+    return contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

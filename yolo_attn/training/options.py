@@ -15,7 +15,7 @@ from ..model_yaml.reader import read_mapping
 from ..model_yaml.schedule import frozen_epochs
 from ..system.console import Parser
 
-__all__ = ["host_arguments", "pair", "parse"]
+__all__ = ["host_arguments", "pair", "parse", "parser"]
 
 EXAMPLES = """examples:
   python train_detect.py                                             # embedded data set, a few minutes on a CPU
@@ -42,7 +42,8 @@ ANCHOR_LOSS = frozenset(
 )
 
 
-def _parser() -> Parser:
+def parser() -> Parser:
+    """Return the parser of the flags."""
     p = Parser(
         prog="train_detect.py",
         description="Train a YOLO detector with attention; without --data, on the embedded data set.",
@@ -197,7 +198,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         UsageError: An option is unknown, its value is wrong, or options contradict each other.
     """
     words, pairs = _split_pairs(list(argv))
-    options = _parser().parse_args(words)
+    options = parser().parse_args(words)
     options.extra = dict(map(pair, [*pairs, *options.more]))
     options.embedded = not options.data and not options.resume and "data" not in options.extra
     options.chosen_cfg = options.cfg is not None
