@@ -30,6 +30,7 @@ _EXPORTS = {
     "load": "detectors.opening",
     "load_plugin": "registry.plugins:load_file",
     "plan": "model_yaml.schedule",
+    "record_gates": "inside.recording",
     "register": "registry.registry",
     "remove": "model_yaml.placement",
     "set_start": "model_yaml.placement",
@@ -55,6 +56,7 @@ __all__ = [
     "load",
     "load_plugin",
     "plan",
+    "record_gates",
     "register",
     "remove",
     "set_start",
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
     from .errors import YoloAttnError
     from .export.onnx import export as export_model
     from .hook.install import install, installed, uninstall
+    from .inside.recording import record_gates
     from .model_yaml.placement import insert, remove, set_start
     from .model_yaml.schedule import plan
     from .registry.plugins import load_file as load_plugin

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import Blend, check_channels, check_kernel, fit_groups
+from ._gates import MIXES, Gates
 from ._local import attend_near
 
 __all__ = ["ACmix"]
@@ -63,6 +64,7 @@ class ACmix(nn.Module):
     """
 
     identity: ClassVar[str] = "x + w (y - x), w = 0"
+    gates: ClassVar[Gates] = MIXES
     steps: Tensor
 
     def __init__(self, channels: int, *, kernel_size: int = 7, heads: int = 4, start: str = "paper") -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import BatchNorm, Gate, check_channels, hidden_channels, identity_start, spatial_mean, zero_
+from ._gates import Gates, layer, over_input
 
 __all__ = ["AFF", "IAFF", "MSCAM"]
 
@@ -87,6 +88,7 @@ class MSCAM(nn.Module):
     """
 
     identity: ClassVar[str] = "last batch norms 0, gate 2 * sigmoid"
+    gates: ClassVar[Gates] = over_input("value", ends=lambda m: (0.0, m.scales.gate.scale))
 
     def __init__(self, channels: int, *, reduction: int = 4, gate: str = "sigmoid", start: str = "paper") -> None:
         super().__init__()
@@ -133,6 +135,8 @@ class AFF(nn.Module):
         ValueError: Not two inputs of equal channels, `reduction` below 1, or an unknown `gate`.
     """
 
+    gates: ClassVar[Gates] = (layer("value", "scales", name="share", ends=(0.0, 1.0)),)
+
     def __init__(self, channels: Sequence[int], *, reduction: int = 4, gate: str = "sigmoid") -> None:
         super().__init__()
         self.scales = Scales(_pair(channels, "AFF"), reduction, gate)
@@ -164,6 +168,8 @@ class IAFF(nn.Module):
         TypeError: `channels` is one number: the row's `from` is not a list.
         ValueError: Not two inputs of equal channels, `reduction` below 1, or an unknown `gate`.
     """
+
+    gates: ClassVar[Gates] = layer("value", "first", ends=(0.0, 1.0), name="first"), layer("value", "second", ends=(0.0, 1.0), name="second")
 
     def __init__(self, channels: Sequence[int], *, reduction: int = 4, gate: str = "sigmoid") -> None:
         super().__init__()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import BatchNorm, Gate, check_channels, check_integer, hidden_channels, identity_start, spatial_mean, zero_
+from ._gates import Gates, over_input, times
 
 __all__ = ["BAM"]
 
@@ -47,6 +48,7 @@ class BAM(nn.Module):
     """
 
     identity: ClassVar[str] = "batch norms 0, 2 * sigmoid for 1 + sigmoid"
+    gates: ClassVar[Gates] = over_input("value", ends=lambda m: times(1, float(m.residual))(m))
 
     def __init__(
         self, channels: int, *, reduction: int = 16, dilation: int = 4, gate: str = "sigmoid", start: str = "paper"

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import Blend, attend, check_channels, check_integer, check_kernel, fit_groups, full_precision, wide
+from ._gates import MIXES, Gates
 from ._local import pad_to, parts_of
 
 __all__ = ["BiLevelRoutingAttention"]
@@ -51,6 +52,7 @@ class BiLevelRoutingAttention(nn.Module):
     """
 
     identity: ClassVar[str] = "x + w (y - x), w = 0"
+    gates: ClassVar[Gates] = MIXES
 
     def __init__(
         self,

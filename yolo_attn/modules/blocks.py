@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..registry.registry import check_class, register
 from ._base import check_flag
 from ._conv import Conv, attention_of, check_widths, hidden_width
+from ._gates import HOLDS, Gates
 from .conv_attention import ConvAttention
 
 __all__ = [
@@ -133,6 +134,7 @@ class C3Attention(nn.Module):
 
     stands_for: ClassVar[str] = "C3"
     kernels: ClassVar[tuple[Any, Any]] = (1, 3)  # of the two convolutions of each bottleneck
+    gates: ClassVar[Gates] = HOLDS
 
     def __init__(
         self,
@@ -300,6 +302,7 @@ class C2fAttention(nn.Module):
     """
 
     stands_for: ClassVar[str] = "C2f"
+    gates: ClassVar[Gates] = HOLDS
 
     def __init__(
         self,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import Blend, attend, check_channels, check_flag, check_integer, fit_groups
+from ._gates import HOLDS, MIXES, Gates
 from ._local import RelativePositions, heads_of
 from ._stage import C3With
 
@@ -57,6 +58,7 @@ class MHSA(nn.Module):
     """
 
     identity: ClassVar[str] = "x + w (y - x), w = 0"
+    gates: ClassVar[Gates] = MIXES
 
     def __init__(
         self,
@@ -121,6 +123,8 @@ class BoT3(C3With):
         TypeError: A width that is a list or not an integer.
         ValueError: A number below 1, another `e2`, or an `e` that leaves no channel.
     """
+
+    gates: ClassVar[Gates] = HOLDS
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import BatchNorm, Gate, check_channels, check_kernel, identity_start, zero_
+from ._gates import Gates, over_input
 
 __all__ = ["CAA"]
 
@@ -44,6 +45,7 @@ class CAA(nn.Module):
     """
 
     identity: ClassVar[str] = "last batch norm 0, gate 2 * sigmoid"
+    gates: ClassVar[Gates] = over_input("value")
 
     def __init__(self, channels: int, *, kernel_size: int = 11, gate: str = "sigmoid", start: str = "paper") -> None:
         super().__init__()

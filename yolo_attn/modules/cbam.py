@@ -30,6 +30,7 @@ from ._base import (
     spatial_mean,
     zero_,
 )
+from ._gates import Gates, layer
 
 __all__ = ["CBAM"]
 
@@ -63,6 +64,7 @@ class CBAM(nn.Module):
     """
 
     identity: ClassVar[str] = "last layers 0, gates 2 * sigmoid"
+    gates: ClassVar[Gates] = layer("channel"), layer("spatial", call=1)
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..registry.registry import register
 from ._base import check_flag
 from ._conv import Conv, attention_of, check_widths, hidden_width
+from ._gates import HOLDS, Gates
 
 __all__ = ["BottleneckAttention", "ConvAttention"]
 
@@ -52,6 +53,7 @@ class ConvAttention(Conv):
     """
 
     stands_for: ClassVar[str] = "Conv"  # the host's block that it is without attention
+    gates: ClassVar[Gates] = HOLDS
 
     def __init__(
         self,
@@ -108,6 +110,7 @@ class BottleneckAttention(nn.Module):
     """
 
     stands_for: ClassVar[str] = "Bottleneck"
+    gates: ClassVar[Gates] = HOLDS
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import BatchNorm, Gate, check_channels, check_flag, hidden_channels, identity_start, mean, zero_
+from ._gates import Gates, over_input
 
 __all__ = ["CoordAtt"]
 
@@ -48,6 +49,7 @@ class CoordAtt(nn.Module):
     """
 
     identity: ClassVar[str] = "last layers 0, gates 2 * sigmoid"
+    gates: ClassVar[Gates] = over_input("value", ends=lambda m: (0.0, m.gate.scale**2))
 
     def __init__(
         self,

@@ -33,6 +33,7 @@ from ._base import (
     spatial_mean,
     wide,
 )
+from ._gates import HOLDS, MIXES, Gates, layer, softmax
 from ._stage import C3With
 
 __all__ = ["CoT", "CoT3", "CoTAttention"]
@@ -65,6 +66,7 @@ class CoT(nn.Module):
     """
 
     identity: ClassVar[str] = "x + w (y - x), w = 0"
+    gates: ClassVar[Gates] = (layer("channel", "fuse", name="contexts", through=softmax(lambda m: 2, outer=False)),)
 
     def __init__(self, channels: int, *, kernel_size: int = 3, start: str = "paper") -> None:
         super().__init__()
@@ -134,6 +136,7 @@ class CoTAttention(nn.Module):
     """
 
     identity: ClassVar[str] = "x + w (y - x), w = 0"
+    gates: ClassVar[Gates] = MIXES
 
     def __init__(self, channels: int, *, kernel_size: int = 3, start: str = "paper") -> None:
         super().__init__()
@@ -192,6 +195,8 @@ class CoT3(C3With):
         TypeError: A width that is a list or not an integer.
         ValueError: A number below 1, another `g` or `form`, or an `e` that leaves no channel.
     """
+
+    gates: ClassVar[Gates] = HOLDS
 
     def __init__(
         self,

@@ -32,6 +32,7 @@ from ._base import (
     spatial_mean,
     zero_,
 )
+from ._gates import Gates, layer
 
 __all__ = ["CPCA"]
 
@@ -61,6 +62,7 @@ class CPCA(nn.Module):
     """
 
     identity: ClassVar[str] = "last layers 0, gate 2 * sigmoid, last bias 1"
+    gates: ClassVar[Gates] = layer("channel"), layer("value", "conv1", ends=None)
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import Residual, check_channels, check_integer, full_precision, hidden_channels, identity_start, match, wide
+from ._gates import MIXES, Gates
 
 __all__ = ["CrissCross"]
 
@@ -46,6 +47,7 @@ class CrissCross(nn.Module):
     """
 
     identity: ClassVar[str] = "the authors' start: residual weight 0"
+    gates: ClassVar[Gates] = MIXES
 
     def __init__(self, channels: int, *, reduction: int = 8, recurrence: int = 2, start: str = "paper") -> None:
         super().__init__()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import Residual, attend, check_channels, full_precision, hidden_channels, identity_start, match, wide
+from ._gates import MIXES, Gates
 
 __all__ = ["DualAttention"]
 
@@ -45,6 +46,7 @@ class DualAttention(nn.Module):
     """
 
     identity: ClassVar[str] = "the paper's weights 0, x counted once"
+    gates: ClassVar[Gates] = MIXES
 
     def __init__(self, channels: int, *, reduction: int = 8, start: str = "paper") -> None:
         super().__init__()

@@ -30,6 +30,7 @@ from ._base import (
     full_precision,
     wide,
 )
+from ._gates import MIXES, Gates
 from ._local import heads_of, sample
 
 __all__ = ["DAttention"]
@@ -63,6 +64,7 @@ class DAttention(nn.Module):
     """
 
     identity: ClassVar[str] = "x + w (y - x), w = 0"
+    gates: ClassVar[Gates] = MIXES
 
     def __init__(
         self,

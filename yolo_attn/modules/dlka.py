@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import check_channels, full_precision, identity_start, match, product, wide, zero_
+from ._gates import Gates, over_input
 from ._local import sample
 
 __all__ = ["DeformableLKA", "DeformableLKAAttention"]
@@ -48,6 +49,7 @@ class DeformableLKA(nn.Module):
     """
 
     identity: ClassVar[str] = "last layer 0, its bias 1"
+    gates: ClassVar[Gates] = over_input("value", ends=None)
 
     def __init__(self, channels: int, *, start: str = "paper") -> None:
         super().__init__()
@@ -88,6 +90,7 @@ class DeformableLKAAttention(nn.Module):
     """
 
     identity: ClassVar[str] = "last layer 0: the residual alone"
+    gates: ClassVar[Gates] = "it adds a term to its input; in that term, its layer spatial is gated"
 
     def __init__(self, channels: int, *, start: str = "paper") -> None:
         super().__init__()

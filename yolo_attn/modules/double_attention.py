@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import Blend, check_channels, check_flag, hidden_channels, identity_start, match, zero_
+from ._gates import MIXES, Gates
 
 __all__ = ["DoubleAttention"]
 
@@ -44,6 +45,7 @@ class DoubleAttention(nn.Module):
     """
 
     identity: ClassVar[str] = "residual, last layer 0"
+    gates: ClassVar[Gates] = MIXES
 
     def __init__(self, channels: int, *, reduction: int = 4, residual: bool = True, start: str = "paper") -> None:
         super().__init__()

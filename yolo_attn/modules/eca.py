@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import Blend, Gate, check_channels, check_kernel, check_number, identity_start, match, spatial_mean, zero_
+from ._gates import Gates, over_input
 
 __all__ = ["ECA", "SEVar1", "SEVar2", "SEVar3", "eca_kernel_size"]
 
@@ -58,6 +59,7 @@ class ECA(nn.Module):
     """
 
     identity: ClassVar[str] = "convolution 0, gate 2 * sigmoid"
+    gates: ClassVar[Gates] = over_input("channel")
 
     def __init__(
         self,
@@ -103,6 +105,7 @@ class SEVar1(nn.Module):
     """
 
     identity: ClassVar[str] = "x + w (y - x), w = 0"
+    gates: ClassVar[Gates] = over_input("channel", ends=(0.0, 1.0))
 
     def __init__(self, *, start: str = "paper") -> None:
         super().__init__()
@@ -136,6 +139,7 @@ class SEVar2(nn.Module):
     """
 
     identity: ClassVar[str] = "weights 0, gate 2 * sigmoid"
+    gates: ClassVar[Gates] = over_input("channel")
 
     def __init__(self, channels: int, *, start: str = "paper") -> None:
         super().__init__()
@@ -174,6 +178,7 @@ class SEVar3(nn.Module):
     """
 
     identity: ClassVar[str] = "layer 0, gate 2 * sigmoid"
+    gates: ClassVar[Gates] = over_input("channel")
 
     def __init__(self, channels: int, *, start: str = "paper") -> None:
         super().__init__()

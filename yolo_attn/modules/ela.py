@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import Gate, GroupNorm, check_channels, check_kernel, fit_groups, identity_start, mean, zero_
+from ._gates import Gates, over_input
 
 __all__ = ["ELA"]
 
@@ -45,6 +46,7 @@ class ELA(nn.Module):
     """
 
     identity: ClassVar[str] = "group norms 0, gates 2 * sigmoid"
+    gates: ClassVar[Gates] = over_input("value", ends=lambda m: (0.0, m.gate.scale**2))
 
     def __init__(
         self,

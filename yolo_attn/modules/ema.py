@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import Gate, GroupNorm, check_channels, fit_groups, identity_start, match, mean, spatial_mean, zero_
+from ._gates import Gates, over_input
 
 __all__ = ["EMAttention"]
 
@@ -47,6 +48,7 @@ class EMAttention(nn.Module):
     """
 
     identity: ClassVar[str] = "both branches 0, gate 2 * sigmoid"
+    gates: ClassVar[Gates] = over_input("value")
 
     def __init__(self, channels: int, *, groups: int = 32, gate: str = "sigmoid", start: str = "paper") -> None:
         super().__init__()

@@ -31,6 +31,7 @@ from ._base import (
     spatial_mean,
     wide,
 )
+from ._gates import Gates, layer, softmax
 
 __all__ = ["EPSA"]
 
@@ -63,6 +64,7 @@ class EPSA(nn.Module):
     """
 
     identity: ClassVar[str] = "x + w (y - x), w = 0"
+    gates: ClassVar[Gates] = (layer("channel", name="parts", call=None, through=softmax(lambda m: len(m.convs), outer=True)),)
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import Gate, check_channels, identity_start, spatial_mean, zero_
+from ._gates import Gates, over_input
 
 __all__ = ["ESE"]
 
@@ -41,6 +42,7 @@ class ESE(nn.Module):
     """
 
     identity: ClassVar[str] = "layer 0, gate 2 * hard sigmoid"
+    gates: ClassVar[Gates] = over_input("channel")
 
     def __init__(self, channels: int, *, gate: str = "hard_sigmoid", start: str = "paper") -> None:
         super().__init__()

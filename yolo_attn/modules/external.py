@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import Blend, check_channels, check_integer, full_precision, match, wide
+from ._gates import MIXES, Gates
 
 __all__ = ["ExternalAttention"]
 
@@ -44,6 +45,7 @@ class ExternalAttention(nn.Module):
     """
 
     identity: ClassVar[str] = "x + w (y - x), w = 0"
+    gates: ClassVar[Gates] = MIXES
 
     def __init__(self, channels: int, *, memory: int = 64, start: str = "paper") -> None:
         super().__init__()

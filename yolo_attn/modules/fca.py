@@ -30,6 +30,7 @@ from ._base import (
     wide,
     zero_,
 )
+from ._gates import Gates, over_input
 from .mlca import touching
 
 __all__ = ["FcaNet"]
@@ -65,6 +66,7 @@ class FcaNet(nn.Module):
     """
 
     identity: ClassVar[str] = "last layer 0, gate 2 * sigmoid"
+    gates: ClassVar[Gates] = over_input("channel")
     basis: Tensor
 
     def __init__(

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import Affine, Blend, check_channels, check_integer, check_kernel, fit_groups, full_precision, match, wide
+from ._gates import MIXES, Gates
 from ._local import heads_of
 
 __all__ = ["FocusedLinearAttention"]
@@ -50,6 +51,7 @@ class FocusedLinearAttention(nn.Module):
     """
 
     identity: ClassVar[str] = "x + w (y - x), w = 0"
+    gates: ClassVar[Gates] = MIXES
 
     def __init__(
         self, channels: int, *, heads: int = 8, factor: int = 3, kernel_size: int = 5, start: str = "paper"

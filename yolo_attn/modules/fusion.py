@@ -11,12 +11,14 @@ with 1x1 ``Conv`` rows, as the paper does.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import check_number
+from ._gates import Gates
 
 __all__ = ["WeightedConcat", "WeightedFusion"]
 
@@ -69,6 +71,8 @@ class WeightedFusion(_Normalized):
         ValueError: Unequal channels, or `eps` outside 0 to 0.1.
     """
 
+    gates: ClassVar[Gates] = "its weights are learned numbers, the same for every image"
+
     def __init__(self, channels: Sequence[int], *, eps: float = 1e-4) -> None:
         super().__init__(channels, eps)
         if len(set(channels)) != 1:
@@ -106,6 +110,8 @@ class WeightedConcat(_Normalized):
         TypeError: `channels` is one number: the row's `from` is not a list.
         ValueError: Another `d`, or `eps` outside 0 to 0.1.
     """
+
+    gates: ClassVar[Gates] = "its weights are learned numbers, the same for every image"
 
     def __init__(self, channels: Sequence[int], d: int = 1, *, eps: float = 1e-4) -> None:
         super().__init__(channels, eps)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import BatchNorm, Gate, check_channels, check_kernel, fit_groups, hidden_channels, identity_start, zero_
+from ._gates import Gates, layer
 
 __all__ = ["GAM"]
 
@@ -49,6 +50,7 @@ class GAM(nn.Module):
     """
 
     identity: ClassVar[str] = "last layers 0, gates 2 * sigmoid"
+    gates: ClassVar[Gates] = layer("value", name="channel"), layer("value", name="spatial", call=1)
 
     def __init__(
         self,

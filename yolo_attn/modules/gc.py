@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import Gate, LayerNorm, check_channels, hidden_channels, identity_start, match, zero_
+from ._gates import ADDS, Depends, Gates, over_input
 
 __all__ = ["GC"]
 
@@ -47,6 +48,7 @@ class GC(nn.Module):
     """
 
     identity: ClassVar[str] = "the paper's start: last layer 0"
+    gates: ClassVar[Gates] = Depends(lambda m: over_input("channel") if m.fuse == "scale" else ADDS)
 
     def __init__(
         self, channels: int, *, reduction: int = 16, fuse: str = "add", gate: str = "sigmoid", start: str = "paper"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import Affine, check_channels, check_number, identity_start, match, wide
+from ._gates import Gates, over_input
 
 __all__ = ["GCT"]
 
@@ -43,6 +44,7 @@ class GCT(nn.Module):
     """
 
     identity: ClassVar[str] = "the paper's start: 1 + tanh(0)"
+    gates: ClassVar[Gates] = over_input("channel", ends=(0.0, 2.0))
 
     def __init__(self, channels: int, *, eps: float = 1e-5, start: str = "paper") -> None:
         super().__init__()

@@ -28,6 +28,7 @@ from ._base import (
     spatial_mean,
     zero_,
 )
+from ._gates import Depends, Gates, over_input
 
 __all__ = ["GE"]
 
@@ -58,6 +59,7 @@ class GE(nn.Module):
     """
 
     identity: ClassVar[str] = "last layer 0, gate 2 * sigmoid (theta-: x + w (y - x), w = 0)"
+    gates: ClassVar[Gates] = Depends(lambda m: over_input("value" if m.extent else "channel"))
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import Blend, attend, check_channels, check_integer, fit_groups
+from ._gates import MIXES, Gates
 from ._local import RelativePositions, join_windows, pad_to, windows_of
 
 __all__ = ["Halo"]
@@ -48,6 +49,7 @@ class Halo(nn.Module):
     """
 
     identity: ClassVar[str] = "x + w (y - x), w = 0"
+    gates: ClassVar[Gates] = MIXES
 
     def __init__(
         self, channels: int, *, window_size: int = 8, halo_size: int = 3, heads: int = 8, start: str = "paper"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..registry.registry import check_class, register
 from ._base import check_flag
 from ._conv import Conv, attention_of, check_widths, hidden_width
+from ._gates import HOLDS, Gates
 from ._units import CIB, GhostBottleneck, RepBottleneck, RepConv, TransformerBlock
 from .blocks import AttentionBottleneck, C2fAttention, C3Attention, check_place, inside
 
@@ -132,6 +133,7 @@ class C2Attention(nn.Module):
     """C2 with attention in each bottleneck, (B, c1, H, W) -> (B, c2, H, W); for the arguments see :class:`C2fAttention`."""
 
     stands_for: ClassVar[str] = "C2"
+    gates: ClassVar[Gates] = HOLDS
 
     def __init__(
         self,
@@ -178,6 +180,7 @@ class RepC3Attention(nn.Module):
     """
 
     stands_for: ClassVar[str] = "RepC3"
+    gates: ClassVar[Gates] = HOLDS
 
     def __init__(
         self,
@@ -227,6 +230,7 @@ class RepNCSPELAN4Attention(nn.Module):
 
     stands_for: ClassVar[str] = "RepNCSPELAN4"
     verbatim: ClassVar[bool] = True
+    gates: ClassVar[Gates] = HOLDS
 
     def __init__(
         self,

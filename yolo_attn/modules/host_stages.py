@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ._base import check_flag, check_number
 from ._conv import Conv, attention_of, check_widths, hidden_width
+from ._gates import HOLDS, Gates
 from ._units import ABlock, LightConv, ResNetBlock, position
 from .blocks import C3kAttention, check_place, inside
 from .host_blocks import block
@@ -45,6 +46,7 @@ class A2C2fAttention(nn.Module):
     """
 
     stands_for: ClassVar[str] = "A2C2f"
+    gates: ClassVar[Gates] = HOLDS
 
     def __init__(
         self,
@@ -119,6 +121,7 @@ class HGBlockAttention(nn.Module):
 
     stands_for: ClassVar[str] = "HGBlock"
     verbatim: ClassVar[bool] = True
+    gates: ClassVar[Gates] = HOLDS
 
     def __init__(
         self,
@@ -176,6 +179,7 @@ class ResNetLayerAttention(nn.Module):
 
     stands_for: ClassVar[str] = "ResNetLayer"
     verbatim: ClassVar[bool] = True
+    gates: ClassVar[Gates] = HOLDS
 
     def __init__(
         self,
@@ -226,6 +230,7 @@ class AIFIAttention(nn.Module):
 
     stands_for: ClassVar[str] = "AIFI"
     verbatim: ClassVar[bool] = True
+    gates: ClassVar[Gates] = HOLDS
 
     def __init__(
         self,

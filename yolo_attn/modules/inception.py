@@ -11,13 +11,14 @@ has a 3x3 kernel.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._conv import Conv, attention_of, check_act, check_widths
+from ._gates import HOLDS, Gates
 
 __all__ = ["SEInception"]
 
@@ -45,6 +46,8 @@ class SEInception(nn.Module):
     Raises:
         ValueError: `c2` below 8, an even `large`, or an `act` that is neither a flag nor a module.
     """
+
+    gates: ClassVar[Gates] = HOLDS
 
     def __init__(
         self,

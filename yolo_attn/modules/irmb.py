@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import BatchNorm, attend, check_channels, check_integer, check_kernel, fit_groups, identity_start, zero_
+from ._gates import ADDS, Gates
 from ._local import join_windows, pad_to, windows_of
 
 __all__ = ["IRMB"]
@@ -49,6 +50,7 @@ class IRMB(nn.Module):
     """
 
     identity: ClassVar[str] = "last layer 0: the residual alone"
+    gates: ClassVar[Gates] = ADDS
 
     def __init__(
         self,

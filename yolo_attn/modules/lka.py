@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import check_channels, check_integer, check_kernel, identity_start, product, zero_
+from ._gates import Gates, over_input
 
 __all__ = ["LKA"]
 
@@ -43,6 +44,7 @@ class LKA(nn.Module):
     """
 
     identity: ClassVar[str] = "last layer 0, its bias 1"
+    gates: ClassVar[Gates] = over_input("value", ends=None)
 
     def __init__(self, channels: int, *, kernel_size: int = 21, dilation: int = 3, start: str = "paper") -> None:
         super().__init__()

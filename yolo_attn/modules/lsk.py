@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import Gate, check_channels, identity_start, match, mean, product, zero_
+from ._gates import Gates, over_input
 
 __all__ = ["LSK"]
 
@@ -47,6 +48,7 @@ class LSK(nn.Module):
     """
 
     identity: ClassVar[str] = "last layer 0, its bias 1"
+    gates: ClassVar[Gates] = over_input("value", ends=None)
 
     def __init__(self, channels: int, *, gate: str = "sigmoid", start: str = "paper") -> None:
         super().__init__()

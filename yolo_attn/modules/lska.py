@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import check_channels, check_integer, check_kernel, identity_start, product, zero_
+from ._gates import Gates, over_input
 
 __all__ = ["LSKA"]
 
@@ -44,6 +45,7 @@ class LSKA(nn.Module):
     """
 
     identity: ClassVar[str] = "last layer 0, its bias 1"
+    gates: ClassVar[Gates] = over_input("value", ends=None)
 
     def __init__(
         self, channels: int, *, kernel_size: int = 23, dilation: int | None = None, start: str = "paper"

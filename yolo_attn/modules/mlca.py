@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import Gate, check_channels, check_integer, check_kernel, check_number, identity_start, match, mean, zero_
+from ._gates import Gates, over_input
 from .eca import eca_kernel_size
 
 __all__ = ["MLCA"]
@@ -49,6 +50,7 @@ class MLCA(nn.Module):
     """
 
     identity: ClassVar[str] = "convolutions 0, gates 2 * sigmoid"
+    gates: ClassVar[Gates] = over_input("value")
 
     def __init__(
         self,

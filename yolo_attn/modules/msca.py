@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import check_channels, check_kernel, check_kernels, identity_start, product, zero_
+from ._gates import Gates, over_input
 
 __all__ = ["MSCA"]
 
@@ -47,6 +48,7 @@ class MSCA(nn.Module):
     """
 
     identity: ClassVar[str] = "last layer 0, its bias 1"
+    gates: ClassVar[Gates] = over_input("value", ends=None)
 
     def __init__(
         self, channels: int, *, kernel_size: int = 5, kernel_sizes: Sequence[int] = (7, 11, 21), start: str = "paper"

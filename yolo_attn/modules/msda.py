@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import Blend, check_channels, check_integer, check_kernel
+from ._gates import MIXES, Gates
 from ._local import attend_near
 
 __all__ = ["MSDA"]
@@ -50,6 +51,7 @@ class MSDA(nn.Module):
     """
 
     identity: ClassVar[str] = "x + w (y - x), w = 0"
+    gates: ClassVar[Gates] = MIXES
 
     def __init__(
         self,

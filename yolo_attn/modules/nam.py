@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import BatchNorm, Blend, check_channels, match
+from ._gates import Gates, over_input
 
 __all__ = ["NAM"]
 
@@ -43,6 +44,7 @@ class NAM(nn.Module):
     """
 
     identity: ClassVar[str] = "x + w (y - x), w = 0"
+    gates: ClassVar[Gates] = over_input("value", ends=(0.0, 1.0))
 
     def __init__(self, channels: int, *, start: str = "paper") -> None:
         super().__init__()

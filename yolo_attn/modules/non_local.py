@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import BatchNorm, attend, check_channels, hidden_channels, identity_start, zero_
+from ._gates import MIXES, Gates
 
 __all__ = ["NonLocal"]
 
@@ -42,6 +43,7 @@ class NonLocal(nn.Module):
     """
 
     identity: ClassVar[str] = "the paper's start: batch norm 0"
+    gates: ClassVar[Gates] = MIXES
 
     def __init__(self, channels: int, *, reduction: int = 2, start: str = "paper") -> None:
         super().__init__()

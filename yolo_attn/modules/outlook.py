@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import Blend, check_channels, check_kernel, fit_groups, full_precision, match, wide
+from ._gates import MIXES, Gates
 
 __all__ = ["Outlook"]
 
@@ -44,6 +45,7 @@ class Outlook(nn.Module):
     """
 
     identity: ClassVar[str] = "x + w (y - x), w = 0"
+    gates: ClassVar[Gates] = MIXES
 
     def __init__(self, channels: int, *, heads: int = 8, kernel_size: int = 3, start: str = "paper") -> None:
         super().__init__()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import BatchNorm, Blend, Gate, check_channels, check_flag, spatial_mean
+from ._gates import Gates, layer
 
 __all__ = ["ParNetAttention"]
 
@@ -43,6 +44,7 @@ class ParNetAttention(nn.Module):
     """
 
     identity: ClassVar[str] = "x + w (y - x), w = 0"
+    gates: ClassVar[Gates] = (layer("channel", name="branch"),)
 
     def __init__(self, channels: int, *, bias: bool = False, gate: str = "sigmoid", start: str = "paper") -> None:
         super().__init__()

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import Gate, LayerNorm, check_channels, identity_start, match, spatial_mean, zero_
+from ._gates import Gates, layer, over_input, times
 
 __all__ = ["ParallelPolarizedSelfAttention", "SequentialPolarizedSelfAttention"]
 
@@ -95,6 +96,7 @@ class ParallelPolarizedSelfAttention(_Polarized):
     """
 
     identity: ClassVar[str] = "scores 0: 1/2 + 1/2"
+    gates: ClassVar[Gates] = over_input("value", ends=times(2))
 
     def __init__(self, channels: int, *, start: str = "paper") -> None:
         super().__init__(channels, start, "paper")
@@ -127,6 +129,7 @@ class SequentialPolarizedSelfAttention(_Polarized):
     """
 
     identity: ClassVar[str] = "scores 0, gates 2 * sigmoid"
+    gates: ClassVar[Gates] = layer("channel"), layer("spatial", call=1)
 
     def __init__(self, channels: int, *, start: str = "paper") -> None:
         super().__init__(channels, start, start)

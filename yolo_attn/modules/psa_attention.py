@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._conv import Conv, attention_of, check_widths, hidden_width
+from ._gates import HOLDS, Gates
 
 __all__ = ["C2PSAAttention"]
 
@@ -68,6 +69,7 @@ class C2PSAAttention(nn.Module):
     """
 
     stands_for: ClassVar[str] = "C2PSA"
+    gates: ClassVar[Gates] = HOLDS
 
     def __init__(
         self,

@@ -11,12 +11,13 @@ torchvision's and timm's names (``conv1``, ``bn1``, ``downsample.0``, ``se``), s
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._conv import attention_of, check_widths, fold_batch_norm, hidden_width
+from ._gates import HOLDS, Gates
 
 __all__ = ["SEBasicBlock", "SEBottleneck"]
 
@@ -85,6 +86,8 @@ class SEBasicBlock(_Residual):
         options: Passed on to the attention module, e.g. ``reduction``.
     """
 
+    gates: ClassVar[Gates] = HOLDS
+
     def __init__(
         self, c1: int, c2: int, stride: int = 1, *, module: str | type | None = "SEAttention", **options: Any
     ) -> None:
@@ -112,6 +115,8 @@ class SEBottleneck(_Residual):
         module: A registered attention module, by name; None for ResNet's own block.
         options: Passed on to the attention module, e.g. ``reduction``.
     """
+
+    gates: ClassVar[Gates] = HOLDS
 
     def __init__(
         self,

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from ..registry.registry import check_class, register
 from ._base import check_flag, spatial_mean
 from ._conv import check_widths, fold_batch_norm
+from ._gates import HOLDS, Gates
 from .residual import SEBasicBlock, SEBottleneck, _conv
 
 __all__ = [
@@ -76,6 +77,8 @@ class ResNetStem(nn.Module):
         s: Stride of the convolution; 1 for small images.
         pool: Whether the 3x3 max-pooling of stride 2 follows.
     """
+
+    gates: ClassVar[Gates] = "it holds no attention"
 
     def __init__(self, c1: int, c2: int, k: int = 7, s: int = 2, pool: bool = True) -> None:
         super().__init__()
@@ -122,6 +125,8 @@ class ResNetAttention(nn.Sequential):
         UnknownModuleError: No module has that name.
         ValueError: An unknown `block`, or a number below 1.
     """
+
+    gates: ClassVar[Gates] = HOLDS
 
     def __init__(
         self,
@@ -201,6 +206,8 @@ class Classifier(nn.Module):
         channels: Channels of the input, or of each input of a list, which are concatenated.
         num_classes: Number of classes.
     """
+
+    gates: ClassVar[Gates] = "it holds no attention"
 
     def __init__(self, channels: int | list[int], num_classes: int) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ map, as theirs does.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ..registry.registry import register
 from ._base import BatchNorm, check_integer, check_kernel, full_precision, match, mean, spatial_mean, wide
 from ._conv import Conv, attention_of, check_act, check_widths
+from ._gates import HOLDS, Gates, layer, sigmoid, softmax
 
 __all__ = ["CAConv", "RFAConv", "RFCAConv", "RFCBAMConv"]
 
@@ -60,6 +61,8 @@ class RFAConv(nn.Module):
         TypeError: A width that is a list or not an integer.
         ValueError: A number below 1, an even kernel, or another `act`.
     """
+
+    gates: ClassVar[Gates] = (layer("value", "get_weight", name="fields", through=softmax(lambda m: m.k * m.k, outer=False)),)
 
     def __init__(self, c1: int, c2: int, k: int = 3, s: int = 1, act: bool | nn.Module = True) -> None:
         super().__init__()
@@ -104,6 +107,8 @@ class RFCBAMConv(nn.Module):
         TypeError: A width that is a list or not an integer.
         ValueError: A number below 1, an even kernel, or another `act`.
     """
+
+    gates: ClassVar[Gates] = layer("channel", "fc2", through=sigmoid), layer("spatial", "get_weight", through=sigmoid)
 
     def __init__(
         self, c1: int, c2: int, k: int = 3, s: int = 1, act: bool | nn.Module = True, *, width: int = 16
@@ -153,6 +158,8 @@ class RFCAConv(nn.Module):
         ValueError: A number below 1, an even kernel, or another `act`.
     """
 
+    gates: ClassVar[Gates] = HOLDS
+
     def __init__(self, c1: int, c2: int, k: int = 3, s: int = 1, act: bool | nn.Module = True, **options: Any) -> None:
         super().__init__()
         check_widths("RFCAConv", c1=c1, c2=c2, k=k, s=s)
@@ -191,6 +198,8 @@ class CAConv(nn.Module):
         TypeError: A width that is a list or not an integer.
         ValueError: A number below 1, or another `act`.
     """
+
+    gates: ClassVar[Gates] = HOLDS
 
     def __init__(self, c1: int, c2: int, k: int = 3, s: int = 1, act: bool | nn.Module = True, **options: Any) -> None:
         super().__init__()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import Blend, check_channels, full_precision, match, wide
+from ._gates import MIXES, Gates
 
 __all__ = ["S2Attention"]
 
@@ -44,6 +45,7 @@ class S2Attention(nn.Module):
     """
 
     identity: ClassVar[str] = "x + w (y - x), w = 0"
+    gates: ClassVar[Gates] = MIXES
 
     def __init__(self, channels: int, *, start: str = "paper") -> None:
         super().__init__()

@@ -36,6 +36,7 @@ from ._base import (
     spatial_mean,
     zero_,
 )
+from ._gates import Gates, layer
 from ._local import heads_of
 
 __all__ = ["SCSA"]
@@ -68,6 +69,7 @@ class SCSA(nn.Module):
     """
 
     identity: ClassVar[str] = "norms and values 0, gates 2 * sigmoid"
+    gates: ClassVar[Gates] = layer("value", name="rows"), layer("value", name="columns", call=1), layer("channel", call=2)
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import Gate, check_channels, check_flag, hidden_channels, identity_start, spatial_mean, zero_
+from ._gates import Gates, over_input, times
 
 __all__ = ["SCSE"]
 
@@ -45,6 +46,7 @@ class SCSE(nn.Module):
     """
 
     identity: ClassVar[str] = "last layers 0: 1/2 + 1/2"
+    gates: ClassVar[Gates] = over_input("value", ends=times(2))
 
     def __init__(
         self, channels: int, *, reduction: int = 2, bias: bool = False, gate: str = "sigmoid", start: str = "paper"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import Gate, check_channels, check_flag, hidden_channels, identity_start, spatial_max, spatial_mean, zero_
+from ._gates import Gates, over_input
 
 __all__ = ["SEAttention"]
 
@@ -58,6 +59,7 @@ class SEAttention(nn.Module):
     """
 
     identity: ClassVar[str] = "last layer 0, gate 2 * sigmoid"
+    gates: ClassVar[Gates] = over_input("channel")
 
     def __init__(
         self,

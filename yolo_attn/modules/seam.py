@@ -15,6 +15,7 @@ branches.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -34,6 +35,7 @@ from ._base import (
     spatial_mean,
     zero_,
 )
+from ._gates import Gates, over_input
 
 __all__ = ["SEAM", "MultiSEAM"]
 
@@ -134,6 +136,7 @@ class SEAM(nn.Module):
     """
 
     identity: ClassVar[str] = "last layer 0, exp(sigmoid - 1/2)"
+    gates: ClassVar[Gates] = over_input("channel", ends=lambda m: (math.exp(-m.excite.shift), math.exp(1 - m.excite.shift)))
 
     def __init__(
         self, channels: int, *, depth: int = 1, reduction: int = 16, gate: str = "sigmoid", start: str = "paper"
@@ -176,6 +179,7 @@ class MultiSEAM(nn.Module):
     """
 
     identity: ClassVar[str] = "last layer 0, exp(sigmoid - 1/2)"
+    gates: ClassVar[Gates] = over_input("channel", ends=lambda m: (math.exp(-m.excite.shift), math.exp(1 - m.excite.shift)))
 
     def __init__(
         self,

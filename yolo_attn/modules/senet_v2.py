@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import Gate, check_channels, check_integer, hidden_channels, identity_start, spatial_mean, zero_
+from ._gates import Gates, over_input
 
 __all__ = ["SENetV2"]
 
@@ -47,6 +48,7 @@ class SENetV2(nn.Module):
     """
 
     identity: ClassVar[str] = "last layer 0, gate 2 * sigmoid"
+    gates: ClassVar[Gates] = over_input("channel")
 
     def __init__(
         self,

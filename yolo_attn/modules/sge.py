@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import Affine, Gate, check_channels, check_number, fit_groups, identity_start, match, wide, zero_
+from ._gates import Gates, over_input
 
 __all__ = ["SGE"]
 
@@ -48,6 +49,7 @@ class SGE(nn.Module):
     """
 
     identity: ClassVar[str] = "scale and shift 0, gate 2 * sigmoid"
+    gates: ClassVar[Gates] = over_input("value")
 
     def __init__(
         self, channels: int, *, groups: int = 64, eps: float = 1e-5, gate: str = "sigmoid", start: str = "paper"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import Affine, Blend, GroupNorm, check_channels, fit_groups, match, spatial_mean
+from ._gates import Gates, layer, sigmoid
 
 __all__ = ["ShuffleAttention"]
 
@@ -44,6 +45,7 @@ class ShuffleAttention(nn.Module):
     """
 
     identity: ClassVar[str] = "x + w (y - x), w = 0"
+    gates: ClassVar[Gates] = layer("channel", "channel", through=sigmoid), layer("value", "spatial", name="spatial", through=sigmoid)
 
     def __init__(self, channels: int, *, groups: int = 64, start: str = "paper") -> None:
         super().__init__()

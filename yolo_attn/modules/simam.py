@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import Blend, check_number, match, wide
+from ._gates import Gates, over_input
 
 __all__ = ["SimAM"]
 
@@ -40,6 +41,7 @@ class SimAM(nn.Module):
     """
 
     identity: ClassVar[str] = "x + w (y - x), w = 0"
+    gates: ClassVar[Gates] = over_input("value", ends=(0.5, 1.0))
 
     def __init__(self, *, e_lambda: float = 1e-4, start: str = "paper") -> None:
         super().__init__()

@@ -27,6 +27,7 @@ from ._base import (
     match,
     spatial_mean,
 )
+from ._gates import Gates, layer, softmax
 
 __all__ = ["SK"]
 
@@ -57,6 +58,7 @@ class SK(nn.Module):
     """
 
     identity: ClassVar[str] = "x + w (y - x), w = 0"
+    gates: ClassVar[Gates] = (layer("channel", "fc_select", name="paths", through=softmax(lambda m: len(m.paths), outer=True)),)
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import BatchNorm, Gate, check_channels, check_number, full_precision, identity_start, match, wide, zero_
+from ._gates import Gates, over_input
 
 __all__ = ["SRM"]
 
@@ -45,6 +46,7 @@ class SRM(nn.Module):
     """
 
     identity: ClassVar[str] = "batch norm 0, gate 2 * sigmoid"
+    gates: ClassVar[Gates] = over_input("channel")
 
     def __init__(self, channels: int, *, eps: float = 1e-5, gate: str = "sigmoid", start: str = "paper") -> None:
         super().__init__()

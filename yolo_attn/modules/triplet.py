@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..registry.registry import register
 from ._base import BatchNorm, Gate, check_kernel, identity_start, mean, zero_
+from ._gates import Gates, over_input
 
 __all__ = ["TripletAttention"]
 
@@ -44,6 +45,7 @@ class TripletAttention(nn.Module):
     """
 
     identity: ClassVar[str] = "batch norms 0, gates 2 * sigmoid"
+    gates: ClassVar[Gates] = over_input("value")
 
     def __init__(self, *, kernel_size: int = 7, gate: str = "sigmoid", start: str = "paper") -> None:
         super().__init__()
