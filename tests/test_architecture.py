@@ -22,6 +22,7 @@ FLOORS = [
     ["study"],
     ["training"],
     ["inside"],
+    ["evaluation"],
     ["export"],
     ["detectors"],
     ["weights"],

@@ -18,8 +18,8 @@ from conftest import ROOT, run_python
 
 from yolo_attn import cli, files
 from yolo_attn.errors import DataError, FileError
+from yolo_attn.evaluation import dataset
 from yolo_attn.system import locks
-from yolo_attn.training import dataset
 from yolo_attn.training.shapes import Recipe
 from yolo_attn.training.shapes import make as make_shapes
 
