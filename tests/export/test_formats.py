@@ -112,5 +112,7 @@ def test_detect_finds_with_it_what_it_finds_with_onnx(made: Any, name: str) -> N
     assert detectors[1].names[79] == "thing79" and detectors[1].stride == 32
     images = [im[:301, :453] for im in drawn_images(3, seed=5)]
     for a, b in zip(*(predict(d, images) for d in detectors)):
-        assert a.shape == b.shape and len(a) > 10
-        np.testing.assert_allclose(a, b, atol=2e-2)
+        same = (iou_matrix(a[:, :4], b[:, :4]) > 0.99) & (a[:, None, 5] == b[None, :, 5])
+        # The runtimes' last bits can tip a pair of boxes at NMS's limit, among more than a hundred of a random model.
+        assert len(a) > 10 and same.any(0).mean() >= 0.97 and same.any(1).mean() >= 0.97
+        np.testing.assert_allclose(a[same.any(1), 4], b[same.argmax(1)[same.any(1)], 4], atol=1e-3)

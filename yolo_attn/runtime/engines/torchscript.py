@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ def open_network(path: Path, options: Options) -> Network:
         torch.set_num_threads(options.threads)
     extra = {"config.txt": ""}
     try:
-        net = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # newer versions would rather see another format
+            net = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)
         entries = flat(json.loads(extra["config.txt"] or "{}"))
     except Exception as exc:
         raise refused(path, title, "load it", exc) from exc
