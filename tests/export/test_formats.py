@@ -18,6 +18,7 @@ from yolo_attn.detectors.opening import CALM, open_source
 from yolo_attn.detectors.source import Source
 from yolo_attn.export.formats import table
 from yolo_attn.export.onnx import Asked, export_source
+from yolo_attn.runtime.boxes import iou_matrix
 from yolo_attn.runtime.predict import predict
 from yolo_attn.runtime.session import Detector
 
