@@ -312,12 +312,13 @@ def test_the_checkpoint_is_left_as_it_was(checkpoint: Path, tmp_path: Path) -> N
     assert checkpoint.read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["a.onnx"]
 
 
-def test_means_become_pooling_where_they_are_the_same() -> None:
+@pytest.mark.parametrize("reduce", ["ReduceMean", "ReduceMax"])
+def test_means_and_maxima_become_pooling_where_they_are_the_same(reduce: str) -> None:
     from onnx import TensorProto, helper, numpy_helper
 
-    def build(axes: list[int], rank: int, keepdims: int = 1) -> onnx.ModelProto:
-        shape = [2, 3, 4, 5, 6][:rank]
-        node = helper.make_node("ReduceMean", ["x", "axes"], ["y"], keepdims=keepdims)
+    def build(axes: list[int], rank: int, keepdims: int = 1, channels: int = 3) -> onnx.ModelProto:
+        shape = [2, channels, 4, 5, 6][:rank]
+        node = helper.make_node(reduce, ["x", "axes"], ["y"], keepdims=keepdims)
         graph = helper.make_graph(
             [node], "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
             [helper.make_tensor_value_info("y", TensorProto.FLOAT, list("abcde"[: rank if keepdims else rank - len(axes)]))],
@@ -339,6 +340,7 @@ def test_means_become_pooling_where_they_are_the_same() -> None:
         assert pool_means(model) == pooled
         onnx.checker.check_model(model)
         np.testing.assert_allclose(run(model), before, rtol=1e-6)
+    assert pool_means(build([2, 3], 4, channels=1)) == 0  # which OpenCV would not run
 
 
 @pytest.mark.slow
