@@ -18,6 +18,7 @@ COMMANDS = {
     "transfer": "transfer pretrained weights into a model with attention, layer by layer",
     "train": "train a detector; same as train_detect.py",
     "compare": "does attention help? train several configs and seeds, and compare",
+    "explain": "what a detector looks at, base beside attention, and whether the pictures mean anything",
     "export": "export a checkpoint to ONNX and verify it against PyTorch",
     "detect": "run an ONNX detector, without torch or ultralytics",
     "bench": "compare latency and size of detectors",

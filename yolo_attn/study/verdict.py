@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluation import images
-from . import record, worker
+from . import images, record, worker
 from .plan import Plan, Run
 from .statistics import MOST_SEEDS, SAME, UNTOLD, compare
 

@@ -1,1 +1,0 @@
-"""What a detector reaches on labelled images, and how far the choice of images matters: one evaluator for both hosts."""
