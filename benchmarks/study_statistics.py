@@ -19,7 +19,7 @@ if __name__ == "__main__":
 
 import numpy as np  # after the line above
 
-from yolo_attn.study import images
+from yolo_attn.evaluation import images
 from yolo_attn.study.statistics import ALPHA, Tested, family, holm
 
 Judge = Callable[[Any], Sequence[float]]  # a table, (configs, seeds), to the p of each config but the first

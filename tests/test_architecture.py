@@ -22,6 +22,7 @@ FLOORS = [
     ["study"],
     ["training"],
     ["inside"],
+    ["evaluation"],
     ["export"],
     ["detectors"],
     ["weights"],
@@ -43,6 +44,7 @@ UNTOLD = {
     "detectors/classic.py": "the modules of a classic host",
     "__init__.py": "files of `modules`, found in that folder",
     "registry/installed.py": "what the user named in an installed package",
+    "runtime/engines/network.py": "the package of a runtime",
     "registry/plugins.py": "what the user named: a plug-in",
     "patches/safe_classes.py": "a host's classes",
 }

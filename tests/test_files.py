@@ -18,8 +18,8 @@ from conftest import ROOT, run_python
 
 from yolo_attn import cli, files
 from yolo_attn.errors import DataError, FileError
+from yolo_attn.evaluation import dataset
 from yolo_attn.system import locks
-from yolo_attn.training import dataset
 from yolo_attn.training.shapes import Recipe
 from yolo_attn.training.shapes import make as make_shapes
 
@@ -207,6 +207,10 @@ MAY_WRITE = {
     "export/ultralytics.py: write_onnx": "moves within a scratch folder",
     "inside/explain_report.py: _folder": "moves the finished folder",
     "runtime/output.py: _picture": "a video, frame by frame, into a draft",
+    "export/formats/apart.py: _child": "what a converter prints, into a scratch folder",
+    "export/formats/torchscript.py: convert": "into a scratch folder",
+    "export/formats/write.py: converted": "the converter's file, within a scratch folder",
+    "runtime/child.py: __init__": "what a runtime prints, as it prints it, into a file without a name",
     "study/record.py: _to_disk": "waits for the disk, and changes nothing",
     "study/record.py: clear": "moves what an unfinished run left into a scratch folder",
     "study/run.py: _launched": "what a run prints, as it prints it",

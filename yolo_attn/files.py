@@ -14,7 +14,7 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .errors import FileError, YoloAttnError
@@ -29,6 +29,7 @@ __all__ = [
     "is_mine",
     "note",
     "publish",
+    "publish_folder",
     "read_source",
     "read_text",
     "replacing",
@@ -138,6 +139,38 @@ def publish(draft: Path, target: Path, *, durable: bool = True, keep: bool = Tru
                 if exc.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot sync
                     raise
     os.replace(draft, target)
+
+
+def publish_folder(draft: Path, target: Path, parts: Sequence[str], error: type[YoloAttnError] = FileError) -> None:
+    """Move a finished folder to its place; the folder of the same kind that it replaces is removed.
+
+    Args:
+        draft: The folder, on the same file system as `target`.
+        target: Its place.
+        parts: Patterns of the names that a folder of this kind holds; one that holds others is not replaced.
+        error: What to raise then.
+
+    Raises:
+        YoloAttnError: Of class `error`: `target` is a file, or a folder that holds something else.
+        OSError: `target` cannot be written; it is unchanged.
+    """
+    before = None
+    if os.path.lexists(target):
+        foreign = target.is_symlink() or not target.is_dir()
+        others = [] if foreign else [p.name for p in target.iterdir() if not any(p.match(part) for part in parts)]
+        if foreign or others:
+            what = f"holds {', '.join(sorted(others)[:3])}" if others else "is no folder"
+            raise error(f"{target}: is in the way: it {what}. Move it away, or choose another place.")
+        before = draft.with_name(f"{draft.name}.before")
+        os.rename(target, before)
+    try:
+        os.rename(draft, target)
+    except OSError:
+        if before is not None:
+            os.rename(before, target)
+        raise
+    if before is not None:
+        shutil.rmtree(before, ignore_errors=True)
 
 
 def _draft(target: Path, mode: int) -> Path:

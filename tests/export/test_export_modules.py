@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from yolo_attn.export import tensorrt
-from yolo_attn.export.one_module import export_module, make_module
+from yolo_attn.export.one_module import export_module, make_module, plain_attention
 from yolo_attn.registry import registry
 from yolo_attn.runtime.opencv import UNSUPPORTED, obstacles
 
@@ -36,19 +36,13 @@ BOOKKEEPING = {"Shape", "Gather", "Expand", "Unsqueeze", "ConstantOfShape", "Ran
 # The most nodes of the papers' smallest; others are held to what the table says.
 MOST = {"SEAttention": 6, "ECA": 7, "SEVar1": 3, "SEVar2": 4, "SEVar3": 4, "eSE": 4, "CBAM": 17, "CoordAtt": 12}
 NEEDED = {
-    "CrissCross": "batched matrix products over rows and columns: two constant Unsqueeze for the masked diagonal",
     "DoubleAttention": "flattens H x W for its matrix products; height and width come back from the input's shape",
     "DualAttention": "the same, for positions and for channels",
     "ELA": "1-D convolutions over (B, C, H): group norm's reshape back asks for the size",
-    "EMAttention": "groups become batch entries, (B g, C / g, H, W), and back",
-    "GC": "softmax over the flattened H x W, then a matrix product with the map",
     "GE": "the gathered map is resized to the size of the input",
     "MLCA": "its n x n cells divide height and width, which come from the input's shape",
     "NonLocal": "flattens H x W for its matrix products; height and width come back from the input's shape",
-    "ParallelPolarizedSelfAttention": "softmax over the flattened H x W, then a matrix product with the map",
-    "SequentialPolarizedSelfAttention": "the same",
-    "SGE": "normalizes over the flattened H x W within each group",
-    "ShuffleAttention": "groups become batch entries, and the channel shuffle reshapes with the size",
+    "ShuffleAttention": "the channel shuffle of rank 4 joins height and width, and takes them apart again",
     "SimAM": "its formula divides by H W - 1",
     "FcaNet": "its basis of cosines is drawn for the size of the input",
     "SCSA": "its windows divide height and width, which come from the input's shape",
@@ -93,6 +87,112 @@ def graph_of(name: str, dynamic: bool) -> tuple[onnx.ModelProto, float]:
         y = module(x if inputs > 1 else x[0]).numpy()
     (out,) = session.run(None, {n: v.numpy() for n, v in zip(names, x)})
     return graph, float(np.abs(out - y).max() / np.abs(y).max())
+
+
+# What some converter or runtime does not know, or takes for something else; each has a spelling that all of them take.
+REFUSED = {
+    "view_as": "reshape", "reshape_as": "reshape", "square": "x * x", "unbind": "split", "maximum": "a + relu(b - a)",
+    "minimum": "a - relu(a - b)", "einsum": "matmul", "expand_as": "broadcasting", "sum()": "sum(dim, keepdim=True)",
+}  # fmt: skip
+# Values of rank 5 and 6, and values whose first dimension is not the batch, with the reason.
+DEEP = {
+    "ACmix": "unfold, which ONNX writes as a look-up of rank 6",
+    "BiLevelRoutingAttention": "windows of a map are cut at rank 6, and have heads",
+    "Halo": "windows of a map are cut at rank 6, and have heads",
+    "iRMB": "windows of a map are cut at rank 6, and have heads",
+    "MHSA": "positions by row and by column, added at rank 6",
+    "MSDA": "unfold, which ONNX writes as a look-up of rank 6",
+    "Outlook": "each position weighs its window: heads x positions x taps x taps",
+}
+FOLDED = {"C3TRAttention": "YOLOv5's own transformer takes the positions first"}
+OPTIONS = {
+    "Classifier": {"num_classes": 2}, "ELAN1Attention": {"c3": 64, "c4": 32}, "RepNCSPELAN4Attention": {"c3": 64, "c4": 32},
+    "HGBlockAttention": {"c1": 64, "cm": 32, "c2": 64}, "ResNetLayerAttention": {"c1": 64, "c2": 64},
+}  # fmt: skip
+
+
+@functools.cache
+def traced_by_torch(name: str, batch: int = 3) -> tuple[Counter[str], int, set[tuple[int, ...]]]:
+    """Trace a module alone: its operators, its highest rank, and what it reshapes to another first dimension."""
+    torch.manual_seed(0)
+    inputs = 1
+    if name in OPTIONS:
+        options = OPTIONS[name]
+        module = registry.get_entry(name).cls(*() if "c1" in options else (64,) * (1 + ("c3" in options)), **options)
+    else:
+        module, inputs = make_module(name, 64)
+    x = [torch.randn(batch, 64, 16, 20) for _ in range(inputs)]
+    with plain_attention(), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        graph = torch.jit.trace(module.eval(), (x,) if inputs > 1 else (x[0],), check_trace=False).inlined_graph
+    mine = {v.debugName() for v in list(graph.inputs())[1:]}  # the first input is the module itself
+    found: Counter[str] = Counter()
+    rank, folded = 0, set()
+    for node in graph.nodes():
+        kind, given = node.kind().split("::")[-1], list(node.inputs())
+        found["sum()" if kind == "sum" and len(given) < 4 else kind] += 1
+        if any(v.debugName() in mine for v in given):
+            mine |= {v.debugName() for v in node.outputs()}
+        for value in node.outputs():
+            shape = value.type().sizes() if value.type().kind() == "TensorType" else None
+            rank = max(rank, len(shape or ()))
+            if kind in ("reshape", "view") and value.debugName() in mine and shape and len(shape) > 2:
+                folded |= {tuple(shape)} if shape[0] not in (1, batch) else set()
+    return found, rank, folded
+
+
+def rank_of(graph: onnx.ModelProto) -> int:
+    """Return the highest rank of a graph's values."""
+    known = onnx.shape_inference.infer_shapes(graph, data_prop=True).graph
+    return max(len(v.type.tensor_type.shape.dim) for v in (*known.value_info, *known.output))
+
+
+@pytest.mark.parametrize("name", registry.list_modules())
+def test_a_traced_module_is_written_in_what_every_converter_takes(name: str) -> None:
+    operators, rank, folded = traced_by_torch(name)
+    refused = {f"{k}: write {REFUSED[k]}" for k in REFUSED.keys() & operators.keys()}
+    assert not refused
+    assert rank <= 4 or name in DEEP, f"rank {rank}: NPUs and several runtimes stop at 4"
+    assert not folded or name in FOLDED, f"{folded}: groups in the batch, which NCNN takes apart wrongly"
+
+
+@pytest.mark.parametrize("dynamic", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["static", "dynamic"])
+@pytest.mark.parametrize("name", ATTENTION)
+def test_a_graph_stays_at_rank_4(name: str, dynamic: bool) -> None:
+    assert rank_of(graph_of(name, dynamic)[0]) <= 4 or name in DEEP
+
+
+# Modules that are traced by other operators than they train with, and options that make groups wider than a channel.
+SPELLED = [
+    ("GC", {}), ("GC", {"fuse": "scale"}), ("ParallelPolarizedSelfAttention", {}), ("SequentialPolarizedSelfAttention", {}),
+    ("EMAttention", {"groups": 8}), ("EMAttention", {"groups": 3, "gate": "hard_sigmoid"}), ("SGE", {"groups": 8}),
+    ("SGE", {"groups": 3, "gate": "hard_sigmoid"}), ("ShuffleAttention", {"groups": 4}), ("ShuffleAttention", {"groups": 3}),
+    ("CBAM", {}), ("SEAttention", {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("start", ["paper", "identity"])
+@pytest.mark.parametrize(("name", "options"), SPELLED, ids=lambda v: v if isinstance(v, str) else "-".join(map(str, v)))
+def test_what_is_traced_is_what_trains(name: str, options: dict[str, object], start: str) -> None:
+    """In float64, by both tracers of torch, with weights away from their start, and on a map of one position."""
+    torch.manual_seed(0)
+    module = registry.get_entry(name).cls(24, **options, start=start).double().eval()
+    for p in module.parameters():
+        p.data += 0.3 * torch.randn_like(p)
+    for shape in ((2, 24, 7, 5), (1, 24, 1, 1)):
+        x = torch.randn(shape, dtype=torch.float64)
+        want = module(x)
+        assert (module(x) != x).any()
+        torch.testing.assert_close(torch.jit.trace(module, x, check_trace=False)(x), want, rtol=1e-9, atol=1e-9)
+    if start == "paper" and hasattr(torch.compiler, "is_exporting"):
+        x = torch.randn(2, 24, 7, 5, dtype=torch.float64)
+        torch.testing.assert_close(torch.export.export(module, (x,)).module()(x), module(x), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_exceptions_of_rank_and_batch_are_needed() -> None:
+    assert not [n for n in DEEP if traced_by_torch(n)[1] <= 4 and rank_of(graph_of(n, False)[0]) <= 4]
+    assert not [n for n in FOLDED if not traced_by_torch(n)[2]]
 
 
 STATIC_AND_DYNAMIC = [False, pytest.param(True, marks=pytest.mark.slow)]

@@ -20,7 +20,8 @@ from conftest import ROOT, run_python
 
 import yolo_attn
 from yolo_attn.errors import ConfigError, FileError, UsageError
-from yolo_attn.study import candidates, evaluation, plan, record, run, verdict, worker
+from yolo_attn.evaluation import figures as evaluation
+from yolo_attn.study import candidates, plan, record, run, verdict, worker
 from yolo_attn.training.shapes import Recipe, make
 
 # Stands in for a training: notes that it began, takes a moment, leaves what a worker leaves, and ends as a worker does.

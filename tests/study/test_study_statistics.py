@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from yolo_attn.study import images
+from yolo_attn.evaluation import images
 from yolo_attn.study.statistics import (
     BETTER,
     SAME,

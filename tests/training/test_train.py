@@ -18,7 +18,8 @@ from conftest import ROOT, Run, run_python
 
 from yolo_attn import cli
 from yolo_attn.errors import DataError, UsageError
-from yolo_attn.training import dataset, options
+from yolo_attn.evaluation import dataset
+from yolo_attn.training import options
 from yolo_attn.training.shapes import NAMES, Recipe
 from yolo_attn.training.shapes import make as make_shapes
 

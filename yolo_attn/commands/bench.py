@@ -29,7 +29,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rounds", type=int, default=50, metavar="N", help="timed runs of each model (default 50)")
     parser.add_argument("--warmup", type=int, default=5, metavar="N", help="runs before timing begins (default 5)")
-    parser.add_argument("--runtime", default="onnxruntime", metavar="NAME", help="onnxruntime (default) or opencv")
+    parser.add_argument(
+        "--runtime", default="auto", metavar="NAME", help="each file's own (default); opencv for ONNX files"
+    )
     parser.add_argument(
         "--provider", default="auto", metavar="NAME", help="onnxruntime provider: auto (default), cpu, cuda, ..."
     )

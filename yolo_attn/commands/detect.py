@@ -1,4 +1,4 @@
-"""`yolo-attn detect model.onnx --source ...`: run a detector without torch or ultralytics."""
+"""`yolo-attn detect best.onnx --source ...`: run an exported detector without torch or ultralytics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("model", help="ONNX file")
+    parser.add_argument("model", help="file or folder that yolo-attn export wrote")
     parser.add_argument(
         "--source",
         required=True,
@@ -26,7 +26,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="image, folder, glob, video, .txt list, camera number or stream URL",
     )
-    parser.add_argument("--runtime", default="onnxruntime", metavar="NAME", help="onnxruntime (default) or opencv")
+    parser.add_argument(
+        "--runtime", default="auto", metavar="NAME", help="the file's own (default); opencv for an ONNX file"
+    )
     parser.add_argument(
         "--provider", default="auto", metavar="NAME", help="onnxruntime provider: auto (default), cpu, cuda, ..."
     )
@@ -108,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
     if not pictures:
         raise DataError(f"{' '.join(args.source)}: none of {len(source.files)} files can be read as an image or video")
     stages = ", ".join(f"{s} {ms:.1f}" for s, ms in clock.medians().items())
-    print(f"{boxes} boxes in {pictures} images. Median ms per image, {args.runtime}: {stages}")
+    print(f"{boxes} boxes in {pictures} images. Median ms per image, {detector.runtime}: {stages}")
     if not args.no_save or args.save_txt or args.save_json:
         print(f"results: {folder}")
     return 0

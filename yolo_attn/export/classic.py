@@ -9,7 +9,7 @@ from ..detectors.classic import quiet
 from ..detectors.source import Source
 from ..runtime.boxes import CONF, FAR, IOU, MAX_DET
 
-__all__ = ["write_onnx"]
+__all__ = ["prepared", "write_onnx"]
 
 OPSET = 17
 
@@ -18,30 +18,18 @@ def write_onnx(
     source: Source, draft: Path, size: tuple[int, int], dynamic: bool, opset: int | None, nms: bool, simplify: bool
 ) -> None:
     """Write a classic detector as ONNX into `draft`; output (B, N, 5 + classes), or (1, 300, 6) with NMS."""
-    from copy import deepcopy
-
     import onnx
     import torch
 
-    model = deepcopy(source.model).eval()
-    with quiet():
-        model = model.fuse()
-    head = model.model[-1]
-    head.inplace = False  # slice assignments would be exported as scatter nodes
-    for flag in ("dynamic", "onnx_dynamic"):  # renamed in v6.2
-        if hasattr(head, flag):
-            setattr(head, flag, dynamic)
+    wrapped, x = prepared(source, size, dynamic, nms)
     # the TorchScript exporter, as in ultralytics; older versions of torch lack the argument
     legacy: dict[str, Any] = {"dynamo": False} if "dynamo" in torch.onnx.export.__code__.co_varnames else {}
-    x = torch.zeros(1, 3, *size)
-    wrapped = _first_output(model, nms)
     axes = None
     if dynamic:
         axes = {"images": {0: "batch", 2: "height", 3: "width"}, "output0": {0: "batch"}}
         if not nms:
             axes["output0"][1] = "anchors"
     with torch.no_grad():
-        wrapped(x)  # makes the head create its grid outside the trace
         torch.onnx.export(
             wrapped,
             (x,),
@@ -56,6 +44,26 @@ def write_onnx(
         import onnxslim
 
         onnx.save(onnxslim.slim(onnx.load(str(draft))), str(draft))
+
+
+def prepared(source: Source, size: tuple[int, int], dynamic: bool, nms: bool = False) -> tuple[Any, Any]:
+    """Return a fused copy of a classic network with one output, ready to be traced, and an input for it."""
+    from copy import deepcopy
+
+    import torch
+
+    model = deepcopy(source.model).eval()
+    with quiet():
+        model = model.fuse()
+    head = model.model[-1]
+    head.inplace = False  # slice assignments would be exported as scatter nodes
+    for flag in ("dynamic", "onnx_dynamic"):  # renamed in v6.2
+        if hasattr(head, flag):
+            setattr(head, flag, dynamic)
+    wrapped, x = _first_output(model, nms).eval(), torch.zeros(1, 3, *size)
+    with torch.no_grad():
+        wrapped(x)  # makes the head create its grid outside the trace
+    return wrapped, x
 
 
 def _first_output(model: Any, nms: bool) -> Any:

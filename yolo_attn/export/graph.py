@@ -8,13 +8,16 @@ from typing import Any
 
 __all__ = ["decode_nodes", "fix_batch", "pool_means", "set_metadata", "to_half"]
 
+POOLED = {"ReduceMean": "GlobalAveragePool", "ReduceMax": "GlobalMaxPool"}
+
 
 def pool_means(model: Any) -> int:
-    """Replace means over height and width by global average pooling, in place.
+    """Replace means and maxima over height and width by global pooling, in place.
 
     The result is the same, but onnxruntime keeps convolutions in a blocked memory layout that pooling supports and a
-    general mean does not: for every attention module, the map would be copied to the plain layout and back.
-    ``benchmarks/onnx_latency.py`` measures it.
+    general mean does not: for every attention module, the map would be copied to the plain layout and back. NPUs leave
+    a general maximum to the CPU. ``benchmarks/onnx_latency.py`` measures the means. The kit's own modules are traced
+    so already; this is for plug-ins and the hosts' blocks.
 
     Returns:
         The number of nodes replaced.
@@ -26,15 +29,16 @@ def pool_means(model: Any) -> int:
         shapes = onnx.shape_inference.infer_shapes(model).graph
     except Exception:  # shape inference failed: leave the graph unchanged
         return 0
-    rank = {
-        v.name: len(v.type.tensor_type.shape.dim)
+    shape = {
+        v.name: [d.dim_value for d in v.type.tensor_type.shape.dim]
         for v in [*shapes.value_info, *shapes.input, *shapes.output]
         if v.type.tensor_type.HasField("shape")
     }
     constants = {t.name: t for t in model.graph.initializer}
     found = 0
     for node in model.graph.node:
-        if node.op_type != "ReduceMean" or rank.get(node.input[0]) != 4:
+        of = shape.get(node.input[0], [])
+        if node.op_type not in POOLED or len(of) != 4 or of[1] == 1:  # OpenCV 5.0 does not pool a map of one channel
             continue
         given = {a.name: a for a in node.attribute}
         axes = list(given["axes"].ints) if "axes" in given else []
@@ -44,7 +48,7 @@ def pool_means(model: Any) -> int:
             continue
         del node.input[1:]
         del node.attribute[:]
-        node.op_type = "GlobalAveragePool"
+        node.op_type = POOLED[node.op_type]
         found += 1
     if found:
         used = {name for node in model.graph.node for name in node.input}

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import time
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable
 
@@ -23,11 +24,15 @@ from ..files import expand, publish, scratch
 from ..runtime.image import round_up
 from ..runtime.opencv import obstacles
 from . import graph, proof, report
+from .formats.base import Job, check_installed, check_options
+from .formats.table import FORMATS as RUNTIME_FORMATS
+from .formats.table import NAMES, named, suffix_of
+from .formats.write import write
 from .one_module import plain_attention
 
-__all__ = ["FORMATS", "ExportResult", "export"]
+__all__ = ["FORMATS", "Asked", "ExportResult", "export", "export_source"]
 
-FORMATS = ("onnx", "engine", "bundle")
+FORMATS = NAMES
 
 MIN_OPSET = 11  # Resize with half-pixel coordinates, which every YOLO neck needs
 MIN_OPSET_INT8 = 13  # scales per channel
@@ -71,13 +76,14 @@ def export(
 ) -> ExportResult:
     """Export a detector and verify the file against PyTorch.
 
-    An ONNX file is verified with ``onnx.checker``, by comparing the outputs of onnxruntime and PyTorch element by
-    element, and by comparing the detections after NMS (same class, IoU of at least 0.99); with `dynamic`, at several
-    shapes. No network is needed and nothing is installed.
+    A file is verified by comparing the outputs of its runtime and of PyTorch element by element, and by comparing the
+    detections after NMS (same class, IoU of at least 0.99); with `dynamic`, at several shapes. A file that differs is
+    kept under another name (`best_failed.onnx`). No network is needed and nothing is installed.
 
     Args:
         weights: A checkpoint (``.pt``), a bundle, or a model YAML (random weights).
-        format: ``onnx``, ``engine`` (TensorRT) or ``bundle`` (see :mod:`yolo_attn.detectors.bundle`).
+        format: ``onnx``, ``openvino``, ``ncnn``, ``mnn``, ``tflite``, ``executorch``, ``coreml``, ``torchscript``,
+            ``engine`` (TensorRT) or ``bundle`` (see :mod:`yolo_attn.detectors.bundle`).
         imgsz: Side, or height and width, in pixels, rounded up to multiples of the stride; as trained when absent.
         dynamic: Make batch, height and width dynamic.
         half: Store weights and compute in fp16.
@@ -97,28 +103,74 @@ def export(
         The path and the report.
 
     Raises:
-        ExportError: The export failed, or the file does not match the model. The file is kept.
+        ExportError: The export failed, a package that the format needs is missing, or the file differs from the model.
         CheckpointError: `weights` is not a detector's checkpoint.
         UsageError: Options contradict each other.
         FileError: The target cannot be written.
         DataError: The images cannot be read.
     """
-    _check(format, half, opset, nms, int8)
-    pictures = None if images is None else proof.read_images(images)
-    calibration = None if int8 is None else proof.read_images(int8, limit=300)
+    asked = Asked(format, imgsz, dynamic, half, opset, nms, simplify, output, images, tolerance, int8).checked()
     source = open_source(weights, cfg)
     for note in source.notes:
         log(f"note: {note}")
-    _check_task(source, nms, int8)
-    target = _target(source, output, format)
+    return export_source(source, asked, log)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options of :func:`export`, of the same names."""
+
+    format: str = "onnx"
+    imgsz: int | Sequence[int] | None = None
+    dynamic: bool = False
+    half: bool = False
+    opset: int | None = None
+    nms: bool = False
+    simplify: bool = True
+    output: str | os.PathLike[str] | None = None
+    images: Any = None
+    tolerance: float | None = None
+    int8: Any = None
+
+    def checked(self) -> Asked:
+        """Return them with the images read, after checking what can be checked before a detector is opened.
+
+        Raises:
+            UsageError: Options contradict each other.
+            ExportError: A package that the format needs is missing.
+            DataError: The images cannot be read.
+        """
+        format = named(self.format)
+        _check(format, self.half, self.opset, self.nms, self.int8)
+        if format in RUNTIME_FORMATS:
+            check_installed(RUNTIME_FORMATS[format])
+        pictures = None if self.images is None else proof.read_images(self.images)
+        calibration = None if self.int8 is None else proof.read_images(self.int8, limit=300)
+        return replace(self, format=format, images=pictures, int8=calibration)
+
+
+def export_source(source: Source, asked: Asked, log: Callable[[str], Any] = print) -> ExportResult:
+    """Export an opened detector; see :func:`export`.
+
+    Args:
+        source: The detector; it is left as it was.
+        asked: What :meth:`Asked.checked` returned.
+        log: Called with each line of progress.
+    """
+    format, dynamic, half, nms, opset = asked.format, asked.dynamic, asked.half, asked.nms, asked.opset
+    _check_task(source, nms, asked.int8)
+    kind = RUNTIME_FORMATS.get(format)
+    if kind is not None:
+        check_options(kind, source, half=half, int8=asked.int8 is not None, dynamic=dynamic, nms=nms)
+    target = _target(source, asked.output, format)
     if format == "bundle":
         from ..detectors.bundle import save
 
         save(source, target)
         log(f"bundle: {target} ({target.stat().st_size / 1e6:.1f} MB)")
         return ExportResult(target, {"path": str(target), "format": "bundle"})
-    size = _size(source, imgsz, log)
-    onnx_target = target.with_suffix(".onnx")
+    size = _size(source, asked.imgsz, log)
+    onnx_target = target.with_suffix(".onnx") if kind is None else target
     if format == "engine":
         from .tensorrt import require
 
@@ -126,36 +178,64 @@ def export(
     used = attention_used(source.model)
     listed = ", ".join(f"{n} x {name}" if n > 1 else name for name, n in used.items())
     log(f"{source.path}: {len(source.names)} classes, stride {source.stride}, attention: {listed or 'none'}")
-    for line in obstacles(used, nms=nms, half=half, int8=int8 is not None):
+    if kind is not None:
+        job = Job(source, size, dynamic, half, opset, asked.int8)
+        return ExportResult(target, write(kind, job, target, used, images=asked.images, tolerance=asked.tolerance, log=log))
+    return _export_onnx(source, asked, size, onnx_target, target, used, log)
+
+
+def _export_onnx(
+    source: Source,
+    asked: Asked,
+    size: tuple[int, int],
+    onnx_target: Path,
+    target: Path,
+    used: dict[str, int],
+    log: Callable[[str], Any],
+) -> ExportResult:
+    """Write and prove ONNX; from it, what was asked for besides: an int8 file, an engine."""
+    format, dynamic, half, nms, opset = asked.format, asked.dynamic, asked.half, asked.nms, asked.opset
+    for line in obstacles(used, nms=nms, half=half, int8=asked.int8 is not None):
         log(f"note: {line}")
     if nms and dynamic:
         log("note: with NMS in the graph, height and width are dynamic and the batch size is 1")
     precision = "fp16" if half else "fp32"
     began = time.perf_counter()
-    try:
-        _write_onnx(source, onnx_target, size, dynamic, half, opset, nms, simplify)
-    except ExportError as exc:
-        if dynamic and _exports_static(source, size, half, opset, nms, simplify):
-            raise ExportError(f"{exc} Without --dynamic the export works.") from exc
-        raise
-    found = {
-        **report.describe(source, onnx_target, used),
-        "imgsz": list(size),
-        "dynamic": dynamic,
-        "precision": precision,
-        "nms": nms,
-        "simplified": simplify,
-        "seconds": {"export": round(time.perf_counter() - began, 2)},
-    }
-    graph = found["graph"]
-    log(
-        f"onnx: {onnx_target} ({found['bytes'] / 1e6:.1f} MB, opset {graph['opset']}, {graph['nodes']} nodes, "
-        f"{'dynamic shapes' if dynamic else 'x'.join(map(str, size))}, {precision})"
-    )
-    limit = report.TOLERANCES[precision] if tolerance is None else tolerance
-    report.prove(onnx_target, found, source, images=pictures, tolerance=limit, log=log)
-    if calibration is not None:
-        _int8(onnx_target, found, calibration, log)
+    with _scratch_beside(onnx_target) as folder:
+        draft = folder / onnx_target.name
+        try:
+            _write_onnx(source, draft, size, dynamic, half, opset, nms, asked.simplify)
+        except ExportError as exc:
+            if dynamic and _exports_static(source, size, half, opset, nms, asked.simplify):
+                raise ExportError(f"{exc} Without --dynamic the export works.") from exc
+            raise
+        found = {
+            **report.describe(source, draft, used),
+            "imgsz": list(size),
+            "dynamic": dynamic,
+            "precision": precision,
+            "nms": nms,
+            "simplified": asked.simplify,
+            "seconds": {"export": round(time.perf_counter() - began, 2)},
+        }
+        graph = found["graph"]
+        log(
+            f"onnx: {onnx_target} ({found['bytes'] / 1e6:.1f} MB, opset {graph['opset']}, {graph['nodes']} nodes, "
+            f"{'dynamic shapes' if dynamic else 'x'.join(map(str, size))}, {precision})"
+        )
+        report.prove(
+            draft,
+            found,
+            source,
+            images=asked.images,
+            tolerance=report.TOLERANCES[precision] if asked.tolerance is None else asked.tolerance,
+            log=log,
+            publish=publish,
+            target=onnx_target,
+            failed=report.failed_name(onnx_target, ".onnx"),
+        )
+    if asked.int8 is not None:
+        _int8(onnx_target, found, asked.int8, log)
     if format == "engine":
         from .tensorrt import build
 
@@ -165,10 +245,8 @@ def export(
 
 def _check(format: str, half: bool, opset: int | None, nms: bool, int8: Any) -> None:
     """Check the options for contradictions, before anything is opened."""
-    if format not in FORMATS:
-        raise UsageError(f"unknown export format '{format}', choose from {', '.join(FORMATS)}")
-    if int8 is not None and (half or nms or format != "onnx"):
-        raise UsageError("--int8 cannot be combined with --half, --nms or a format other than onnx")
+    if int8 is not None and (half or nms or format in ("engine", "bundle")):
+        raise UsageError("--int8 cannot be combined with --half, --nms or the formats engine and bundle")
     if opset is not None and opset < MIN_OPSET:
         raise UsageError(f"--opset {opset} is too old for a YOLO detector, which needs {MIN_OPSET} or later")
     if opset is not None and int8 is not None and opset < MIN_OPSET_INT8:
@@ -186,15 +264,15 @@ def _check_task(source: Source, nms: bool, int8: Any) -> None:
 
 def _target(source: Source, output: str | os.PathLike[str] | None, format: str) -> Path:
     """Return the output file, after checking that it can be written."""
-    suffix = f".{format}"
+    suffix = suffix_of(format)
     if output is None:
         folder = Path() if source.path.suffix in (".yaml", ".yml", "") else source.path.parent
         target = folder / (source.path.stem + suffix)
     else:
         target = expand(output)
-        if target.is_dir():
+        if target.is_dir() and not target.name.lower().endswith(suffix):
             target = target / (source.path.stem + suffix)
-        elif target.suffix.lower() != suffix:
+        elif not target.name.lower().endswith(suffix):
             raise UsageError(f"{target}: the name of a file of format '{format}' must end in {suffix}")
     folder = target.parent
     try:
@@ -208,6 +286,17 @@ def _target(source: Source, output: str | os.PathLike[str] | None, format: str) 
             f"{target}: cannot be written: {exc.strerror or exc}. Choose another with --output FILE."
         ) from exc
     return target
+
+
+@contextlib.contextmanager
+def _scratch_beside(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder on the file system of `target`."""
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(scratch(target.parent))
+        except OSError as exc:
+            raise FileError(f"{target}: cannot be written: {exc.strerror or exc}") from exc
+        yield folder
 
 
 def _size(source: Source, imgsz: int | Sequence[int] | None, log: Callable[[str], Any]) -> tuple[int, int]:
@@ -263,7 +352,6 @@ def _write_onnx(
             }
             graph.set_metadata(model, entries)
             onnx.save(model, str(draft))
-            report.path_of(target).unlink(missing_ok=True)  # of the file that is being replaced
             publish(draft, target)
     except YoloAttnError:
         raise

@@ -9,17 +9,33 @@ import math
 import platform
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from .._version import __version__
 from ..detectors.drawn import drawn_images
 from ..detectors.source import Source
-from ..errors import ExportError, YoloAttnError, first_line
+from ..errors import ExportError, FileError, YoloAttnError, first_line
 from ..files import read_text, write_text
 from . import proof
 
-__all__ = ["LEAST_IOU", "TOLERANCES", "describe", "path_of", "prove", "proved", "write"]
+if TYPE_CHECKING:
+    # opens a file: yields a function from a batch to its outputs, and the layout of a detector's output
+    Opened = Callable[[], contextlib.AbstractContextManager[tuple[Callable[[Any], list[Any]], str | None]]]
+
+__all__ = [
+    "LEAST_IOU",
+    "TOLERANCES",
+    "describe",
+    "described",
+    "failed_name",
+    "path_of",
+    "place_file",
+    "prove",
+    "proved",
+    "write",
+]
 
 
 # By precision: the largest allowed difference from PyTorch, relative to the scale of the output, and the smallest
@@ -53,60 +69,99 @@ def proved(model: Path) -> bool:
 
 
 def describe(source: Source, path: Path, attention: dict[str, int]) -> dict[str, Any]:
-    """Describe an exported file: its source, content, graph and the versions of the packages used."""
-    import numpy
+    """Describe an exported ONNX file: its source, content, graph and the versions of the packages used."""
     import onnx
     import onnxruntime
-    import torch
 
     model = onnx.load(str(path))
     meta = {p.key: p.value for p in model.metadata_props}
-    data = path.read_bytes()
-    versions = {"yolo_attn": __version__, "python": platform.python_version(), "torch": torch.__version__}
-    versions |= {m.__name__: m.__version__ for m in (numpy, onnx, onnxruntime)}
-    if source.host == "ultralytics":
-        import ultralytics
-
-        versions["ultralytics"] = ultralytics.__version__
     return {
-        "path": str(path),
-        "source": str(source.path),
-        "host": source.host,
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "bytes": len(data),
-        "names": source.names,
-        "stride": source.stride,
-        "task": source.task,
+        **described(source, path, attention, {m.__name__: m.__version__ for m in (onnx, onnxruntime)}),
         "end2end": meta.get("end2end") == "True",
-        "attention": attention,
         "graph": {
             "opset": next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0),
             "nodes": len(model.graph.node),
             "operators": dict(Counter(n.op_type for n in model.graph.node).most_common()),
         },
-        "versions": versions,
+    }
+
+
+def described(source: Source, path: Path, attention: dict[str, int], versions: dict[str, str]) -> dict[str, Any]:
+    """Describe an exported file or folder: its source, its content, and the versions of the packages used.
+
+    Args:
+        source: The network.
+        path: The file; of a folder, names and contents of its files are hashed in order.
+        attention: Registered name to count.
+        versions: Of the converter and the runtime.
+    """
+    import numpy
+    import torch
+
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    hashed = hashlib.sha256()
+    for file in files:
+        if file != path:
+            hashed.update(f"{file.relative_to(path).as_posix()}\n".encode())
+        hashed.update(file.read_bytes())
+    known = {"yolo_attn": __version__, "python": platform.python_version(), "torch": torch.__version__}
+    known["numpy"] = numpy.__version__
+    if source.host == "ultralytics":
+        import ultralytics
+
+        known["ultralytics"] = ultralytics.__version__
+    return {
+        "path": str(path),
+        "source": str(source.path),
+        "host": source.host,
+        "sha256": hashed.hexdigest(),
+        "bytes": sum(file.stat().st_size for file in files),
+        "names": source.names,
+        "stride": source.stride,
+        "task": source.task,
+        "end2end": False,
+        "attention": attention,
+        "versions": {**known, **versions},
     }
 
 
 def prove(
-    path: Path, report: dict[str, Any], source: Source, *, images: Any, tolerance: float, log: Callable[[str], Any]
+    path: Path,
+    report: dict[str, Any],
+    source: Source,
+    *,
+    images: Any,
+    tolerance: float,
+    log: Callable[[str], Any],
+    publish: Callable[[Path, Path], None],
+    target: Path,
+    failed: Path,
+    opened: Opened | None = None,
 ) -> None:
-    """Compare an ONNX file with its source network and write the report beside it.
+    """Compare an exported file with its source network, move it to its place, and write the report beside it.
+
+    A file that differs is moved to another place, under a name that says so; an earlier one stays as it is. When the
+    comparison is interrupted, nothing is moved.
 
     Args:
-        path: The ONNX file.
+        path: The file, still in a temporary folder.
         report: The result of :func:`describe`, with ``imgsz``, ``dynamic``, ``nms`` and ``precision``; ``proof`` is added.
         source: The network.
-        images: A file, a folder, or a list of files, folders or BGR arrays; generated images when absent.
+        images: A list of BGR images; generated ones when absent.
         tolerance: Largest difference, relative to the scale of the output.
         log: Called with the result.
+        publish: Moves a file to its place.
+        target: The place of a file that equals PyTorch.
+        failed: The place of one that does not.
+        opened: Opens the file: yields a function from a batch to its outputs, and the layout of a detector's output;
+            when absent, `path` is ONNX.
 
     Raises:
-        ExportError: They differ, or the file is not valid ONNX. The file is kept.
-        DataError: The images cannot be read.
+        ExportError: They differ, or the file is not valid.
+        FileError: The file cannot be moved to its place.
     """
     began = time.perf_counter()
-    pictures = drawn_images(2) if images is None else proof.read_images(images)
+    pictures = drawn_images(2) if images is None else images
     evidence: dict[str, Any] = {
         "images": "drawn" if images is None else len(pictures),
         "tolerance": tolerance,
@@ -116,69 +171,102 @@ def prove(
         "passed": False,
     }
     report["proof"] = evidence
-    problem, verdict = "the comparison was interrupted", f"does not match {source.path}"
+    problem, verdict = "", f"does not match {source.path}"
     try:
-        problem = _compare(path, report, source, pictures, tolerance)
+        if opened is None:
+            problem = _check(path, evidence)
+        if not problem:
+            problem = _compare(opened or (lambda: _opened(path, source, report["nms"])), report, source, pictures, tolerance)
     except proof.ReferenceFailed as exc:
         problem, verdict = str(exc), f"cannot be compared with {source.path} at every size"
     except YoloAttnError as exc:
         problem = str(exc)
     except Exception as exc:  # onnxruntime's errors share no base class
         problem = f"{type(exc).__name__}: {first_line(exc)}"
-    finally:
-        runs = evidence["runs"]
-        largest = max((v for r in runs for v in r["difference"].values()), default=None)
-        evidence.update(largest_difference=largest, passed=not problem)
-        if problem:
-            evidence["problem"] = problem
-        report["seconds"]["proof"] = round(time.perf_counter() - began, 2)
-        write(path, report)
+    problem = problem.replace(str(path), target.name)
+    runs = evidence["runs"]
+    largest = max((v for r in runs for v in r["difference"].values()), default=None)
+    evidence.update(largest_difference=largest, passed=not problem)
+    if problem:
+        evidence["problem"] = problem
+    report["seconds"]["proof"] = round(time.perf_counter() - began, 2)
+    place = failed if problem else target
+    place_file(path, place, report, publish)
     if problem:
         raise ExportError(
-            f"{path}: {verdict}: {problem}. {_static_works(report, tolerance)}The file was kept for inspection; do not "
-            f"deploy it. Details are in {path_of(path)}."
+            f"{target}: {verdict}: {problem}. {_static_works(report, tolerance)}The file was kept for inspection as "
+            f"{place.name}; do not deploy it. Details are in {path_of(place)}."
         )
     log(f"verified: equal to PyTorch. {_summary(runs, largest, tolerance, source.task)}")
-    log(f"report: {path_of(path)}")
+    log(f"report: {path_of(place)}")
 
 
-def _compare(path: Path, report: dict[str, Any], source: Source, pictures: list[Any], tolerance: float) -> str:
-    """Fill in the evidence and return the first problem, or an empty string."""
+def place_file(path: Path, place: Path, report: dict[str, Any], publish: Callable[[Path, Path], None]) -> None:
+    """Move a file to its place and write its report beside it.
+
+    Raises:
+        FileError: One of them cannot be written.
+    """
+    report["path"] = str(place)
+    try:
+        path_of(place).unlink(missing_ok=True)  # of the file that is being replaced
+        publish(path, place)
+    except OSError as exc:
+        raise FileError(f"{place}: cannot be written: {exc.strerror or exc}") from exc
+    write(place, report)
+
+
+def failed_name(target: Path, suffix: str) -> Path:
+    """Return the name under which a file is kept that differs from PyTorch, such as `best_failed.onnx`."""
+    return target.with_name(f"{target.name[: -len(suffix)]}_failed{suffix}")
+
+
+def _check(path: Path, evidence: dict[str, Any]) -> str:
+    """Check that a file is valid ONNX; return what is wrong with it, or an empty string."""
     import onnx
 
-    evidence, nms = report["proof"], report["nms"]
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except onnx.checker.ValidationError as exc:
         evidence["checker"] = str(exc).strip().splitlines()[0]
         return f"onnx.checker: {evidence['checker']}"
     evidence["checker"] = "passed"
-    run, layout = _opened(path, source, nms)
+    return ""
+
+
+def _compare(
+    opened: Opened, report: dict[str, Any], source: Source, pictures: list[Any], tolerance: float
+) -> str:
+    """Fill in the evidence and return the first problem, or an empty string."""
+    evidence, nms = report["proof"], report["nms"]
     shapes = proof.shapes_to_try(
         tuple(report["imgsz"]), max(source.stride, 32), report["dynamic"], batch=1 if nms else 2
     )
-    reference = _reference(source, end2end=report["end2end"])
-    limits = {"tolerance": tolerance, "least_iou": evidence["min_iou"]}
-    for entry in proof.compare(reference, run, pictures, shapes, layout=layout, nms=nms, **limits):
-        evidence["runs"].append(entry)
+    with opened() as (run, layout):
+        network = reference(source, end2end=report["end2end"])
+        limits = {"tolerance": tolerance, "least_iou": evidence["min_iou"]}
+        for entry in proof.compare(network, run, pictures, shapes, layout=layout, nms=nms, **limits):
+            evidence["runs"].append(entry)
     return _problem(evidence["runs"], tolerance)
 
 
-def _opened(path: Path, source: Source, nms: bool) -> tuple[Callable[[Any], list[Any]], str | None]:
-    """Open an ONNX file; return a function from a blob to its outputs, and the layout of a detector's output."""
+@contextlib.contextmanager
+def _opened(path: Path, source: Source, nms: bool) -> Iterator[tuple[Callable[[Any], list[Any]], str | None]]:
+    """Open an ONNX file in this process."""
     from ..runtime.session import Detector
 
     if source.task == "detect":
         detector = Detector(path)
-        return lambda x: [detector(x)], source.layout if nms else detector.layout or source.layout
+        yield lambda x: [detector(x)], source.layout if nms else detector.layout or source.layout
+        return
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return lambda x: session.run(None, {name: x}), None
+    yield lambda x: session.run(None, {name: x}), None
 
 
-def _reference(source: Source, end2end: bool) -> Callable[[Any], list[Any]]:
+def reference(source: Source, end2end: bool) -> Callable[[Any], list[Any]]:
     """Return the unchanged network as a function from images to its output tensors, the main one first."""
     from copy import deepcopy
 

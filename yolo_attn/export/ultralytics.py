@@ -11,7 +11,7 @@ from typing import Any
 from ..detectors.source import Source, quiet_host
 from ..hook.install import repair
 
-__all__ = ["write_onnx"]
+__all__ = ["given_back", "write_onnx"]
 
 
 def write_onnx(
@@ -25,7 +25,7 @@ def write_onnx(
     if nms:
         options["nms"] = True
     repair()
-    with quiet_host(), _given_back(model):
+    with quiet_host(), given_back(model):
         # The host writes beside the checkpoint, or into the working directory for a YAML.
         model.pt_path = str(draft.with_suffix(".pt"))
         written = Path(source.handle.export(**options, device="cpu"))
@@ -34,7 +34,7 @@ def write_onnx(
 
 
 @contextlib.contextmanager
-def _given_back(model: Any) -> Iterator[None]:
+def given_back(model: Any) -> Iterator[None]:
     """Restore the attributes that the host's exporter sets."""
     flags = [(p, p.requires_grad) for p in model.parameters()]
     names, path, end2end = model.names, getattr(model, "pt_path", None), getattr(model, "end2end", None)

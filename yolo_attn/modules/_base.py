@@ -1,7 +1,7 @@
 """Shared parts of the attention modules: argument checks, reductions, gates, norms and the identity start.
 
 Rules that every module keeps, so that it trains under AMP, deterministically, and exports with dynamic shapes:
-reduce with ``mean``/``amax`` over dimensions, never with adaptive pooling objects; build nothing in ``forward``;
+reduce with ``mean``/``amax`` over dimensions, never with adaptive pooling objects (global ones in a traced graph); build nothing in ``forward``;
 keep sums in fp32; return the dtype of the input. A bare parameter is called ``weight`` or ``bias``: the optimizers
 of older hosts collect parameters by these two names and would never train another.
 
@@ -33,6 +33,7 @@ __all__ = [
     "LayerNorm",
     "Residual",
     "attend",
+    "channel_norm",
     "check_channels",
     "check_flag",
     "check_integer",
@@ -46,8 +47,10 @@ __all__ = [
     "match",
     "mean",
     "product",
+    "softmax_mean",
     "spatial_max",
     "spatial_mean",
+    "traced",
     "wide",
     "zero_",
 ]
@@ -205,13 +208,47 @@ def mean(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
 
 
 def spatial_mean(x: Tensor) -> Tensor:
-    """Mean over height and width, (B, C, H, W) -> (B, C, 1, 1), summed in fp32: half precision cannot overflow."""
-    return mean(x, (2, 3))
+    """Mean over height and width, (B, C, H, W) -> (B, C, 1, 1), summed in fp32: half precision cannot overflow.
+
+    In a traced graph it is a global pooling, which runtimes and NPUs have a kernel for and keep their layout in.
+    """
+    return nn.functional.adaptive_avg_pool2d(x, 1) if torch.jit.is_tracing() else mean(x, (2, 3))
 
 
 def spatial_max(x: Tensor) -> Tensor:
-    """Maximum over height and width, (B, C, H, W) -> (B, C, 1, 1); deterministic on CUDA, unlike adaptive pooling."""
-    return x.amax((2, 3), keepdim=True)
+    """Maximum over height and width, (B, C, H, W) -> (B, C, 1, 1); deterministic on CUDA, unlike adaptive pooling.
+
+    In a traced graph it is a global pooling, as in :func:`spatial_mean`: NPUs leave a general maximum to the CPU.
+    """
+    return nn.functional.adaptive_max_pool2d(x, 1) if torch.jit.is_tracing() else x.amax((2, 3), keepdim=True)
+
+
+def softmax_mean(x: Tensor, score: Tensor) -> Tensor:
+    """Sum over the positions, weighted by a softmax of `score` over them: (B, C, H, W), (B, 1, H, W) -> (B, C, 1, 1).
+
+    In a graph for export it is a quotient of two means of ``exp(score - max)``, which needs neither a flattened map
+    nor a matrix product of rank 3 that leaves one: LiteRT refuses that, and what asks for H and W is not needed.
+    """
+    if traced():
+        share = (score - score.amax((2, 3), keepdim=True)).exp()  # OpenCV 5.0 does not pool a map of one channel
+        return spatial_mean(x * share) / mean(share, (2, 3))
+    weight = match(score.flatten(2).softmax(-1), x)  # (B, 1, HW)
+    return (x.flatten(2) @ weight.transpose(1, 2)).unsqueeze(-1)
+
+
+def channel_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Group norm of one channel a group, (B, C, H, W) -> (B, C, H, W), as the one operator that every runtime has."""
+    return torch.instance_norm(x, weight, bias, None, None, True, 0.0, eps, False)
+
+
+def traced() -> bool:
+    """Return whether a graph for export is being recorded, by ``torch.jit.trace``, ``torch.onnx`` or ``torch.export``.
+
+    A few modules are then written with other operators for the same numbers: converters and runtimes take no groups
+    in the batch and no tensors of rank 5, and for training the shorter way is the quicker one.
+    """
+    exporting = getattr(getattr(torch, "compiler", None), "is_exporting", None)  # since torch 2.7
+    return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export() or bool(exporting and exporting())
 
 
 def full_precision(x: Tensor) -> Any:

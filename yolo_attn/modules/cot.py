@@ -159,7 +159,7 @@ class CoTAttention(nn.Module):
         """Return the sum of both contexts of `x`."""
         static = self.key_embed(x)
         z = self.act(self.norm(self.embed_k(static) + self.embed_x(x)))
-        weight = self.attn.weight.reshape(self.channels, self.taps, -1, 1, 1).mean(1)
+        weight = self.attn.weight.reshape(self.channels, self.taps, -1).mean(1).reshape(self.channels, -1, 1, 1)
         bias = self.attn.bias.reshape(self.channels, self.taps).mean(1)  # type: ignore[union-attr]  # it has one
         score = nn.functional.conv2d(z, weight, bias)
         b, c, h, w = score.shape

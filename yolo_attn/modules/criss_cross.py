@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from ..registry.registry import register
@@ -72,9 +71,10 @@ class CrissCross(nn.Module):
             q, k, v = wide(query), wide(key), wide(value)
             row = q.permute(0, 2, 3, 1) @ k.permute(0, 2, 1, 3)  # (B, H, W, W)
             col = q.permute(0, 3, 2, 1) @ k.permute(0, 3, 1, 2)  # (B, W, H, H)
-            own = (q * k).sum(1).unsqueeze(-1)  # (B, H, W, 1)
-            # any common shift cancels; the maximum keeps exp from overflowing
-            peak = torch.maximum(row.amax(-1, keepdim=True), col.amax(-1, keepdim=True).transpose(1, 2)).detach()
+            own = (q * k).sum(1, keepdim=True).permute(0, 2, 3, 1)  # (B, H, W, 1)
+            # any common shift cancels; the maximum of both, a + relu(b - a), keeps exp from overflowing
+            peak = row.amax(-1, keepdim=True)
+            peak = (peak + (col.amax(-1, keepdim=True).transpose(1, 2) - peak).relu()).detach()
             row, col, own = (row - peak).exp(), (col - peak.transpose(1, 2)).exp(), (own - peak).exp()
             total = row.sum(-1, keepdim=True) + col.sum(-1, keepdim=True).transpose(1, 2) - own
             out = row @ v.permute(0, 2, 3, 1) + (col @ v.permute(0, 3, 2, 1)).transpose(1, 2)  # (B, H, W, C)

@@ -60,11 +60,14 @@ class DualAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Add to `x` what its positions and its channels have in common."""
-        q, k, v = (f(x).flatten(2).transpose(1, 2) for f in (self.query, self.key, self.value))
-        position = attend(q, k, v).transpose(1, 2).reshape_as(x)
-        z = x.flatten(2)
+        c, h, w = x.shape[1:]
+        q, k, v = (t.reshape(-1, t.shape[1], h * w).transpose(1, 2) for t in (self.query(x), self.key(x), self.value(x)))
+        position = attend(q, k, v).transpose(1, 2).reshape(-1, c, h, w)
+        z = x.reshape(-1, c, h * w)
         with full_precision(x):
-            weight = (wide(z) @ wide(z).transpose(1, 2)).softmax(-1)  # (B, C, C)
-        channel = (match(weight, x) @ z).view_as(x)
+            # z z^T is symmetric. The softmax over its columns, transposed, is the one over its rows, and no runtime
+            # takes it for the attention of z to itself: OpenVINO 2026.4 does so for that spelling, and is wrong
+            weight = (wide(z) @ wide(z).transpose(1, 2)).softmax(1).transpose(1, 2)  # (B, C, C)
+        channel = (match(weight, x) @ z).reshape(-1, c, h, w)
         y = self.beta(self.alpha(x, position), channel)
         return y if self.once else y + x

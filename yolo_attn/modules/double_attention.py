@@ -61,10 +61,12 @@ class DoubleAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Gather global features of `x` and distribute them to its positions."""
-        gather = match(self.b(x).flatten(2).softmax(-1), x)  # (B, n, HW)
-        pooled = self.a(x).flatten(2) @ gather.transpose(1, 2)  # (B, m, n)
-        v = match(self.v(x).softmax(1), x)  # (B, n, H, W)
-        z = self.out((pooled @ v.flatten(2)).view_as(v))
+        h, w = x.shape[2:]
+        a, b, v = (t.reshape(-1, t.shape[1], h * w) for t in (self.a(x), self.b(x), self.v(x)))
+        gather = match(b.softmax(2), x)  # (B, n, HW)
+        pooled = a @ gather.transpose(1, 2)  # (B, m, n)
+        z = pooled @ match(v.softmax(1), x)  # (B, m, HW)
+        z = self.out(z.reshape(-1, z.shape[1], h, w))
         if self.residual:
             return x + z
         return z if self.blend is None else self.blend(x, z)

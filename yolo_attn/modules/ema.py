@@ -15,10 +15,23 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from ..registry.registry import register
-from ._base import Gate, GroupNorm, check_channels, fit_groups, identity_start, match, mean, spatial_mean, zero_
+from ._base import (
+    Gate,
+    GroupNorm,
+    channel_norm,
+    check_channels,
+    fit_groups,
+    identity_start,
+    match,
+    mean,
+    spatial_mean,
+    traced,
+    zero_,
+)
 from ._gates import Gates, over_input
 
 __all__ = ["EMAttention"]
@@ -63,6 +76,8 @@ class EMAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh each group of `x`."""
+        if traced():
+            return self.by_group(x)
         g = x.reshape(-1, self.width, x.shape[2], x.shape[3])  # (BG, C/G, H, W)
         z_h, z_w = self.conv1x1(mean(g, 3)), self.conv1x1(mean(g, 2))  # (BG, C/G, H, 1), (BG, C/G, 1, W)
         y1 = self.gn(g * z_h.sigmoid() * z_w.sigmoid())
@@ -70,7 +85,28 @@ class EMAttention(nn.Module):
         s1 = match(self.gn.bias.view(1, -1, 1, 1).softmax(1), x)  # = softmax(spatial_mean(y1))
         s3 = match(spatial_mean(y3).softmax(1), x)
         score = (y3 * s1 + y1 * s3).sum(1, keepdim=True)
-        return (g * match(self.gate(score), x)).reshape_as(x)
+        return (g * match(self.gate(score), x)).reshape(x.shape)
+
+    def by_group(self, x: Tensor) -> Tensor:
+        """Do the same for export: grouped convolutions, the weights repeated, instead of groups in the batch."""
+        n = self.groups
+        c = n * self.width
+
+        def each(t: Tensor) -> Tensor:
+            return torch.cat([t] * n)
+
+        def grouped(layer: nn.Conv2d, t: Tensor) -> Tensor:
+            weight, bias = each(layer.weight), each(layer.bias)  # type: ignore[arg-type]
+            return nn.functional.conv2d(t, weight, bias, padding=layer.padding, groups=n)
+
+        z_h, z_w = grouped(self.conv1x1, mean(x, 3)), grouped(self.conv1x1, mean(x, 2))
+        y1 = x * z_h.sigmoid() * z_w.sigmoid()
+        y1 = channel_norm(y1, each(self.gn.weight), each(self.gn.bias), self.gn.eps)
+        y3 = grouped(self.conv3x3, x)
+        s1 = each(self.gn.bias.softmax(0)).reshape(1, c, 1, 1)
+        s3 = spatial_mean(y3).reshape(-1, n, self.width, 1).softmax(2).reshape(-1, c, 1, 1)
+        ones = each(torch.ones_like(self.conv1x1.weight))  # a group's sum, for each of its channels
+        return x * self.gate(nn.functional.conv2d(y3 * s1 + y1 * s3, ones, groups=n))
 
     def extra_repr(self) -> str:
         """Show G."""

@@ -40,9 +40,9 @@ class _Normalized(nn.Module):
         self.weight = nn.Parameter(torch.ones(len(channels)))
 
     def normalized(self) -> tuple[Tensor, ...]:
-        """Return w_i / (eps + sum_j w_j), scalars."""
+        """Return w_i / (eps + sum_j w_j), each of one number."""
         w = self.weight.clamp(min=0)
-        return (w / (self.eps + w.sum())).unbind()
+        return (w / (self.eps + w.sum(0, keepdim=True))).split(1)
 
     def extra_repr(self) -> str:
         """Show the number of inputs."""

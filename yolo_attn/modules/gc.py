@@ -16,7 +16,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ..registry.registry import register
-from ._base import Gate, LayerNorm, check_channels, hidden_channels, identity_start, match, zero_
+from ._base import Gate, LayerNorm, check_channels, hidden_channels, identity_start, softmax_mean, zero_
 from ._gates import ADDS, Depends, Gates, over_input
 
 __all__ = ["GC"]
@@ -71,9 +71,7 @@ class GC(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Give every position of `x` the global context."""
-        weight = match(self.attn(x).flatten(2).softmax(-1), x)  # (B, 1, HW)
-        context = (x.flatten(2) @ weight.transpose(1, 2)).unsqueeze(-1)  # (B, C, 1, 1)
-        z = self.fc2(self.act(self.norm(self.fc1(context))))
+        z = self.fc2(self.act(self.norm(self.fc1(softmax_mean(x, self.attn(x))))))
         if self.fuse == "scale":
             return x * self.gate(z)
         return x - (

@@ -57,6 +57,6 @@ class GCT(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the channels of `x`."""
         z = wide(x)
-        s = self.embed((z.square().sum((2, 3), keepdim=True) + self.eps).sqrt())
-        s = s / (s.square().mean(1, keepdim=True) + self.eps).sqrt()
+        s = self.embed(((z * z).sum((2, 3), keepdim=True) + self.eps).sqrt())
+        s = s / ((s * s).mean(1, keepdim=True) + self.eps).sqrt()
         return x * match(1 + self.tune(s).tanh(), x)

@@ -98,5 +98,6 @@ def touching(cells: int, length: int, x: Tensor) -> Tensor:
 
     Cell i spans i / cells to (i + 1) / cells of the length, position j spans j / length to (j + 1) / length.
     """
-    i, j = torch.arange(cells, device=x.device).unsqueeze(1), torch.arange(length, device=x.device)
-    return ((i * length < (j + 1) * cells) & (j * cells < (i + 1) * length)).to(x.dtype)
+    i = torch.arange(cells, device=x.device).unsqueeze(1)
+    ahead = torch.arange(length, device=x.device) * cells - i * length  # of the cell's start, in 1 / (cells length)
+    return ((ahead > -cells) & (ahead < length)).to(x.dtype)

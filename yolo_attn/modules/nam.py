@@ -54,6 +54,6 @@ class NAM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Weigh `x` by its normalised self."""
         gamma = self.norm.weight.abs()
-        weight = (gamma / gamma.sum()).view(1, -1, 1, 1)
+        weight = (gamma / gamma.sum(0, keepdim=True)).view(1, -1, 1, 1)
         y = x * match((weight * self.norm(x)).sigmoid(), x)
         return y if self.blend is None else self.blend(x, y)

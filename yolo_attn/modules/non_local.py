@@ -58,6 +58,7 @@ class NonLocal(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Add to each position of `x` what all others hold."""
+        h, w = x.shape[2:]
         theta, phi, g = (f(x) for f in (self.theta, self.phi, self.g))
-        y = attend(*(t.flatten(2).transpose(1, 2) for t in (theta, phi, g)))
-        return x + self.norm(self.out(y.transpose(1, 2).reshape_as(g)))
+        y = attend(*(t.reshape(-1, t.shape[1], h * w).transpose(1, 2) for t in (theta, phi, g)))
+        return x + self.norm(self.out(y.transpose(1, 2).reshape(-1, g.shape[1], h, w)))

@@ -20,7 +20,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ..registry.registry import register
-from ._base import Gate, LayerNorm, check_channels, identity_start, match, spatial_mean, zero_
+from ._base import Gate, LayerNorm, check_channels, identity_start, match, softmax_mean, spatial_mean, zero_
 from ._gates import Gates, layer, over_input, times
 
 __all__ = ["ParallelPolarizedSelfAttention", "SequentialPolarizedSelfAttention"]
@@ -40,9 +40,7 @@ class _ChannelWeight(nn.Module):
         self.norm = LayerNorm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = match(self.query(x).flatten(2).softmax(-1), x)  # (B, 1, HW)
-        context = (x.flatten(2) @ weight.transpose(1, 2)).unsqueeze(-1)  # (B, C, 1, 1)
-        return self.norm(self.out(self.value(context)))
+        return self.norm(self.out(self.value(softmax_mean(x, self.query(x)))))
 
 
 class _SpatialWeight(nn.Module):

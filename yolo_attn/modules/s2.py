@@ -72,7 +72,7 @@ class S2Attention(nn.Module):
         with full_precision(total):
             z = nn.functional.gelu(nn.functional.linear(total, match(self.fc1.weight, total)))
             z = nn.functional.linear(z, match(self.fc2.weight, total))
-            return z.reshape(-1, 3, self.channels, 1, 1).softmax(1).unbind(1)
+            return z.reshape(-1, 3, self.channels, 1).softmax(1).transpose(1, 2).split(1, 2)
 
     def shift(self, x: Tensor, way: tuple[int, ...]) -> Tensor:
         """Shift quarters of the channels by one position: 2 down, -2 up, 3 right, -3 left."""

@@ -14,10 +14,24 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from ..registry.registry import register
-from ._base import Affine, Gate, check_channels, check_number, fit_groups, identity_start, match, wide, zero_
+from ._base import (
+    Affine,
+    Gate,
+    channel_norm,
+    check_channels,
+    check_number,
+    fit_groups,
+    identity_start,
+    match,
+    spatial_mean,
+    traced,
+    wide,
+    zero_,
+)
 from ._gates import Gates, over_input
 
 __all__ = ["SGE"]
@@ -65,12 +79,22 @@ class SGE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the positions of each group of `x`."""
+        if traced():
+            return self.by_convolution(x)
         g = x.reshape(-1, self.groups, self.width, x.shape[2], x.shape[3])
         z = wide(g)
         t = (z * z.mean((3, 4), keepdim=True)).sum(2)  # (B, G, H, W)
         t = t - t.mean((2, 3), keepdim=True)
-        t = t / (t.square().mean((2, 3), keepdim=True) + self.eps).sqrt()
-        return (g * match(self.gate(self.affine(t)), x).unsqueeze(2)).reshape_as(x)
+        t = t / ((t * t).mean((2, 3), keepdim=True) + self.eps).sqrt()
+        return (g * match(self.gate(self.affine(t)), x).unsqueeze(2)).reshape(x.shape)
+
+    def by_convolution(self, x: Tensor) -> Tensor:
+        """Do the same for export: sum a group, and spread its gate, by grouped convolutions of ones, at rank 4."""
+        one = torch.ones_like(self.affine.weight).reshape(self.groups, 1, 1, 1)
+        t = nn.functional.conv2d(x * spatial_mean(x), torch.cat([one] * self.width, 1), groups=self.groups)
+        scale, shift = self.affine.weight.flatten(), self.affine.bias.flatten()  # type: ignore[union-attr]  # it has one
+        gate = self.gate(channel_norm(t, scale, shift, self.eps))
+        return x * nn.functional.conv2d(gate, torch.cat([one] * self.width, 1).reshape(-1, 1, 1, 1), groups=self.groups)
 
     def extra_repr(self) -> str:
         """Show G."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..registry.registry import register
-from ._base import Affine, Blend, GroupNorm, check_channels, fit_groups, match, spatial_mean
+from ._base import Affine, Blend, GroupNorm, channel_norm, check_channels, fit_groups, match, spatial_mean, traced
 from ._gates import Gates, layer, sigmoid
 
 __all__ = ["ShuffleAttention"]
@@ -62,12 +62,29 @@ class ShuffleAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Weigh `x` and shuffle its channels."""
         h, w = x.shape[2:]
+        if traced():
+            y = self.weigh(x).reshape(-1, 2, self.channels // 2, h * w).transpose(1, 2).reshape(-1, self.channels, h, w)
+            return y if self.blend is None else self.blend(x, y)
         x_c, x_s = x.reshape(-1, 2 * self.width, h, w).split(self.width, 1)
         y_c = x_c * match(self.channel(spatial_mean(x_c)).sigmoid(), x)
         y_s = x_s * match(self.spatial(self.norm(x_s)).sigmoid(), x)
         y = torch.cat((y_c, y_s), 1)
-        y = y.reshape(-1, 2, self.channels // 2, h, w).transpose(1, 2).reshape_as(x)  # channel shuffle
+        y = y.reshape(-1, 2, self.channels // 2, h, w).transpose(1, 2).reshape(x.shape)  # channel shuffle
         return y if self.blend is None else self.blend(x, y)
+
+    def weigh(self, x: Tensor) -> Tensor:
+        """Gate both halves of each group at once, for export: no groups in the batch, rank 4.
+
+        The score of a channel is ``a norm(x) + m mean(x) + b``, a being 0 in the channel half and m in the spatial one.
+        """
+        channel, spatial, norm = self.channel, self.spatial, self.norm
+        w1, w2 = channel.weight.flatten(), spatial.weight.flatten()
+        none = torch.zeros_like(w1)
+        a = torch.cat((none, w2 * norm.weight) * self.groups)
+        m = torch.cat((w1, none) * self.groups).reshape(1, -1, 1, 1)
+        b1, b2 = channel.bias.flatten(), spatial.bias.flatten()  # type: ignore[union-attr]  # both have one
+        b = torch.cat((b1, w2 * norm.bias + b2) * self.groups)
+        return x * (channel_norm(x, a, b, norm.eps) + m * spatial_mean(x)).sigmoid()
 
     def extra_repr(self) -> str:
         """Show G."""

@@ -53,7 +53,8 @@ class SimAM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Weigh each neuron of `x`."""
         z = wide(x)
-        d = (z - z.mean((2, 3), keepdim=True)).square()
+        d = z - z.mean((2, 3), keepdim=True)
+        d = d * d
         area = x.shape[2] * x.shape[3]
         n = area - 1 + 1 // area  # at least 1, without a branch that tracing would freeze
         energy = d / (4 * (d.sum((2, 3), keepdim=True) / n + self.e_lambda)) + 0.5

@@ -130,8 +130,9 @@ def prepare(
     arguments: Mapping[str, Any] | None = None,
 ) -> Study:
     """Check everything that can be checked before a training, and write the plan; arguments as for :func:`compare`."""
+    from ..evaluation import dataset
     from ..registry.plugins import load_file
-    from ..training import dataset, shapes
+    from ..training import shapes
     from ..training.options import EMBEDDED, YOLOV5
 
     _require()

@@ -176,7 +176,7 @@ def hash_data(name: str) -> str:
     """Return a hash of a data set: its YAML, its labels, and its images' names and sizes; of the YAML alone where the
     host has yet to fetch the rest, nothing where the host knows the YAML.
     """
-    from ..training.dataset import image_files, label_file, root_of
+    from ..evaluation.dataset import image_files, label_file, root_of
 
     path = expand(name)
     if not path.is_file():

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from . import images, record, worker
+from ..evaluation import images
+from . import record, worker
 from .plan import Plan, Run
 from .statistics import MOST_SEEDS, SAME, UNTOLD, compare
 

@@ -101,7 +101,7 @@ def _measured(task: dict[str, Any], given: Any, best: Path, folder: Path) -> dic
 
     from ..detectors import opening
     from ..detectors.classic import use_host
-    from . import evaluation
+    from ..evaluation import figures as evaluation
 
     if given.host not in ("ultralytics", "yolov5"):
         use_host(given.host)

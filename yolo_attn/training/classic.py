@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from ..errors import CheckpointError, ConfigError, FileError, HostError, UsageError, did_you_mean
+from ..evaluation import dataset
 from ..files import expand, read_source, scratch, write_text
 from ..hook.checkout import find_host
 from ..hook.memory_need import TRAINING
@@ -28,7 +29,7 @@ from ..model_yaml import check, find, load
 from ..model_yaml.reader import read_mapping
 from ..model_yaml.start import STARTS, with_start
 from ..system.shell import Terminated, exit_code
-from . import dataset, host_imports, runs, shapes
+from . import host_imports, runs, shapes
 from .closing import found_nothing
 from .options import EMBEDDED
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
+from ..evaluation import dataset
 from ..files import replacing
-from . import dataset
 
 __all__ = ["truth_beside_prediction"]
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from .. import words
 from ..errors import CheckpointError, UsageError, YoloAttnError, first_line
+from ..evaluation import dataset
 from ..files import REFUSED, cache_folder, expand, scratch
 from ..hook.memory_need import quiet, refuse_count, refuse_too_large
 from ..log import announce
@@ -20,7 +21,7 @@ from ..model_yaml import check, find, load
 from ..registry import plugins
 from ..system.shell import exit_code
 from ..weights.published import fetch
-from . import checks, dataset, runs, shapes
+from . import checks, runs, shapes
 from .closing import command, found_nothing, next_steps, published
 from .options import host_arguments
 

@@ -10,7 +10,7 @@ import contextlib
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from ..errors import DataError, YoloAttnError
 from ..runtime.boxes import decode, layout_of
 from ..runtime.image import blob, letterbox, round_up, unletterbox
 
-__all__ = ["Split", "detect", "figures", "size_of", "split_of"]
+__all__ = ["Split", "detect", "detect_ways", "figures", "size_of", "split_of"]
 
 CONF, IOU, MAX_DET = 0.001, 0.7, 300  # what the hosts validate with
 MAX_CANDIDATES = 30_000
@@ -29,7 +29,7 @@ class Split:
     """The images and objects that figures are measured on.
 
     Args:
-        name: ``test`` where the data set has one, else ``val``.
+        name: ``train``, ``val`` or ``test``.
         files: The images.
         names: The classes, in order.
         single_cls: All classes count as one.
@@ -37,6 +37,12 @@ class Split:
 
     def __init__(self, name: str, files: Sequence[Path], names: Sequence[str], single_cls: bool = False) -> None:
         self.name, self.files, self.names, self.single_cls = name, list(files), list(names), single_cls
+
+    def some(self, most: int) -> Split:
+        """Return a split of at most `most` of the images, evenly spaced, the same each time."""
+        n = len(self.files)
+        kept = self.files if n <= most else [self.files[k * n // most] for k in range(most)]
+        return Split(self.name, kept, self.names, self.single_cls)
 
     def images(self) -> Iterator[tuple[Any, Any]]:
         """Each image, (H, W, 3) BGR, with its objects, (N, 5): x1 y1 x2 y2 in pixels, class.
@@ -46,7 +52,7 @@ class Split:
         """
         import cv2
 
-        from ..training.dataset import read_labels
+        from .dataset import read_labels
 
         found = 0
         for file in self.files:
@@ -70,25 +76,28 @@ class Split:
         return [*(min(max(v, 0.0), 1.0) * side for v, side in zip(corners, sides)), 0.0 if self.single_cls else label]
 
 
-def split_of(data: str, *, single_cls: bool = False) -> Split:
-    """Return the test split of a data set where it has one, else its validation split.
+def split_of(data: str, *, single_cls: bool = False, name: str = "") -> Split:
+    """Return a split of a data set: the named one, else the test split where there is one, else the validation split.
 
     Raises:
         DataError: The data set cannot be used.
     """
     from ultralytics.data.utils import check_det_dataset
 
-    from ..training.dataset import image_files
+    from .dataset import image_files
 
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             info = check_det_dataset(data)
     except (FileNotFoundError, SyntaxError, RuntimeError) as exc:
         raise DataError(f"{data}: {str(exc).strip().splitlines()[0]}") from exc
-    name = "test" if info.get("test") else "val"
+    asked = bool(name)
+    name = name or ("test" if info.get("test") else "val")
+    if not info.get(name):
+        raise DataError(f"{data}: has no '{name}:'")
     places = info[name] if isinstance(info[name], list) else [info[name]]
     files = [f for place in places for f in image_files(Path(place))]
-    if not files and name == "test":
+    if not files and name == "test" and not asked:
         raise DataError(f"{data}: 'test:' has no images. Take the line out, and 'val:' is measured on.")
     names = ["object"] if single_cls else [str(n) for n in info["names"].values()]
     return Split(name, files, names, single_cls)
@@ -108,6 +117,33 @@ def detect(source: Any, split: Split, imgsz: int, device: str = "", batch: int =
         For each image its objects, (N, 5) x1 y1 x2 y2 and class, and its detections, (M, 6) x1 y1 x2 y2, confidence
         and class, in the image's pixels.
     """
+    truth, found = detect_ways(source, split, imgsz, [contextlib.nullcontext], device, batch)
+    return truth, found[0]
+
+
+def detect_ways(
+    source: Any,
+    split: Split,
+    imgsz: int,
+    ways: Sequence[Callable[[], contextlib.AbstractContextManager[Any]]],
+    device: str = "",
+    batch: int = 16,
+    tell: Callable[[int], None] = lambda done: None,
+) -> tuple[list[Any], list[list[Any]]]:
+    """Run a detector over a split in several ways, each image read once.
+
+    Args:
+        source: As of :func:`detect`.
+        split: The images.
+        imgsz: Side of the network's input in pixels.
+        ways: Each makes a context within which the detector runs that way.
+        device: ``cpu``, a GPU's number, or nothing for what trains by default.
+        batch: Images at a time.
+        tell: Called with the number of images done.
+
+    Returns:
+        The objects, as :func:`detect` returns them, and the detections of each way.
+    """
     import torch
 
     if not device:
@@ -116,20 +152,23 @@ def detect(source: Any, split: Split, imgsz: int, device: str = "", batch: int =
     size = round_up((imgsz, imgsz), source.stride, tell=lambda line: None)
     model = source.model.to(where)
     truth: list[Any] = []
-    found: list[Any] = []
+    found: list[list[Any]] = [[] for _ in ways]
     waiting: list[tuple[Any, Any]] = []
+    classes = None if split.single_cls else len(split.names)
 
     def flush() -> None:
         if waiting:
             x = torch.from_numpy(blob([image for image, _ in waiting])).to(where)
-            with torch.no_grad():
-                y = model(x)
-            y = y[0] if isinstance(y, (list, tuple)) else y
-            for output, (_, fit) in zip(y.float(), waiting):
-                boxes = _suppress(output, source, len(split.names) if not split.single_cls else None)
-                boxes[:, :4] = unletterbox(boxes[:, :4], fit)
-                found.append(boxes)
+            for way, kept in zip(ways, found):
+                with torch.no_grad(), way():
+                    y = model(x)
+                y = y[0] if isinstance(y, (list, tuple)) else y
+                for output, (_, fit) in zip(y.float(), waiting):
+                    boxes = _suppress(output, source, classes)
+                    boxes[:, :4] = unletterbox(boxes[:, :4], fit)
+                    kept.append(boxes)
             waiting.clear()
+            tell(len(truth))
 
     for image, objects in split.images():
         truth.append(objects)

@@ -1,0 +1,158 @@
+"""What a format is, and what a conversion is given."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...detectors.source import Source
+from ...errors import ExportError, UsageError
+
+__all__ = ["Format", "Job", "Need", "check_installed"]
+
+
+@dataclass(frozen=True)
+class Need:
+    """A package that a conversion needs.
+
+    Args:
+        module: Its import name.
+        package: Its name in the package index.
+        least: The lowest version that works, or an empty string.
+    """
+
+    module: str
+    package: str
+    least: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One conversion; the working directory is an empty folder of its own.
+
+    Args:
+        source: The network.
+        size: Height and width of the input, in pixels.
+        dynamic: Make batch, height and width dynamic.
+        half: Store weights in fp16.
+        opset: ONNX opset, for formats that are made from ONNX; the host's when absent.
+        pictures: BGR images on which int8 is calibrated; None for fp32 and fp16.
+        chip: The processor that an NPU's format is for.
+    """
+
+    source: Source
+    size: tuple[int, int]
+    dynamic: bool = False
+    half: bool = False
+    opset: int | None = None
+    pictures: list[np.ndarray] | None = None
+    chip: str = ""
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the hosts write beside a network, for converters that are not the host's."""
+        s = self.source
+        return {
+            "stride": s.stride,
+            "task": s.task,
+            "batch": 1,
+            "imgsz": list(self.size),
+            "names": s.names,
+            "args": {"batch": 1, "dynamic": self.dynamic, "nms": False},
+            "channels": 3,
+            "end2end": False,
+        }
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format to export to.
+
+    Args:
+        name: As in ``--format``.
+        title: The runtime's name in messages.
+        suffix: How the file, or the folder, is called behind the checkpoint's stem.
+        extra: The extra of the kit that brings what it needs.
+        needs: The packages.
+        convert: Writes the file into the working directory and returns its path; runs in a process of its own.
+        runtime: The runtime that proves it, a key of :data:`yolo_attn.runtime.engines.table.RUNTIMES`; empty if it
+            runs on other machines only.
+        half: Whether fp16 is offered.
+        int8: Whether int8 is offered.
+        dynamic: Whether dynamic shapes are offered.
+        classic: Whether detectors of classic YOLOv5 can be converted.
+        parts: Patterns of the names in a folder of this format.
+        where: Where the file runs, for those that do not run here.
+    """
+
+    name: str
+    title: str
+    suffix: str
+    extra: str
+    needs: tuple[Need, ...]
+    convert: Callable[[Job], Path]
+    runtime: str = ""
+    half: bool = False
+    int8: bool = False
+    dynamic: bool = False
+    classic: bool = True
+    parts: tuple[str, ...] = field(default=())
+    where: str = ""
+
+
+def check_installed(format: Format) -> dict[str, str]:
+    """Return the versions of the packages that a format needs.
+
+    Raises:
+        ExportError: One is missing or too old; the message names the extra that brings it.
+    """
+    found, lacking = {}, []
+    for need in format.needs:
+        try:
+            version = metadata.version(need.package)
+        except metadata.PackageNotFoundError:
+            version = ""
+        if not version or importlib.util.find_spec(need.module.partition(".")[0]) is None:
+            lacking.append(f"{need.package}, which is not installed")
+        elif need.least and numbers(version) < numbers(need.least):
+            lacking.append(f"{need.package} {need.least} or later, and {version} is installed")
+        found[need.package] = version
+    if lacking:
+        raise ExportError(
+            f'--format {format.name} needs {" and ".join(lacking)}. Install it by: pip install "yolo_attn[{format.extra}]"'
+        )
+    return found
+
+
+def numbers(version: str) -> list[int]:
+    """Return the leading numbers of a version."""
+    return [int(v) for v in re.findall(r"\d+", version.partition("+")[0])[:3]]
+
+
+def check_options(format: Format, source: Source, *, half: bool, int8: bool, dynamic: bool, nms: bool) -> None:
+    """Refuse what a format does not offer.
+
+    Raises:
+        UsageError: The message names the option.
+    """
+    asked = {"--half": half, "--int8": int8, "--dynamic": dynamic, "--nms": nms}
+    offered = {"--half": format.half, "--int8": format.int8, "--dynamic": format.dynamic, "--nms": False}
+    for option, wanted in asked.items():
+        if wanted and not offered[option]:
+            able = [o for o, yes in offered.items() if yes]
+            rest = f"only {', '.join(able)}" if able else "none of these"
+            raise UsageError(f"--format {format.name} has no {option}, {rest}")
+    if half and int8:
+        raise UsageError("--half and --int8 cannot be combined")
+    if source.host != "ultralytics" and not format.classic:
+        raise UsageError(
+            f"{source.path}: --format {format.name} is for detectors of ultralytics, this one is of classic YOLOv5. "
+            f"Export it to onnx, openvino, ncnn, mnn or torchscript."
+        )

@@ -1,0 +1,34 @@
+"""MNN's ``model.mnn``, converted from ONNX."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ...errors import ExportError
+from .base import Format, Job, Need
+from .host import STEM, by_ultralytics
+
+__all__ = ["FORMAT"]
+
+
+def convert(job: Job) -> Path:
+    """Write ``model.mnn``."""
+    if job.source.host == "ultralytics":
+        return by_ultralytics(job, "mnn")
+    from MNN.tools import mnnconvert
+
+    from ..classic import write_onnx
+
+    graph, path = Path(f"{STEM}.onnx"), Path(f"{STEM}.mnn")
+    write_onnx(job.source, graph, job.size, job.dynamic, job.opset, False, True)
+    told = ["", "-f", "ONNX", "--modelFile", str(graph), "--MNNModel", str(path), "--bizCode", json.dumps(job.metadata)]
+    mnnconvert.convert([*told, "--fp16"] if job.half else told)
+    if not path.is_file():
+        raise ExportError("MNN's converter reported success and wrote nothing")
+    return path
+
+
+FORMAT = Format(
+    "mnn", "MNN", ".mnn", "mnn", (Need("MNN", "MNN", "2.9.6"),), convert, "mnn", half=True, dynamic=True
+)

@@ -1,0 +1,1 @@
+"""The runtimes that run exported detectors, one a file, each behind :class:`.network.Network`."""

@@ -1,0 +1,54 @@
+"""NCNN: ``*_ncnn_model/`` with a ``.param`` and a ``.bin``, on the CPU, in fp32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import FileError
+from .network import Network, Options, imported, one_file, read_yaml, sized, version_of
+
+__all__ = ["open_network"]
+
+
+def open_network(path: Path, options: Options) -> Network:
+    """Open a folder, or its ``.param``.
+
+    Raises:
+        FileError: NCNN cannot open it.
+    """
+    ncnn = imported("ncnn", "NCNN", "ncnn")
+    version = version_of("ncnn")
+    file = one_file(path, "*.param", "NCNN")
+    net = ncnn.Net()
+    net.opt.use_vulkan_compute = False
+    # fp32 is computed as fp32: on ARM the defaults store and add in fp16
+    for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
+        setattr(net.opt, option, False)
+    if options.threads > 0:
+        net.opt.num_threads = options.threads
+    weights = file.with_suffix(".bin")
+    for found, part in ((net.load_param, file), (net.load_model, weights)):
+        if not part.is_file() or found(str(part)) != 0:
+            raise FileError(f"{path}: NCNN {version} cannot load it: {part.name} is missing, damaged, or has an operator that it lacks.")
+    entries = read_yaml(file.parent)
+    inputs, outputs = list(net.input_names()), sorted(net.output_names())  # pnnx numbers them
+
+    def run(x: np.ndarray) -> list[np.ndarray]:
+        rows = []
+        for image in np.ascontiguousarray(x, np.float32):  # NCNN knows no batch
+            with net.create_extractor() as extractor:
+                extractor.input(inputs[0], ncnn.Mat(image))
+                row = []
+                for name in outputs:
+                    code, value = extractor.extract(name)
+                    if code != 0:
+                        raise FileError(f"{path}: NCNN {version} cannot run it on {list(x.shape)}: {name} was not computed.")
+                    row.append(np.array(value))
+                rows.append(row)
+        return [np.stack(values) for values in zip(*rows)]
+
+    if len(inputs) != 1 or not outputs:
+        raise FileError(f"{path}: is not a detector: it has {len(inputs)} inputs and {len(outputs)} outputs.")
+    return Network(run, entries, sized(entries), [[0, 0, 0] for _ in outputs], "CPU", version)

@@ -1,0 +1,91 @@
+"""onnxruntime: an ``.onnx`` file with the providers of this installation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import FileError, UsageError, YoloAttnError, did_you_mean
+from .network import Network, Options, refused
+
+__all__ = ["open_network", "providers"]
+
+
+def providers(wanted: Sequence[str] | str = "auto") -> list[str]:
+    """Return the execution providers of onnxruntime for a user's choice.
+
+    Args:
+        wanted: ``auto`` (CUDA if available, then CPU), ``cpu``, ``cuda``, ``tensorrt``, or full provider names.
+
+    Raises:
+        UsageError: This onnxruntime does not have the provider.
+    """
+    import onnxruntime as ort
+
+    have = ort.get_available_providers()
+    if isinstance(wanted, str):
+        wanted = [wanted]
+    if list(wanted) == ["auto"]:
+        return [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in have]
+    short = {p.replace("ExecutionProvider", "").lower(): p for p in have}
+    out = []
+    for w in wanted:
+        name = short.get(w.lower(), w)
+        if name not in have:
+            raise UsageError(
+                f"this onnxruntime has no provider '{w}', only {', '.join(sorted(short))}."
+                f"{did_you_mean(w, short)} GPU providers come with the package onnxruntime-gpu."
+            )
+        out.append(name)
+    return out if "CPUExecutionProvider" in out else [*out, "CPUExecutionProvider"]
+
+
+def open_network(path: Path, options: Options) -> Network:
+    """Open a file.
+
+    Raises:
+        FileError: onnxruntime cannot open it.
+        UsageError: There is no such provider.
+    """
+    try:
+        import onnxruntime as ort
+    except ImportError as exc:
+        raise YoloAttnError(
+            "onnxruntime is not installed. Install it, or use --runtime opencv for a file without dynamic shapes."
+        ) from exc
+    given = ort.SessionOptions()
+    given.log_severity_level = 3
+    if options.threads > 0:
+        given.intra_op_num_threads = options.threads
+    if not options.spin:
+        given.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    wanted = providers(options.provider)
+    try:
+        session = ort.InferenceSession(str(path), given, providers=wanted)
+    except Exception as exc:  # onnxruntime's errors share no base class
+        raise refused(path, "onnxruntime", "load it", exc) from exc
+    inputs = session.get_inputs()
+    if len(inputs) != 1:
+        raise FileError(f"{path}: is not a detector: it has {len(inputs)} inputs, a detector has one, the image.")
+    provider = session.get_providers()[0]
+    if options.provider != "auto" and provider != wanted[0]:  # onnxruntime falls back silently
+        raise YoloAttnError(f"onnxruntime cannot use {wanted[0]} here; its message above says why")
+    name = inputs[0].name
+
+    def run(x: np.ndarray) -> list[np.ndarray]:
+        try:
+            return [np.asarray(y) for y in session.run(None, {name: x})]
+        except Exception as exc:
+            raise refused(path, "onnxruntime", f"run it on {list(x.shape)}", exc) from exc
+
+    return Network(
+        run=run,
+        metadata=dict(session.get_modelmeta().custom_metadata_map),
+        shape=list(inputs[0].shape),
+        outputs=[list(o.shape) for o in session.get_outputs()],
+        provider=provider,
+        version=ort.__version__,
+        dtype=np.dtype(np.float16 if "float16" in inputs[0].type else np.float32),
+    )
