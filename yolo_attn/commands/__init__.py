@@ -19,6 +19,7 @@ COMMANDS = {
     "train": "train a detector; same as train_detect.py",
     "compare": "does attention help? train several configs and seeds, and compare",
     "explain": "what a detector looks at, base beside attention, and whether the pictures mean anything",
+    "gates": "does the attention attend? its gates over images, and mAP with the gates frozen",
     "export": "export a checkpoint to ONNX and verify it against PyTorch",
     "detect": "run an ONNX detector, without torch or ultralytics",
     "bench": "compare latency and size of detectors",

@@ -18,7 +18,7 @@ from ..errors import DataError, YoloAttnError
 from ..runtime.boxes import decode, layout_of
 from ..runtime.image import blob, letterbox, round_up, unletterbox
 
-__all__ = ["Split", "detect", "detect_ways", "figures", "size_of", "split_of"]
+__all__ = ["Split", "batches", "detect", "detect_ways", "figures", "size_of", "split_of"]
 
 CONF, IOU, MAX_DET = 0.001, 0.7, 300  # what the hosts validate with
 MAX_CANDIDATES = 30_000
@@ -64,6 +64,12 @@ class Split:
             yield image, np.asarray(rows, dtype=float).reshape(-1, 5)
         if not found:
             raise DataError(f"none of the {len(self.files)} images of '{self.name}:' can be read")
+
+    def has_labels(self) -> bool:
+        """Whether any image has an object."""
+        from .dataset import read_labels
+
+        return any(read_labels(file, None)[0] for file in self.files)
 
     def _box(self, row: list[float], shape: tuple[int, ...]) -> list[float]:
         label, *numbers = row
@@ -146,37 +152,53 @@ def detect_ways(
     """
     import torch
 
+    truth: list[Any] = []
+    found: list[list[Any]] = [[] for _ in ways]
+    classes = None if split.single_cls else len(split.names)
+    for x, fits, objects in batches(source, split, imgsz, device, batch):
+        for way, kept in zip(ways, found):
+            with torch.no_grad(), way():
+                y = source.model(x)
+            y = y[0] if isinstance(y, (list, tuple)) else y
+            for output, fit in zip(y.float(), fits):
+                boxes = _suppress(output, source, classes)
+                boxes[:, :4] = unletterbox(boxes[:, :4], fit)
+                kept.append(boxes)
+        truth.extend(objects)
+        tell(len(truth))
+    return truth, found
+
+
+def batches(
+    source: Any, split: Split, imgsz: int, device: str = "", batch: int = 16
+) -> Iterator[tuple[Any, list[Any], list[Any]]]:
+    """Put a detector on its device and yield what it is given: a batch (B, 3, H, W), how each image was fitted into it,
+    and the objects of each, as :func:`detect` returns them.
+    """
+    import torch
+
     if not device:
         device = "0" if torch.cuda.is_available() else "cpu"
     where = torch.device(f"cuda:{device.split(',')[0]}" if device.split(",")[0].isdigit() else device)
     size = round_up((imgsz, imgsz), source.stride, tell=lambda line: None)
-    model = source.model.to(where)
+    source.model.to(where)
+    waiting: list[Any] = []
     truth: list[Any] = []
-    found: list[list[Any]] = [[] for _ in ways]
-    waiting: list[tuple[Any, Any]] = []
-    classes = None if split.single_cls else len(split.names)
 
-    def flush() -> None:
-        if waiting:
-            x = torch.from_numpy(blob([image for image, _ in waiting])).to(where)
-            for way, kept in zip(ways, found):
-                with torch.no_grad(), way():
-                    y = model(x)
-                y = y[0] if isinstance(y, (list, tuple)) else y
-                for output, (_, fit) in zip(y.float(), waiting):
-                    boxes = _suppress(output, source, classes)
-                    boxes[:, :4] = unletterbox(boxes[:, :4], fit)
-                    kept.append(boxes)
-            waiting.clear()
-            tell(len(truth))
+    def taken() -> tuple[Any, list[Any], list[Any]]:
+        x = torch.from_numpy(blob([image for image, _ in waiting])).to(where)
+        out = x, [fit for _, fit in waiting], list(truth)
+        waiting.clear()
+        truth.clear()
+        return out
 
     for image, objects in split.images():
-        truth.append(objects)
         waiting.append(letterbox(image, size))
+        truth.append(objects)
         if len(waiting) == batch:
-            flush()
-    flush()
-    return truth, found
+            yield taken()
+    if waiting:
+        yield taken()
 
 
 def _suppress(output: Any, source: Any, classes: int | None) -> Any:

@@ -29,6 +29,7 @@ class Place:
         gated: What the gate is; None for a layer whose class does not say, until a forward pass has shown it.
         row: Index of the row that the layer stands in; None where the network has no rows.
         alone: Whether the layer returns its input times this gate and nothing else.
+        row_kind: Name of the row's class as it is registered, the block that holds the layer or the layer itself.
     """
 
     key: str
@@ -38,6 +39,7 @@ class Place:
     gated: Gated | None
     row: int | None
     alone: bool
+    row_kind: str
 
     @property
     def location(self) -> str:
@@ -93,11 +95,11 @@ def find_gates(network: Any) -> tuple[list[Place], dict[str, str]]:
         if isinstance(said, str):
             without[path] = said
         else:
-            row = _row(network, path)
+            row, row_kind = _row(network, path)
             for gated, name in zip(said or (None,), names_of(said) if said and len(said) > 1 else ("",)):
                 key = f"{path}/{name}" if name else path
                 alone = said is None or (len(said) == 1 and not said[0].at)
-                places.append(Place(key, path, module, kind, gated, row, alone))
+                places.append(Place(key, path, module, kind, gated, row, alone, row_kind))
     return places, without
 
 
@@ -127,9 +129,11 @@ def _registered(cls: type) -> str:
     return cls.__name__ if entry is None else entry.name
 
 
-def _row(network: Any, path: str) -> int | None:
+def _row(network: Any, path: str) -> tuple[int | None, str]:
+    """Index of the row that a layer stands in, and the name of the row's class."""
     layers = getattr(network, "model", None)
     match = re.match(r"model\.(\d+)(\.|$)", path)
     if match is None or layers is None:
-        return None
-    return int(getattr(layers[int(match[1])], "i", match[1]))
+        return None, ""
+    top = layers[int(match[1])]
+    return int(getattr(top, "i", match[1])), _registered(type(top))

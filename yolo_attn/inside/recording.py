@@ -12,7 +12,7 @@ from .hooks import Session
 from .layers import DECLARED, RATIO, UNKNOWN, Place, find_gates, network_of
 from .moments import Moments
 
-__all__ = ["Gate", "Gates", "record_gates"]
+__all__ = ["Gate", "Gates", "record_gates", "recording"]
 
 
 class Gate:
@@ -198,13 +198,20 @@ def record_gates(model: Any, *, keep: int = 1000) -> Iterator[Gates]:
         YoloAttnError: `model` is no network.
     """
     gates = Gates(network_of(model), keep)
+    with recording(gates):
+        yield gates
+
+
+@contextlib.contextmanager
+def recording(gates: Gates) -> Iterator[None]:
+    """Go on recording into gates that are there, of the network that they are of."""
     by_layer: dict[str, list[Gate]] = {}
     for gate in gates.values():
         by_layer.setdefault(gate.layer, []).append(gate)
     with Session(traced=False) as session:
         for held in by_layer.values():
             _Reader(gates, held).install(session)
-        yield gates
+        yield
 
 
 class _Reader:
