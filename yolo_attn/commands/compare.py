@@ -44,7 +44,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--jobs", type=int, default=1, metavar="N", help="trainings at a time (1)")
     add("--host", default="ultralytics", metavar="HOST", help="ultralytics, yolov5 (the package), or a checkout's path")
     add("-o", "--output", default="study", metavar="DIR", help="folder of the study (study)")
+    add("--lang", default="en", metavar="LANG", help="of the report: en or zh (en)")
     add("--save-json", metavar="FILE", help="write the rows")
+    add("--json", action="store_true", help="print the rows as JSON instead of tables")
     add("more", nargs="*", metavar="key=value", help="any further argument of the host")
 
 
@@ -83,9 +85,13 @@ def _run(args: argparse.Namespace) -> int:
         data=args.data, epochs=args.epochs, seeds=args.seeds, weights=args.weights, imgsz=args.imgsz, batch=args.batch,
         host=args.host, output=args.output, plugins=args.plugin, arguments=more,
     )  # fmt: skip
-    found = study.carry_out(device=args.device, jobs=args.jobs)
+    found = study.carry_out(device=args.device, jobs=args.jobs, lang=args.lang)
     if args.save_json:
         write_text(args.save_json, json.dumps(found, indent=2) + "\n")
+    failed = [f for row in found for f in row["failed"]]
+    if args.json:
+        print(json.dumps(found, indent=2))
+        return 1 if failed else 0
     first = found[0]
     plan = study.plan
     seeds = "seed 0" if len(plan.seeds) == 1 else f"seeds 0 to {plan.seeds[-1]}"
@@ -95,7 +101,7 @@ def _run(args: argparse.Namespace) -> int:
     print(f"\nbeside {plan.baseline}:")
     print("\n".join(verdict.lines(found)))
     print("\nintervals: 95 %, of each config alone; Holm's correction is over all configs, at 5 % together")
-    failed = [f for row in found for f in row["failed"]]
+    print(f"report: {study.page}")
     if failed:
         print(f"\n{len(failed)} failed; the same command tries them again:\n" + "\n".join(failed))
     return 1 if failed else 0

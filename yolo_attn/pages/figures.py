@@ -17,7 +17,7 @@ from ..files import write_bytes
 from ..log import announce
 from . import fonts
 
-__all__ = ["COLOURS", "INK", "inline", "look", "new", "save", "style"]
+__all__ = ["COLOURS", "INK", "inline", "inlined", "look", "new", "save", "style"]
 
 INK, PAPER, GREY = "#1b1b1d", "#ffffff", "#8a8a90"
 # Okabe, Ito: Color Universal Design (2008); the first, for a baseline, is ink, and their yellow cannot be seen on white.
@@ -109,13 +109,17 @@ def _bytes(figure: Any, kind: str) -> bytes:
 
 
 def inline(figure: Any, key: str) -> str:
-    """Return a figure as an `<svg>` for a page: its ids begin with `key`, ink takes the page's colour, paper goes.
+    """Return a figure as an `<svg>` for a page; see :func:`inlined`."""
+    return inlined(_bytes(figure, "svg").decode(), key)
+
+
+def inlined(text: str, key: str) -> str:
+    """Return an SVG that :func:`save` wrote as part of a page: its ids begin with `key`, ink takes the page's colour.
 
     Args:
-        figure: The figure.
+        text: The SVG.
         key: Of this figure alone within the page: a letter, then letters, digits and hyphens.
     """
-    text = _bytes(figure, "svg").decode()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{key}-", text)

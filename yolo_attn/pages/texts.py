@@ -39,7 +39,7 @@ class Texts:
         self.language = check_language(language)
         self._texts = table[language]
 
-    def __call__(self, key: str, **fields: object) -> str:
+    def __call__(self, key: str, /, **fields: object) -> str:
         """Return a text with its fields filled in."""
         return self._texts[key].format(**fields) if fields else self._texts[key]
 

@@ -13,8 +13,9 @@ from ..errors import ConfigError, DataError, UsageError, YoloAttnError
 from ..files import expand
 from . import candidates as making
 from . import plan as planning
+from . import report
 from . import run as running
-from . import verdict
+from .closing import close
 
 __all__ = ["Study", "compare", "prepare"]
 
@@ -32,13 +33,16 @@ class Study:
 
     def __init__(self, folder: Path, plan: planning.Plan, data: str) -> None:
         self.folder, self.plan, self.data = folder, plan, data
+        self.page: Path | None = None  # of the report, once it is written
 
-    def carry_out(self, *, device: str = "", jobs: int = 1) -> list[dict[str, Any]]:
-        """Train what is not trained yet and return one row a config; see :func:`compare`."""
+    def carry_out(self, *, device: str = "", jobs: int = 1, lang: str = "en") -> list[dict[str, Any]]:
+        """Train what is not trained yet, write the report in `lang`, and return one row a config; see :func:`compare`."""
+        report.check_language(lang)
         if jobs < 1:
             raise UsageError(f"{words.option('jobs')} must be at least 1, got {jobs}")
         running.carry_out(self.folder, self.plan, data=self.data, device=device, jobs=jobs)
-        return verdict.rows(self.folder, self.plan)
+        rows, self.page = close(self.folder, lang)
+        return rows
 
 
 def compare(
@@ -57,6 +61,7 @@ def compare(
     device: str = "",
     host: str = "ultralytics",
     jobs: int = 1,
+    lang: str = "en",
     output: str | os.PathLike[str] = "study",
     plugins: Sequence[str] = (),
     **arguments: Any,
@@ -80,6 +85,7 @@ def compare(
         device: As the hosts take it; several are shared out among as many jobs.
         host: ``ultralytics``, ``yolov5``, or the folder of a YOLOv5 checkout.
         jobs: Trainings at a time.
+        lang: Of the report that is written into the study's folder, ``en`` or ``zh``.
         output: The folder of the study.
         plugins: Files of attention of your own.
         arguments: Further arguments of the host, such as ``lr0=0.01``.
@@ -88,7 +94,8 @@ def compare(
         A pandas ``DataFrame`` with one row a config, or a list of dictionaries where pandas is not installed: the
         figures, and for all but the baseline ``difference`` of mAP50-95, its 95 % interval over seeds ``low`` to
         ``high`` (of this config alone, not of all at once), ``p``, ``holm`` (corrected for the number of configs),
-        ``verdict``, ``seeds_to_tell``, and the interval over images of one seed, ``images_low`` to ``images_high``.
+        ``verdict``, ``seeds_to_tell``, and the interval over images of one seed, ``images_low`` to ``images_high``. The
+        study's folder then holds ``report.html``, ``report.md``, ``ablation.tex`` and ``figures/``.
 
     Raises:
         YoloAttnError: A config that does not exist or cannot be built, data that cannot be used, a folder that holds
@@ -99,7 +106,7 @@ def compare(
         seeds=seeds, weights=weights, imgsz=imgsz, batch=batch, host=host, output=output, plugins=plugins,
         arguments=arguments,
     )  # fmt: skip
-    found = study.carry_out(device=str(device), jobs=jobs)
+    found = study.carry_out(device=str(device), jobs=jobs, lang=lang)
     try:
         import pandas
     except ImportError:

@@ -97,8 +97,6 @@ def _done(task: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _measured(task: dict[str, Any], given: Any, best: Path, folder: Path) -> dict[str, Any]:
-    import numpy as np
-
     from ..detectors import opening
     from ..detectors.classic import use_host
     from ..evaluation import figures as evaluation
@@ -110,10 +108,21 @@ def _measured(task: dict[str, Any], given: Any, best: Path, folder: Path) -> dic
     split = evaluation.split_of(task["data"], single_cls=single)
     size = evaluation.size_of(source, task["imgsz"])
     truth, found = evaluation.detect(source, split, task["imgsz"], given.device)
-    with files.replacing(folder / DETECTIONS, error=None) as draft:
-        np.savez_compressed(draft, **_packed(truth, found))
+    keep(folder / DETECTIONS, truth, found)
     figures = evaluation.figures(truth, found, split.names)
     return {"split": split.name, "images": len(truth), "figures": figures, **size}
+
+
+def keep(file: Path, truth: list[Any], found: list[Any]) -> None:
+    """Keep objects and detections of each image.
+
+    Raises:
+        OSError: The disk refuses.
+    """
+    import numpy as np
+
+    with files.replacing(file, error=None) as draft:
+        np.savez_compressed(draft, **_packed(truth, found))
 
 
 def _packed(truth: list[Any], found: list[Any]) -> dict[str, Any]:
@@ -128,7 +137,7 @@ def _packed(truth: list[Any], found: list[Any]) -> dict[str, Any]:
 
 
 def unpack(file: Path) -> tuple[list[Any], list[Any]]:
-    """Return what :func:`main` kept of the images: objects and detections of each.
+    """Return what :func:`keep` kept of the images: objects and detections of each.
 
     Raises:
         YoloAttnError: The file is missing or damaged.
