@@ -206,6 +206,8 @@ MAY_WRITE = {
     "export/onnx.py: _write_onnx": "into a scratch folder, then published",
     "export/ultralytics.py: write_onnx": "moves within a scratch folder",
     "inside/explain_report.py: _folder": "moves the finished folder",
+    "inside/check/child.py: main": "what a module prints to nowhere",
+    "inside/check/life.py: saved": "into memory",
     "runtime/output.py: _picture": "a video, frame by frame, into a draft",
     "export/formats/apart.py: _child": "what a converter prints, into a scratch folder",
     "export/formats/torchscript.py: convert": "into a scratch folder",

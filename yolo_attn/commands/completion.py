@@ -11,7 +11,7 @@ from ..system.console import Parser, write_out
 
 SHELLS = ("bash", "zsh", "fish", "powershell")
 FOLDERS = {"DIR", "FOLDER", "RUN_DIR", "STUDY"}
-PLAIN = {"N", "PLACE", "KEY=VALUE", "SEED", "NAME"}  # what no file can complete
+PLAIN = {"N", "PLACE", "KEY=VALUE", "SEED", "NAME", "CHECK", "SECONDS"}  # what no file can complete
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -12,14 +12,14 @@ from typing import Any
 import yaml
 
 from .. import words
-from ..errors import ConfigError, FileError, UsageError, shown
+from ..errors import ConfigError, FileError, UsageError
 from ..files import read_text, write_text
 from ..log import announce
 from ..model_yaml import find
 from ..model_yaml.placement import PLACEMENTS, insert, remove
-from ..model_yaml.reader import value_of
 from ..registry.plugins import resolve
 from ..system.console import write_out
+from ._options import pairs
 
 _SCALES = re.compile(r"^scales:", re.MULTILINE)
 _SCALE = re.compile(r"^scale: \w+ # of the file that this was made from\r?\n", re.MULTILINE)
@@ -104,7 +104,7 @@ def _run(args: argparse.Namespace) -> int:
             after=after,
             where=where,
             start=args.start,
-            args=dict(map(_pair, args.args)),
+            args=pairs(args.args),
         )
     path = find.require(args.cfg)
     before = read_text(path, ConfigError, mark=True)
@@ -128,13 +128,6 @@ def _run(args: argparse.Namespace) -> int:
     write_text(out, text)
     print(f"{out}: {_summary(before, text)}")
     return 0
-
-
-def _pair(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise UsageError(f"--args takes KEY=VALUE, got {text!r}")
-    return key.strip(), value_of(value, f"--args {shown(text)[1:-1]}", UsageError)
 
 
 def keep_scale(text: str, cfg: str, output: str) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Callable
 
 from ..registry.registry import get_entry
 
@@ -26,13 +26,14 @@ def make_module(name: str, channels: int) -> tuple[Any, int]:
     return entry.cls(*call.args, **call.kwargs).eval(), inputs
 
 
-def export_module(module: Any, x: list[Any], *, dynamic: bool) -> Any:
+def export_module(module: Any, x: list[Any], *, dynamic: bool, warned: Callable[..., None] | None = None) -> Any:
     """Export a module as ultralytics does, and simplify the graph.
 
     Args:
         module: The module, in eval mode.
         x: Its inputs, each (B, C, H, W).
         dynamic: Whether batch, height and width are dynamic.
+        warned: Called with each warning of the tracer, as :func:`warnings.showwarning` is; they are dropped by default.
 
     Returns:
         The ``onnx.ModelProto``; its inputs are named ``x0``, ``x1``, its output ``y``.
@@ -46,7 +47,9 @@ def export_module(module: Any, x: list[Any], *, dynamic: bool) -> Any:
     buffer: Any = io.BytesIO()  # newer type stubs accept paths only
     options: dict[str, Any] = {"opset_version": 18, "input_names": names, "output_names": ["y"], "dynamic_axes": axes}
     with warnings.catch_warnings(), plain_attention():
-        warnings.simplefilter("ignore")  # deprecation warnings of the tracer
+        warnings.simplefilter("ignore" if warned is None else "always")  # deprecation warnings of the tracer
+        if warned is not None:
+            warnings.showwarning = warned
         torch.onnx.export(module, (x,) if len(x) > 1 else (x[0],), buffer, dynamo=False, **options)
     return onnxslim.slim(onnx.load_from_string(buffer.getvalue()))
 
