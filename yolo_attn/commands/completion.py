@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ..files import read_source
 from ..system.console import Parser, write_out
 
 SHELLS = ("bash", "zsh", "fish", "powershell")
@@ -47,7 +48,7 @@ def _complete(parser: Parser) -> None:
     """Say what completes each argument: names of modules, else files or folders where it takes one."""
     import shtab
 
-    catalogue = json.loads((Path(__file__).parent / "catalog.json").read_text(encoding="utf-8"))
+    catalogue = json.loads(read_source(Path(__file__).with_name("catalog.json")))
     modules = sorted({n for row in catalogue for n in (row["name"], *row["aliases"])})
     for action in parser._actions:  # argparse offers no other way to list them
         if action.nargs == 0 or action.choices:

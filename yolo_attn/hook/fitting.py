@@ -13,6 +13,7 @@ from typing import Any, Callable
 from ..errors import shown
 from ..registry.binding import Binding
 from ..registry.forms import is_users
+from ..registry.parameters import LARGEST_OPTION, is_number, sensible
 
 __all__ = ["fitting_row", "signature_of"]
 
@@ -75,10 +76,11 @@ def _candidates(binding: Binding, args: list[Any], channels: Any) -> Iterator[li
             repaired[near[0]] = value
         else:
             dropped = True
-    surplus = [v for v in numbers[len(width) if binding.is_block else 0 :] if v != least]
+    # A number above the largest option was meant as a width.
+    surplus = [v for v in numbers[len(width) if binding.is_block else 0 :] if v != least and not (is_number(v) and v > LARGEST_OPTION)]
     named = dict(zip([k for k in known if k not in repaired], surplus))
     missing = {
-        p.name: _sensible(p, least)
+        p.name: sensible(p, least)
         for p in binding.signature.parameters.values()
         if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and p.name in known
     }
@@ -86,12 +88,12 @@ def _candidates(binding: Binding, args: list[Any], channels: Any) -> Iterator[li
         full = {**{k: v for k, v in missing.items() if k not in base}, **base}
         yield _row(width, full)
         for name, value in full.items():
-            for other in _divisors(value, least):
+            for other in _near(value, least):
                 yield _row(width, {**full, name: other})
         for name in binding.option_names():
             default = binding.signature.parameters[name].default
             if name not in full:
-                for other in _divisors(default, least):
+                for other in _near(default, least):
                     yield _row(width, {**full, name: other})
         for name in full:
             if name not in missing:
@@ -103,19 +105,13 @@ def _row(width: list[Any], options: dict[str, Any]) -> list[Any]:
     return [*width, *([options] if options else [])]
 
 
-def _divisors(value: Any, channels: int) -> list[int]:
-    """Divisors of the channels, the nearest to a number first; none for what is no number of at least 2."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 2:
+def _near(value: Any, channels: int) -> list[int]:
+    """Other values of an option: divisors of the channels, the nearest first, and its neighbours; none for what is no number."""
+    if not is_number(value) or value < 1:
         return []
     found = [k for k in range(2, min(channels, 65)) if channels % k == 0]
     found = sorted(found, key=lambda k: (abs(k - value), gcd(k, value) == 1))[:3]
-    return [k for k in found if k != value]
-
-
-def _sensible(parameter: inspect.Parameter, channels: int) -> Any:
-    from ..registry.parameters import sensible
-
-    return sensible(parameter, channels)
+    return [k for k in (*found, value - 1, value + 1) if k not in (value, 0)]
 
 
 def _builds(cls: type, binding: Binding, args: list[Any], channels: Any, n: int, widen: Callable[[Any], Any]) -> bool:

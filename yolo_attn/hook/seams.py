@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
+from functools import partial
 from types import ModuleType
 from typing import Any, Callable
 
@@ -20,6 +21,7 @@ from ..registry.layer_class import RESERVED
 from ..registry.registry import PREFIX, plain_name
 from ..system.stillness import lifted, stillness
 from . import elsewhere
+from .fitting import fitting_row, signature_of
 from .module_trial import Row, try_out
 from .resolve import rival
 
@@ -189,7 +191,7 @@ def place(
         channels = _channels(ch, f, i)
         call = binding.bind(args, _as_one(m, binding, channels), n, widen)
     except Mismatch as exc:
-        raise RowError(f"{location}: {m.__name__}: {exc}.") from exc
+        raise RowError(f"{location}: {m.__name__}: {exc}.{_beside(m, binding, args, ch, f, n, i, d, widen)}") from exc
     for note in call.notes:
         _tell(f"{location}: {m.__name__}: {note}")
     shown = [*call.args, dict(call.kwargs)] if call.kwargs else list(call.args)
@@ -197,7 +199,25 @@ def place(
         call.kwargs.setdefault("model_scale", str(d.get("scale") or next(iter(d.get("scales") or ()), "")))
     if "host_kernels" in binding.signature.parameters:
         call.kwargs.setdefault("host_kernels", _kernels(widen))
-    return Builder(m, call, location, _row(m, binding, location, channels, call, i, d)), call.c2, call.n, shown
+    beside = partial(_beside, m, binding, args, list(ch), f, n, i, d, widen)
+    return Builder(m, call, location, _row(m, binding, location, channels, call, i, d), beside), call.c2, call.n, shown
+
+
+def _beside(
+    m: Any, binding: Binding, args: list[Any], ch: list[int], f: Any, n: int, i: int, d: dict[str, Any], widen: Callable[[Any], Any]
+) -> str:
+    """The constructor beside the row, and the row that fits it, for the end of a message."""
+    told = f" Its constructor: {signature_of(m, binding)}."
+    if _layers_only.get():  # nothing of an untrusted model is built but what it says itself
+        return told
+    try:
+        channels = _as_one(m, binding, _channels(ch, f, i))
+    except Mismatch:  # the row's `from` is wrong, and not its arguments
+        return ""
+    rows = [*(d.get("backbone") or ()), *(d.get("head") or ())]
+    name = rows[i][2] if i < len(rows) else m.__name__
+    row = fitting_row(m, binding, args, channels, n, widen, [f, n if i >= len(rows) else rows[i][1], name])
+    return f"{told} This row builds: {row}" if row else told
 
 
 def _kernels(widen: Callable[[Any], Any]) -> tuple[int, int]:
@@ -247,9 +267,12 @@ class Builder:
     call: Call
     location: str
     row: Row | None
+    beside: Callable[[], str]
 
-    def __init__(self, cls: type, call: Call, location: str, row: Row | None = None) -> None:
-        vars(self).update(cls=cls, call=call, location=location, row=row)
+    def __init__(
+        self, cls: type, call: Call, location: str, row: Row | None = None, beside: Callable[[], str] = str
+    ) -> None:
+        vars(self).update(cls=cls, call=call, location=location, row=row, beside=beside)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set attributes on the class: ultralytics before 8.3.9 sets `np` on the class of a row and reads it back."""
@@ -276,7 +299,7 @@ class Builder:
             usual = (TypeError, ValueError, AssertionError, ZeroDivisionError)
             told = f"{exc}"[:600] if isinstance(exc, usual) else f"{type(exc).__name__}: {first_line(exc)}"
             raise RowError(
-                f"{self.location}: {self.cls.__name__}({', '.join(given)}) cannot be built: {told}.{self._taken()}"
+                f"{self.location}: {self.cls.__name__}({', '.join(given)}) cannot be built: {told.rstrip('.')}.{self._taken()}{self.beside()}"
             ) from exc
         self._check(built)
         if self.row is not None:

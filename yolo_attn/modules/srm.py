@@ -67,5 +67,6 @@ class SRM(nn.Module):
             mu = z.mean((2, 3), keepdim=True)
             d = z - mu
             sigma = ((d * d).mean((2, 3), keepdim=True) + self.eps).sqrt()
-        score = self.norm(self.cfc(match(torch.cat((mu, sigma), 3), x)))
+            # Also in fp32 under autocast: the convolution starts at zero, and a batch norm divides by the root of its eps.
+            score = self.norm(self.cfc(match(torch.cat((mu, sigma), 3), self.cfc.weight)))
         return x * match(self.gate(score), x)
