@@ -77,9 +77,8 @@ ALLOWED = {
     "shrinkage": dict.fromkeys(("DeformableLKA", "ExternalAttention"), "the paper's own scale: the identity start is there for it"),
     "largest": {"scSE": "two gates are added: up to twice the input"},
     "opencv": {"BAM": "OpenCV 5.0 takes the sum of its two branches for a residual; said in the module's header"},
-    "portable": {},
 }
-CHECKED = [n for n in run.CHECKS if n not in ("compile", "cost", "static-onnx", "dynamic-onnx", "opencv", "portable")]
+CHECKED = [n for n in run.CHECKS if n not in ("compile", "cost", "static-onnx", "dynamic-onnx", "opencv")]
 DEEP = ["static-onnx", "dynamic-onnx", "opencv"]  # every module leaves as a static graph in tests/export/test_export_modules.py
 # Those that other modules of their kind stand for in the quick tests.
 few = pytest.mark.parametrize("name", slow_but(NAMES, *FEW))
