@@ -372,7 +372,7 @@ def test_base_beside_attention(folder: Path, tmp_path: Path, capsys: pytest.Capt
     assert set(told["difference"]) == {"energy", "insertion", "deletion"}
     assert list(told["detectors"][1]["gates"]) != [] == list(told["detectors"][0]["gates"])
     page = (outs[0] / "explain.html").read_text(encoding="utf-8")
-    assert page.count('<img src="data:image/png') == 5 and not re.findall(r'(?:src|href)="(?!data:|#)', page)
+    assert page.count('<img src="data:image/jpeg') == 5 and not re.findall(r'(?:src|href)="(?!data:|#)', page)
     table = (outs[0] / "detections.csv").read_text(encoding="utf-8").splitlines()
     assert len(table) == 1 + 2 * 5 and table[1].split(",")[2] == "red"
     assert {p: p.stat().st_mtime for p in folder.rglob("*")} == before  # nothing is written beside what it reads
@@ -399,7 +399,7 @@ def test_equal_detectors_do_not_differ(folder: Path, tmp_path: Path, capsys: pyt
         (["plain.pt", "nowhere.png"], 1, "source not found: nowhere.png"),
         (["plain.pt", "empty"], 1, "the folder has no images"),
         (["plain.pt", "grey.png"], 1, "no detection of confidence above 0.25 in 1 images, the first grey.png. Lower it with --conf"),
-        (["plain.pt", "film.mp4"], 1, "explain takes images, and found 1 videos"),
+        (["plain.pt", "film.mp4"], 1, "film.mp4: holds no image; explain does not take videos"),
         (["plain.pt", "images", "--base", "cats.pt"], 1, "detects other classes than"),
         (["missing.pt", "images"], 1, "checkpoint not found"),
         (["plain.yaml", "images", "--imgsz", "64", "--conf", "1"], 1, "no detection"),

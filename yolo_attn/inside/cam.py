@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import UsageError, YoloAttnError
+from ..errors import CheckpointError, UsageError, YoloAttnError, first_line
+from ..words import option
 from .reading import Candidate, Reader
 
 __all__ = ["LAYERS", "inputs_of", "layers_of", "maps", "need_library"]
@@ -45,7 +46,7 @@ def layers_of(reader: Reader, where: str = "backbone") -> list[int]:
         UsageError: No such place.
     """
     if where not in LAYERS:
-        raise UsageError(f"--layers {where}: takes {' or '.join(LAYERS)}")
+        raise UsageError(f"{option('layers', where)}: takes {' or '.join(LAYERS)}")
     rows = list(reader.model.model)
     last = inputs_of(rows[-1], len(rows) - 1)
     many = len((getattr(reader.model, "yaml", None) or {}).get("backbone") or [])
@@ -72,6 +73,9 @@ def maps(reader: Reader, x: Any, candidates: Sequence[Candidate], layers: Sequen
 
     Returns:
         (K, h, w) float64, at least 0; the sum over a region is the share of the region, in the unit of the score.
+
+    Raises:
+        CheckpointError: A score does not depend on these rows, or their output is no feature map.
     """
     import torch
     from torchcam.methods import LayerCAM
@@ -87,8 +91,7 @@ def maps(reader: Reader, x: Any, candidates: Sequence[Candidate], layers: Sequen
             _, scores = reader(x.detach().clone().requires_grad_(True))
             own = torch.stack([scores[0, c.index, c.cls] for c in candidates])[None]
             for k in range(len(candidates)):
-                more = k < len(candidates) - 1
-                for cam in extractor(class_idx=k, scores=own, normalized=False, retain_graph=more):
+                for cam in _extracted(reader, extractor, own, k):
                     area = (h / cam.shape[-2]) * (w / cam.shape[-1])
                     wide = torch.nn.functional.interpolate(
                         cam.detach()[:, None].double().cpu(), (h, w), mode="bilinear", align_corners=False
@@ -98,3 +101,13 @@ def maps(reader: Reader, x: Any, candidates: Sequence[Candidate], layers: Sequen
             extractor.remove_hooks()
             extractor.reset_hooks()
     return out.numpy()
+
+
+def _extracted(reader: Reader, extractor: Any, scores: Any, k: int) -> Any:
+    try:
+        return extractor(class_idx=k, scores=scores, normalized=False, retain_graph=k < scores.shape[1] - 1)
+    except (RuntimeError, AssertionError, AttributeError, TypeError) as exc:  # as torchcam and autograd have it
+        raise CheckpointError(
+            f"{reader.source.path}: no map in these rows, as no gradient of the score arrives there: {first_line(exc)[:200]}. "
+            f"Try {option('layers', 'head')}."
+        ) from exc

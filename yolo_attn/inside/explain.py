@@ -180,7 +180,7 @@ def explain(
     """
     cam.need_library()
     settings = settings or Settings()
-    paths, left_out = _files(pictures, settings)
+    paths, others, left_out = _files(pictures, settings)
     readers = [Reader(open_source(p)) for p in ([base] if base is not None else []) + [checkpoint]]
     _check_classes(readers)
     last = readers[-1].source
@@ -197,7 +197,7 @@ def explain(
         if len(square) == FIELDS:
             break
     drawn = [_shuffled(r, square[:CALIBRATION], settings) for r in readers]
-    done.skipped.clear()  # they are met once more
+    done.skipped[:] = others  # the rest is met once more
     with Progress(len(paths) + len(readers), "images") as progress:
         for name, image in _images(paths, done, progress):
             found = _found(readers, picture(name, image, size, stride), settings)
@@ -222,18 +222,17 @@ def explain(
     return done
 
 
-def _files(pictures: Sequence[str], settings: Settings) -> tuple[list[Path], int]:
-    found = Files(*pictures)
-    moving = [p for p in found.files if p.suffix.lower() in VIDEOS or not p.is_file()]
-    paths = [p for p in dict.fromkeys(found.files) if p not in moving]
+def _files(pictures: Sequence[str], settings: Settings) -> tuple[list[Path], list[str], int]:
+    """Return the images, what is none, and how many images were left out."""
+    found = dict.fromkeys(Files(*pictures).files)
+    paths = [p for p in found if p.is_file() and p.suffix.lower() not in VIDEOS]
+    others = [str(p) for p in found if p not in paths]
     if not paths:
-        if moving and moving[0].suffix.lower() not in VIDEOS:
-            raise DataError(f"image not found: {moving[0]} (looked in {Path.cwd()})")
-        raise DataError(f"{' '.join(pictures)}: explain takes images, and found {len(moving)} videos or streams")
+        raise DataError(f"{' '.join(pictures)}: holds no image; explain does not take videos and streams")
     if len(paths) <= settings.limit:
-        return paths, 0
+        return paths, others, 0
     kept = np.random.default_rng(settings.seed).choice(len(paths), settings.limit, replace=False)
-    return [paths[k] for k in sorted(kept)], len(paths) - settings.limit
+    return [paths[k] for k in sorted(kept)], others, len(paths) - settings.limit
 
 
 def _images(paths: Sequence[Path], done: Explained, progress: Progress | None = None) -> Iterator[tuple[str, Any]]:

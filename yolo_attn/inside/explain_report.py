@@ -69,7 +69,7 @@ def report(
                 figure = explain_figures.picture(done, found, texts)
                 data = save_figure(figure, folder / "pictures" / name, ["png"])[0].read_bytes()
             if len(shown) < SHOWN:
-                shown.append((data, Path(found.picture.name).name))
+                shown.append((_for_page(data), Path(found.picture.name).name))
 
         done = explain(checkpoint, pictures, base, settings, each)
         with figures.style(texts.characters, "".join(done.names)):
@@ -98,6 +98,17 @@ def _folder(out: Path) -> Iterator[Path]:
         if exc.errno not in REFUSED:
             raise
         raise FileError(f"{out}: cannot be written: {exc.strerror or exc}. Choose another folder with {option('out')}.") from exc
+
+
+def _for_page(png: bytes) -> bytes:
+    """Return a picture as a JPEG of at most 1000 pixels in width: two dozen PNGs would make a page of 30 MB."""
+    import cv2
+
+    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    scale = min(1.0, 1000 / image.shape[1])
+    image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return bytes(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 88])[1])
 
 
 def _free(stem: str, taken: set[str]) -> str:
@@ -198,6 +209,8 @@ def _page(done: Explained, texts: Texts, drawn: dict[str, Any], shown: Sequence[
     if len(done.names) > 1:
         page.paragraph(texts("scale"), note=True)
     page.pictures(shown)
+    if len(done.images) > len(shown):
+        page.paragraph(texts("more_pictures", n=len(done.images) - len(shown)), note=True)
     page.heading(texts("field"))
     page.figure(figures.inline(drawn["receptive_field"], "field"), texts("field_caption", n=len(done.sides[0])))
     _field_table(page, done, texts)

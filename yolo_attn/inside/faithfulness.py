@@ -45,11 +45,11 @@ def energy(cam: Any, box: Any) -> float:
 
 
 def curves(reader: Reader, x: Any, candidate: Candidate, cams: Sequence[Any]) -> Any:
-    """Return the areas under insertion and deletion curves of several maps of one detection.
+    """Return insertion and deletion curves of several maps of one detection.
 
     Insertion and deletion as in RISE (Petsiuk et al., 2018): pixels come into a blurred image, or are painted grey, in
-    the order of the map. The score is D-RISE's (2021, eq. 3): the best of IoU times class score over all positions, here
-    as a share of what it is in the whole image.
+    the order of the map. The score is, after D-RISE (2021, sec. 3.2), the best product of IoU and class score over
+    all positions, as a share of what it is in the whole image.
 
     Args:
         reader: The detector whose score is measured.
@@ -63,28 +63,24 @@ def curves(reader: Reader, x: Any, candidate: Candidate, cams: Sequence[Any]) ->
     import torch
 
     h, w = x.shape[-2:]
-    order = [np.argsort(-cam.ravel(), kind="stable") for cam in cams]
-    far = _blurred(x)
-    grey = torch.full_like(x, GREY)
-    images, slots = [x, far, grey], {}
-    for m, o in enumerate(order):
-        for s, share in enumerate(STEPS[1:-1], 1):
-            top = torch.zeros(h * w, dtype=torch.bool)
-            top[torch.from_numpy(o[: round(share * h * w)].copy())] = True
-            top = top.view(1, 1, h, w)
-            slots[m, 0, s], slots[m, 1, s] = len(images), len(images) + 1
-            images += [torch.where(top, x, far), torch.where(top, grey, x)]
-    scores = []
-    with torch.no_grad():
-        for b in range(0, len(images), BATCH):
-            scores.append(_similarity(*reader(torch.cat(images[b : b + BATCH])), candidate))
-    value = np.concatenate(scores)
-    whole = max(float(value[0]), 1e-12)
+    order = [torch.from_numpy(np.argsort(-cam.ravel(), kind="stable")) for cam in cams]
+    far, grey = _blurred(x), torch.full_like(x, GREY)
+    todo = [(m, kind, s) for m in range(len(order)) for kind in (0, 1) for s in range(1, len(STEPS) - 1)]
+
+    def image(m: int, kind: int, s: int) -> Any:
+        top = torch.zeros(h * w, dtype=torch.bool)
+        top[order[m][: round(STEPS[s] * h * w)]] = True
+        top = top.view(1, 1, h, w)
+        return torch.where(top, grey, x) if kind else torch.where(top, x, far)
+
     out = np.empty((len(order), 2, len(STEPS)))
-    out[:, 0, 0], out[:, 0, -1], out[:, 1, 0], out[:, 1, -1] = value[1], value[0], value[0], value[2]
-    for (m, kind, s), at in slots.items():
-        out[m, kind, s] = value[at]
-    return out / whole
+    with torch.no_grad():
+        whole, least, none = (float(_similarity(*reader(im), candidate)[0]) for im in (x, far, grey))
+        for b in range(0, len(todo), BATCH):
+            part = todo[b : b + BATCH]
+            out[tuple(zip(*part))] = _similarity(*reader(torch.cat([image(*t) for t in part])), candidate)
+    out[:, 0, 0], out[:, 0, -1], out[:, 1, 0], out[:, 1, -1] = least, whole, whole, none
+    return out / max(whole, 1e-12)
 
 
 def area(curve: Any) -> Any:

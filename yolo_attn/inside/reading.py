@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..detectors.source import Source
-from ..errors import CheckpointError, first_line
+from ..errors import CheckpointError, YoloAttnError, first_line
 from ..runtime.boxes import iou_matrix, nms
 from ..runtime.image import Letterbox, blob, letterbox
 
@@ -96,11 +96,6 @@ class Reader:
         if hasattr(head, "inplace"):
             head.inplace = False  # older heads write into what backward needs
 
-    @property
-    def final(self) -> bool:
-        """Whether the head needs no NMS."""
-        return self.corners
-
     def __call__(self, x: Any) -> tuple[Any, Any]:
         """Run a batch of images.
 
@@ -117,9 +112,12 @@ class Reader:
 
         try:
             out = self.model(x)
-        except RuntimeError as exc:
+        except YoloAttnError:
+            raise
+        except Exception as exc:  # a user's module raises whatever it likes
             raise CheckpointError(
-                f"{self.source.path}: does not run on {x.shape[-2]} x {x.shape[-1]} pixels: {first_line(exc)[:200]}"
+                f"{self.source.path}: does not run on {x.shape[-2]} x {x.shape[-1]} pixels: "
+                f"{type(exc).__name__}: {first_line(exc)[:200]}"
             ) from exc
         while isinstance(out, (tuple, list)):
             out = out[0]
