@@ -5,20 +5,28 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import slow_but
 from torch import nn
 
 from yolo_attn.detectors.drawn import drawn_images
 from yolo_attn.detectors.opening import CALM, open_source
 from yolo_attn.detectors.source import Source
-from yolo_attn.export.formats import table
+from yolo_attn.errors import ExportError, FileError, UsageError
+from yolo_attn.export.formats import base, table, write
 from yolo_attn.export.onnx import Asked, export_source
+from yolo_attn.export.several import export_several, formats_of
 from yolo_attn.runtime.boxes import iou_matrix
+from yolo_attn.runtime.child import Apart, Died
 from yolo_attn.runtime.predict import predict
 from yolo_attn.runtime.session import Detector
 
@@ -117,3 +125,231 @@ def test_detect_finds_with_it_what_it_finds_with_onnx(made: Any, name: str) -> N
         # The runtimes' last bits can tip a pair of boxes at NMS's limit, among more than a hundred of a random model.
         assert len(a) > 10 and same.any(0).mean() >= 0.97 and same.any(1).mean() >= 0.97
         np.testing.assert_allclose(a[same.any(1), 4], b[same.argmax(1)[same.any(1)], 4], atol=1e-3)
+
+
+def test_several_formats_at_once_and_one_that_fails(source: Source, tmp_path: Path, monkeypatch: Any) -> None:
+    """The others are written; the outcome says of each what became of it."""
+    path = tmp_path / "best.pt"
+    source.handle.save(path)
+    assert formats_of(["onnx,torchscript", "LiteRT", "onnx"]) == ["onnx", "torchscript", "tflite"]
+    failing = replace(table.FORMATS["torchscript"], convert=lambda job: (_ for _ in ()).throw(OSError(28, "disk full")))
+    monkeypatch.setitem(table.FORMATS, "torchscript", failing)
+    lines: list[str] = []
+    done = export_several(path, ["torchscript", "onnx"], Asked(imgsz=64, output=tmp_path), log=lines.append)
+    assert "disk full" in done[0].problem and done[0].result is None
+    assert done[1].result is not None and done[1].result.path == tmp_path / "best.onnx"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best.onnx", "best.onnx.json", "best.pt"]
+
+
+@pytest.mark.parametrize("name", runtimes("openvino"))
+@pytest.mark.parametrize("task", slow_but(("seg", "pose", "obb", "cls"), "seg"))
+def test_other_tasks(task: str, name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    other = open_source(f"yolov8n-{task}.yaml")
+    result = export_source(other, Asked(name, imgsz=64, output=tmp_path).checked(), lambda line: None)
+    assert result.path == tmp_path / f"yolov8n-{task}{table.suffix_of(name)}"
+    assert result.report["proof"]["passed"] and result.report["proof"]["largest_difference"] <= 1e-4
+    with pytest.raises(FileError, match=r"is a model for '.*', not a detector"):
+        Detector(result.path)
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Source:
+    torch.manual_seed(0)
+    return open_source("yolov8n-cls.yaml")
+
+
+@pytest.mark.parametrize("name", runtimes("openvino", "ncnn", "mnn"))
+def test_half(classifier: Source, name: str, tmp_path: Path) -> None:
+    half = export_source(classifier, Asked(name, imgsz=32, half=True, output=tmp_path).checked(), lambda line: None)
+    parameters = sum(p.numel() for p in classifier.model.parameters())
+    assert half.report["precision"] == "fp16" and half.report["bytes"] < 2.4 * parameters
+    assert 0 < half.report["proof"]["largest_difference"] <= 5e-2
+
+
+@pytest.mark.parametrize("name", runtimes("openvino"))
+def test_dynamic_shapes_are_proved_at_several(source: Source, name: str, tmp_path: Path) -> None:
+    result = quiet(source, format=name, dynamic=True, output=tmp_path / f"d{table.suffix_of(name)}")
+    assert len({tuple(r["shape"]) for r in result.report["proof"]["runs"]}) == 3
+    detector = Detector(result.path)
+    assert detector.size is None and detector.batch is None
+    assert detector(np.zeros((2, 3, 64, 160), np.float32)).shape[:2] == (2, 84)
+
+
+# --- what differs is found ------------------------------------------------------------------------------------------
+
+
+def other_gate(job: base.Job) -> base.Job:
+    """Change an operator of the gates: a hyperbolic tangent of the sigmoid. In the converter's process, which ends."""
+    cls = next(type(m) for m in job.source.model.modules() if type(m).__name__ == "SEAttention")
+    own = cls.forward
+    cls.forward = lambda self, x: x * (own(self, x) / (x + 1e-3)).tanh()  # type: ignore[method-assign]
+    return job
+
+
+def xml(path: Path) -> None:
+    """Edit an OpenVINO file: the activation behind the first pooling of SE."""
+    (file,) = path.glob("*.xml")
+    text = file.read_text(encoding="utf-8")
+    start = text.index('type="Sigmoid"', text.index('type="ReduceMean"'))
+    file.write_text(text[:start] + text[start:].replace('type="Sigmoid"', 'type="Tanh"', 1), encoding="utf-8")
+
+
+def param(path: Path) -> None:
+    """Edit an NCNN file likewise."""
+    (file,) = path.glob("*.param")
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    pooled = next(i for i, line in enumerate(lines) if (line.startswith(("Pooling", "Reduction")) and "1=1" in line) or line.startswith("Reduction"))
+    gate = next(i for i in range(pooled, len(lines)) if lines[i].startswith("Sigmoid"))
+    lines[gate] = lines[gate].replace("Sigmoid", "TanH   ", 1)
+    file.write_text("".join(lines), encoding="utf-8")
+
+
+PLANTED = [
+    *((p.values[0], None, p.marks) for p in RUN_HERE),
+    *((p.values[0], edit, p.marks) for p, edit in zip(runtimes("openvino", "ncnn"), (xml, param))),
+]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the change is to the converter's process")
+@pytest.mark.parametrize(
+    ("name", "edit"), [pytest.param(n, e, marks=m, id=f"{n}{'-edited' if e else ''}") for n, e, m in PLANTED]
+)
+def test_a_wrong_operator_is_found(
+    made: Any, source: Source, name: str, edit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted in the network that is converted, or in the converted file: never under its good name, never called good."""
+    own = table.FORMATS[name]
+
+    def changed(job: base.Job) -> Path:
+        path = own.convert(job if edit else other_gate(job))
+        if edit:
+            edit(path)
+        return path
+
+    monkeypatch.setitem(table.FORMATS, name, replace(own, convert=changed))
+    lines: list[str] = []
+    target = tmp_path / f"best{own.suffix}"
+    with pytest.raises(ExportError, match=r"does not match .*(differ by|are missing)") as caught:
+        export_source(source, Asked(name, imgsz=64, output=target).checked(), lines.append)
+    assert not any("verified" in line for line in lines)
+    kept = f"best_failed{own.suffix}"
+    assert kept in str(caught.value) and sorted(p.name for p in tmp_path.iterdir()) == [kept, f"{kept}.json"]
+    assert json.loads((tmp_path / f"{kept}.json").read_text())["proof"]["passed"] is False
+
+
+# --- crashes, and a full disk ---------------------------------------------------------------------------------------
+
+
+def fake(name: str, convert: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(table.FORMATS, name, replace(table.FORMATS[name], convert=convert, needs=()))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a converter that crashes ends the export where processes do not fork")
+@pytest.mark.parametrize(
+    ("convert", "told"),
+    [
+        (lambda job: os.kill(os.getpid(), signal.SIGSEGV), r"crashed \(signal 11, SIGSEGV\) while converting"),
+        (lambda job: (os.write(1, b"no room\n"), os._exit(3)), "with code 3 .*printed last: no room"),
+        (lambda job: sys.exit("stop"), "SystemExit: stop"),
+        (lambda job: Path("model.mnn"), "reported success and wrote nothing"),
+        (lambda job: Path("model.mnn").write_bytes(b"no network") and Path("model.mnn"), "does not match"),
+    ],
+    ids=["crash", "exit", "SystemExit", "nothing", "no network"],
+)
+def test_a_converter_that_crashes_is_one_message(
+    source: Source, convert: Any, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake("mnn", convert, monkeypatch)
+    with pytest.raises(ExportError, match=told) as caught:
+        export_source(source, Asked("mnn", imgsz=64, output=tmp_path / "a.mnn").checked(), lambda line: None)
+    assert "\n" not in str(caught.value) and not (tmp_path / "a.mnn").exists()
+    assert {p.name for p in tmp_path.iterdir()} <= {"a_failed.mnn", "a_failed.mnn.json"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_a_runtime_that_crashes_is_one_message(made: Any) -> None:
+    with Apart(made("torchscript").path, "torchscript") as network:
+        os.kill(network._process.pid, signal.SIGSEGV)
+        with pytest.raises(Died, match=r"torchscript crashed \(signal 11, SIGSEGV\) on this file"):
+            network(np.zeros((1, 3, 64, 96), np.float32))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits of POSIX")
+def test_a_full_disk_leaves_nothing(made: Any, tmp_path: Path, python: Any) -> None:
+    out = python(
+        """
+        import resource, signal, sys
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        from yolo_attn.errors import YoloAttnError
+        from yolo_attn.export.onnx import export
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, -1))
+        try:
+            export("yolov5n_se.yaml", imgsz=64, format="torchscript", output="x.torchscript", log=lambda line: None)
+        except YoloAttnError as exc:
+            print("one message:", exc)
+        """
+    ).ok()
+    assert out.count("one message:") == 1 and len(out.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- mistakes -------------------------------------------------------------------------------------------------------
+
+
+def test_a_package_that_is_missing_or_too_old(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known before the checkpoint is opened, with the extra that brings it; nothing is installed."""
+    found = {"openvino": "2023.1.0"}
+
+    def version(name: str) -> str:
+        if name not in found:
+            raise base.metadata.PackageNotFoundError(name)
+        return found[name]
+
+    monkeypatch.setattr(base.metadata, "version", version)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    for name, words in (
+        ("openvino", r"openvino 2024.0 or later, and 2023.1.0 is installed"),
+        ("ncnn", "ncnn, which is not installed and pnnx, which is not installed"),
+        ("tflite", "litert-torch, which is not installed"),
+    ):
+        with pytest.raises(ExportError, match=words) as caught:
+            Asked(name).checked()
+        assert f'pip install "yolo_attn[{table.FORMATS[name].extra}]"' in str(caught.value)
+
+
+def test_a_folder_of_the_users_is_not_replaced(source: Source, made: Any, tmp_path: Path) -> None:
+    target = tmp_path / "best_openvino_model"
+    target.mkdir()
+    (target / "thesis.txt").write_text("years of work")
+    move = write._move
+    draft = tmp_path / "draft"
+    draft.mkdir()
+    (draft / "model.xml").write_text("new")
+    with pytest.raises(FileError, match="in the way: it holds thesis.txt"):
+        move(table.FORMATS["openvino"], draft, target)
+    assert (target / "thesis.txt").read_text() == "years of work" and draft.is_dir()
+    (target / "thesis.txt").rename(target / "model.xml")
+    move(table.FORMATS["openvino"], draft, target)
+    assert (target / "model.xml").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["best_openvino_model"]
+
+
+def test_files_that_detect_cannot_run(tmp_path: Path) -> None:
+    for name, words in (
+        ("a.bundle", "weights that PyTorch runs.*yolo-attn export .*a.bundle"),
+        ("a.engine", "TensorRT engine"),
+        ("a.mlpackage", "runs on macOS"),
+        ("a_rknn_model", "Rockchip"),
+        ("a_openvino_model", "should hold one"),
+        ("a_ncnn_model", "should hold one"),
+        ("a.mnn", "is a folder, not a file"),
+        ("a.weights", "no ONNX file by its name"),
+    ):
+        (tmp_path / name).mkdir()
+        with pytest.raises(FileError, match=words):
+            Detector(tmp_path / name)
+    (tmp_path / "a.mnn").rmdir()
+    (tmp_path / "a.mnn").write_bytes(b"no network")
+    with pytest.raises(UsageError, match="OpenCV does not open such files; --runtime mnn does"):
+        Detector(tmp_path / "a.mnn", runtime="opencv")

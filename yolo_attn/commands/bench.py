@@ -1,4 +1,4 @@
-"""`yolo-attn bench a.onnx b.onnx ...`: compare latency and size of detectors in one run."""
+"""`yolo-attn bench plain.pt attention.pt --format onnx,openvino`: compare latency and size of detectors in one run."""
 
 from __future__ import annotations
 
@@ -6,16 +6,25 @@ import argparse
 import contextlib
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import ExportError, UsageError
 from ..files import scratch, write_text
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("models", nargs="+", help="ONNX files; checkpoints and model YAMLs are exported first")
+    parser.add_argument(
+        "models", nargs="+", help="exported files or folders; checkpoints and model YAMLs are exported first"
+    )
+    parser.add_argument(
+        "--format",
+        action="append",
+        metavar="NAME",
+        help="what checkpoints and YAMLs are exported to (default onnx); several with commas, or repeated",
+    )
     parser.add_argument(
         "--imgsz",
         nargs="+",
@@ -36,11 +45,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--provider", default="auto", metavar="NAME", help="onnxruntime provider: auto (default), cpu, cuda, ..."
     )
     parser.add_argument("--host", metavar="DIR", help="YOLOv5 checkout that classic checkpoints need")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument("--save-json", metavar="FILE", help="also write the results as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure all models and print one table; ratios are relative to the first model."""
+    """Measure all models in turns and print one table; ratios are relative to the first model in the same runtime."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads of one runtime that wait actively slow the next
     import numpy as np
 
     from ..runtime.bench import measure
@@ -58,9 +69,9 @@ def run(args: argparse.Namespace) -> int:
         use_host(args.host)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(scratch())
-        files = [_onnx(m, i, args, folder) for i, m in enumerate(args.models)]
+        files = [pair for i, m in enumerate(args.models) for pair in _files(m, i, args, folder)]
         detectors, inputs = [], []
-        for file in files:
+        for _, file in files:
             d = Detector(file, runtime=args.runtime, threads=args.threads, provider=args.provider, spin=False)
             wanted = round_up((args.imgsz[0], args.imgsz[-1]), d.stride) if args.imgsz else None
             if wanted and d.size and d.size != wanted:
@@ -72,63 +83,96 @@ def run(args: argparse.Namespace) -> int:
                 )
             detectors.append(d)
             inputs.append(np.random.default_rng(0).random((args.batch, 3, *size), dtype=np.float32))
-        timings = measure(detectors, inputs, rounds=args.rounds, warmup=args.warmup)
+        first = {d.runtime: i for i, d in reversed(list(enumerate(detectors)))}
+        references = [first[d.runtime] for d in detectors]
+        timings = measure(detectors, inputs, rounds=args.rounds, warmup=args.warmup, references=references)
+        attention = [d.attention for d in detectors]
         rows: list[dict[str, Any]] = []
-        for name, file, d, x, t in zip(args.models, files, detectors, inputs, timings):
+        for i, ((name, file), d, x, t) in enumerate(zip(files, detectors, inputs, timings)):
+            costs = bool(attention[i]) and attention[references[i]] == {}
             rows.append({
                 "model": name,
+                "runtime": d.runtime,
+                "version": d.version,
                 "input": list(x.shape),
                 "ms": round(t.median, 3),
                 "spread_ms": round(t.spread, 3),
                 "ratio": round(t.ratio, 4),
+                "ratio_95": [round(v, 4) for v in t.interval],
+                "attention": attention[i],
+                "attention_share": round(t.share, 4) if costs else None,
                 "images_per_second": round(args.batch / t.median * 1e3, 1),
-                "megabytes": round(file.stat().st_size / 1e6, 2),
+                "megabytes": round(_bytes(file) / 1e6, 2),
                 "nodes": _nodes(file),
                 "provider": d.provider,
             })  # fmt: skip
-    _print(rows)
-    threads = args.threads or "default"
-    print(
-        f"{args.runtime}, {detectors[0].provider}, {threads} threads, {os.cpu_count()} cores, {args.rounds} interleaved "
-        f"rounds; ms: median and half the interquartile range; ratio: median over rounds, relative to the first model."
-    )
+    rows.sort(key=lambda r: first[r["runtime"]])
+    report = {"rows": rows, "threads": args.threads, "rounds": args.rounds, "runtime": args.runtime}
+    if args.json:
+        print(json.dumps(report, indent=2))
+    else:
+        _print(rows)
+        threads = args.threads or "default"
+        versions = ", ".join(dict.fromkeys(f"{r['runtime']} {r['version']} ({r['provider']})" for r in rows))
+        print(
+            f"{versions}, {threads} threads, {os.cpu_count()} cores, {args.rounds} interleaved rounds; ms: median and "
+            f"half the interquartile range; ratio: median over rounds, relative to the first model in the same runtime, "
+            f"with its 95 % interval; attn: what attention takes of a model's time, where that first model has none."
+        )
     if args.save_json:
-        report = {"rows": rows, "threads": args.threads, "rounds": args.rounds, "runtime": args.runtime}
         write_text(args.save_json, json.dumps(report, indent=2) + "\n")
     return 0
 
 
-def _onnx(model: str, index: int, args: argparse.Namespace, folder: Path) -> Path:
-    """Return the ONNX file of a model that the user named; checkpoints and YAMLs are exported into `folder`."""
-    if model.lower().endswith(".onnx"):
-        return Path(model)
+def _files(model: str, index: int, args: argparse.Namespace, folder: Path) -> list[tuple[str, Path]]:
+    """Return name and path of the files of a model that the user named; checkpoints and YAMLs are exported to `folder`."""
+    from ..runtime.engines.table import kind_of
+
+    if kind_of(Path(model)) not in ("", ".pt", ".bundle"):
+        return [(model, Path(model))]
     os.environ.setdefault("YOLO_OFFLINE", "1")
-    from ..export.onnx import export
+    from ..export.onnx import Asked
+    from ..export.several import export_several, formats_of
 
-    target = folder / f"{index}.onnx"
-    export(
-        model,
-        imgsz=args.imgsz or 640,
-        dynamic=args.batch > 1,
-        output=target,
-        log=lambda line: print(line) if line.startswith("image size") else None,
+    place = folder / str(index)
+    place.mkdir()
+    asked = Asked(imgsz=args.imgsz or 640, dynamic=args.batch > 1, output=place)
+    formats = formats_of(args.format or ["onnx"])
+    tell = sys.stderr if args.json else sys.stdout
+    done = export_several(
+        model, formats, asked, log=lambda line: print(line, file=tell) if line.startswith("image size") else None
     )
-    return target
+    for d in done:
+        if d.result is None:
+            raise ExportError(d.problem)
+    return [(model, d.result.path) for d in done if d.result is not None]
 
 
-def _nodes(file: Path) -> int:
+def _nodes(file: Path) -> int | None:
+    if file.suffix.lower() != ".onnx":
+        return None
     import onnx
 
     return len(onnx.load(str(file), load_external_data=False).graph.node)
 
 
+def _bytes(file: Path) -> int:
+    return sum(p.stat().st_size for p in (file.rglob("*") if file.is_dir() else [file]) if p.is_file())
+
+
 def _print(rows: list[dict[str, Any]]) -> None:
     width = max(len(r["model"]) for r in rows)
+    wide = max(len(r["runtime"]) for r in rows)
     print(
-        f"{'model':<{width}}  {'input':>15}  {'ms':>8} {'+-':>6}  {'ratio':>6}  {'img/s':>7}  {'MB':>7}  {'nodes':>5}"
+        f"{'runtime':<{wide}}  {'model':<{width}}  {'input':>15}  {'ms':>8} {'+-':>6}  {'ratio':>6} {'95 %':>13}  {'attn':>6}  "
+        f"{'img/s':>7}  {'MB':>7}  {'nodes':>5}"
     )
     for r in rows:
+        low, high = r["ratio_95"]
+        sure = "" if low == high else f"{low:.3f}-{high:.3f}"
+        share = "" if r["attention_share"] is None else f"{100 * r['attention_share']:.1f} %"
         print(
-            f"{r['model']:<{width}}  {'x'.join(map(str, r['input'])):>15}  {r['ms']:>8.2f} {r['spread_ms']:>6.2f}  "
-            f"{r['ratio']:>6.3f}  {r['images_per_second']:>7.1f}  {r['megabytes']:>7.2f}  {r['nodes']:>5}"
+            f"{r['runtime']:<{wide}}  {r['model']:<{width}}  {'x'.join(map(str, r['input'])):>15}  {r['ms']:>8.2f} "
+            f"{r['spread_ms']:>6.2f}  {r['ratio']:>6.3f} {sure:>13}  {share:>6}  {r['images_per_second']:>7.1f}  "
+            f"{r['megabytes']:>7.2f}  {r['nodes'] or '':>5}"
         )

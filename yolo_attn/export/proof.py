@@ -280,9 +280,17 @@ def compare(
 
 def _nearest(references: Sequence[np.ndarray], output: np.ndarray) -> float:
     """Return the relative difference between an output and the closest reference of the same shape."""
-    found = [
-        float(np.abs(r.astype(np.float64) - output).max(initial=0.0) / max(np.abs(r).max(initial=0.0), 1e-12))
-        for r in references
-        if r.shape == output.shape
-    ]
+    found = [_relative(r.astype(np.float64), output) for r in references if r.shape == output.shape]
     return min((v if v == v else float("inf") for v in found), default=float("inf"))
+
+
+def _relative(reference: np.ndarray, output: np.ndarray) -> float:
+    """Return the largest difference, relative to the largest value; of (B, channels, N), relative to each channel's.
+
+    The channels of a head are boxes of hundreds of pixels, scores, mask coefficients, key points, angles.
+    """
+    difference = np.abs(reference - output)
+    if reference.ndim != 3:
+        return float(difference.max(initial=0.0) / max(np.abs(reference).max(initial=0.0), 1e-12))
+    scale = np.maximum(np.abs(reference).max((0, 2), initial=0.0), LEAST_SCORE_SCALE)
+    return float((difference.max((0, 2), initial=0.0) / scale).max(initial=0.0))

@@ -15,7 +15,7 @@ __all__ = ["Timing", "measure"]
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of each run of one detector, and the ratio to the first detector's run of the same round."""
+    """Seconds of each run of one detector, and the ratio to its reference's run of the same round."""
 
     seconds: np.ndarray
     ratios: np.ndarray
@@ -33,12 +33,29 @@ class Timing:
 
     @property
     def ratio(self) -> float:
-        """Median over rounds of this detector's time divided by the first one's."""
+        """Median over rounds of this detector's time divided by its reference's."""
         return float(np.median(self.ratios))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the ratio, over rounds drawn again with replacement."""
+        drawn = np.random.default_rng(0).choice(self.ratios, (2000, len(self.ratios)))
+        low, high = np.percentile(np.median(drawn, 1), (2.5, 97.5))
+        return float(low), float(high)
+
+    @property
+    def share(self) -> float:
+        """Part of this detector's time that it takes more than its reference, such as the cost of its attention."""
+        return 1 - 1 / self.ratio
 
 
 def measure(
-    detectors: Sequence[Detector], inputs: Sequence[np.ndarray], *, rounds: int = 50, warmup: int = 5
+    detectors: Sequence[Detector],
+    inputs: Sequence[np.ndarray],
+    *,
+    rounds: int = 50,
+    warmup: int = 5,
+    references: Sequence[int] | None = None,
 ) -> list[Timing]:
     """Time the networks alone, without letterbox and NMS.
 
@@ -47,6 +64,7 @@ def measure(
         inputs: The input of each, (B, 3, H, W).
         rounds: Number of rounds; each detector runs once per round, in rotating order.
         warmup: Number of rounds before timing begins.
+        references: For each detector, the index of the one that its ratio is to; the first one when absent.
 
     Returns:
         One timing per detector.
@@ -60,4 +78,5 @@ def measure(
             detectors[i](inputs[i])
             if r >= 0:
                 seconds[r, i] = time.perf_counter() - began
-    return [Timing(seconds[:, i], seconds[:, i] / seconds[:, 0]) for i in range(n)]
+    against = [0] * n if references is None else references
+    return [Timing(seconds[:, i], seconds[:, i] / seconds[:, against[i]]) for i in range(n)]

@@ -81,9 +81,12 @@ class Apart:
             _put(pipe.stdin, head, arrays)
             answer, found = _get(pipe.stdout)
         except (OSError, EOFError) as exc:
-            running = pipe.poll() is None and late.is_alive()
-            code = None if running else pipe.wait()
-            why = f"gave no answer within {PATIENCE:.0f} s" if not late.is_alive() else ended(code)
+            hung = not late.is_alive()
+            try:
+                code = pipe.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                code = None
+            why = f"gave no answer within {PATIENCE:.0f} s" if hung else ended(code)
             raise Died(f"{self.runtime} {why} on this file{self._said()}") from exc
         finally:
             late.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import FileError, one_line, shown
+from ..files import read_text
 from .boxes import layout_of
 from .engines import table
 from .engines.network import Options
@@ -93,6 +95,18 @@ class Detector:
         if len(pair) != 2 or any(type(v) is not int or not 0 < v <= LARGEST for v in pair):
             raise _foreign(self.path, "imgsz", self.metadata["imgsz"], f"height and width, 1 to {LARGEST:,} pixels")
         return pair[0], pair[1]
+
+    @property
+    def attention(self) -> dict[str, int] | None:
+        """The attention in it, registered name to count, by its metadata or the report beside it; None if unknown."""
+        text = self.metadata.get("attention", "")
+        try:
+            if not text:
+                text = json.dumps(json.loads(read_text(f"{self.path}.json", FileError))["attention"])
+            found = json.loads(text)
+            return {str(k): int(v) for k, v in found.items()}
+        except (FileError, ValueError, KeyError, TypeError, AttributeError):
+            return None
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Run on (B, 3, H, W) float32 between 0 and 1 and return the output, 3-D float32."""

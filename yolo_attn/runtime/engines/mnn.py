@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,25 @@ def open_network(path: Path, options: Options) -> Network:
     Raises:
         FileError: MNN cannot open it.
     """
+    with _silent():  # what it prints of the processor is no result of a command
+        return _open(path, options)
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Send what native code prints to nowhere."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _open(path: Path, options: Options) -> Network:
     mnn = imported("MNN", "MNN", "mnn")
     title = f"MNN {version_of('MNN')}"
     # high: fp32 is computed as fp32
