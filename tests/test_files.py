@@ -215,7 +215,7 @@ MAY_WRITE = {
     "runtime/child.py: __init__": "what a runtime prints, as it prints it, into a file without a name",
     "study/record.py: _to_disk": "waits for the disk, and changes nothing",
     "study/record.py: clear": "moves what an unfinished run left into a scratch folder",
-    "study/run.py: _launched": "what a run prints, as it prints it",
+    "study/jobs.py: launched": "what a run prints, as it prints it",
     "system/console.py: drop_output": "standard output to nowhere, behind a reader that left",
     "training/pictures.py: truth_beside_prediction": "into a draft",
     "training/shapes.py: _draw": "into a scratch folder, which is moved as a whole",

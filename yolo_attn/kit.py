@@ -154,6 +154,10 @@ class TheKit:
         from .training import schedule
 
         schedule.before_loop(model)
+        if "YOLO_ATTN_STUDY" in os.environ:  # a run of a study
+            from .study import trackers
+
+            trackers.follow_classic()
 
     def worker_lines(self) -> str:
         from .hook import install

@@ -21,7 +21,7 @@ from conftest import ROOT, run_python
 import yolo_attn
 from yolo_attn.errors import ConfigError, FileError, UsageError
 from yolo_attn.evaluation import figures as evaluation
-from yolo_attn.study import candidates, plan, record, run, verdict, worker
+from yolo_attn.study import candidates, jobs, plan, record, verdict, worker
 from yolo_attn.training.shapes import Recipe, make
 
 # Stands in for a training: notes that it began, takes a moment, leaves what a worker leaves, and ends as a worker does.
@@ -65,13 +65,13 @@ DRIVER = """
 import sys
 from pathlib import Path
 from yolo_attn.errors import YoloAttnError
-from yolo_attn.study import plan, run
+from yolo_attn.study import jobs as working, plan, run
 folder, configs, seeds, jobs = Path(sys.argv[1]), sys.argv[2].split(","), int(sys.argv[3]), int(sys.argv[4])
 the = plan.Plan(host="ultralytics", data="d", data_sha256="", weights="", weights_sha256="", epochs=1,
                 seeds=tuple(range(seeds)), arguments={"imgsz": 64},
                 configs={c: {"sha256": "", "start": "", "source": ""} for c in configs})
 plan.settle(folder, the, [])
-run.COMMAND = (sys.executable, str(folder.parent / "stand_in.py"))
+working.COMMAND = (str(folder.parent / "stand_in.py"),)
 try:
     run.carry_out(folder, the, data="d", jobs=jobs)
 except YoloAttnError as exc:
@@ -411,8 +411,26 @@ def test_compare_on_classic_yolov5(tmp_path: Path) -> None:
     assert [r["status"] for r in table(tmp_path / "s")] == ["finished"] * 2
 
 
-def test_one_training_on_several_gpus_is_refused(tmp_path: Path) -> None:
-    """Its workers would not be given the seed, and the runs would not be comparable."""
-    with pytest.raises(UsageError, match=r"seed.*jobs"):
-        run.carry_out(tmp_path, the_plan("a,b", 1), data="", device="0,1")
-    assert list(tmp_path.iterdir()) == []
+def test_each_device_gets_a_run() -> None:
+    assert [p.name for p in jobs.places("0,1,2,3")] == ["0", "1", "2", "3"]
+    assert [p.name for p in jobs.places("0,1", 4)] == ["0", "1", "0", "1"]
+    assert [p.name for p in jobs.places("0+1,2+3")] == ["0,1", "2,3"], "one run on two GPUs, where it is asked for"
+    assert [p.name for p in jobs.places("cpu", 2)] == ["cpu", "cpu"] and [p.name for p in jobs.places()] == ["default"]
+    with pytest.raises(UsageError, match=r"without a run.*0\+1"):
+        jobs.places("0,1", 1)
+    with pytest.raises(UsageError, match="at least 1"):
+        jobs.places("", 0)
+
+
+def test_one_training_on_several_gpus_needs_a_host_that_seeds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its workers are the host's own processes: a version that gives them one seed for all would compare nothing."""
+    from ultralytics.data import build
+
+    from yolo_attn.study.seeding import check_together
+
+    (tmp_path / "build.py").write_text("generator.manual_seed(6148914691236517205 + RANK)", encoding="utf-8")
+    monkeypatch.setattr(build, "__file__", str(tmp_path / "build.py"))
+    with pytest.raises(UsageError, match="0,1 and not 0\\+1"):
+        check_together("ultralytics")
+    (tmp_path / "build.py").write_text("generator.manual_seed((6148914691236517205 + RANK + seed) % 2)", encoding="utf-8")
+    check_together("ultralytics")

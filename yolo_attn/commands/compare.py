@@ -15,6 +15,8 @@ EPILOG = """examples:
   yolo-attn compare --cfgs yolov5n.yaml yolov5n_se.yaml yolov5n_eca.yaml --data my.yaml --epochs 50 --weights yolov5nu.pt
   yolo-attn compare --base yolov5n.yaml --attention SEAttention,ECA,CBAM --where backbone,neck --data my.yaml
   yolo-attn compare --cfgs yolov5n.yaml yolov5n_se.yaml                # the embedded data set
+  yolo-attn compare --cfgs yolov5n.yaml yolov5n_se.yaml --device 0,1,2,3     # a run on each GPU
+  yolo-attn compare --cfgs yolov5n.yaml yolov5n_se.yaml --data my.yaml --ray auto    # on all machines of a Ray cluster
 The same command goes on with a study that was interrupted, and several of them share its runs."""
 
 
@@ -40,14 +42,42 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--imgsz", type=int, metavar="N", help="pixels (default 640; 128 on the embedded data set)")
     add("--batch", type=int, metavar="N", help="images a step (default 16; 8 on the embedded data set)")
     add("--workers", type=int, metavar="N", help="data loader workers of each run (default 8)")
-    add("--device", default="", metavar="D", help="cpu, 0, or 0,1 with --jobs 2: each run trains on one of them")
-    add("--jobs", type=int, default=1, metavar="N", help="trainings at a time (1)")
+    where_to_train(parser)
     add("--host", default="ultralytics", metavar="HOST", help="ultralytics, yolov5 (the package), or a checkout's path")
     add("-o", "--output", default="study", metavar="DIR", help="folder of the study (study)")
     add("--lang", default="en", metavar="LANG", help="of the report: en or zh (en)")
     add("--save-json", metavar="FILE", help="write the rows")
     add("--json", action="store_true", help="print the rows as JSON instead of tables")
     add("more", nargs="*", metavar="key=value", help="any further argument of the host")
+
+
+def where_to_train(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where runs train; those of `yolo-attn search` as well."""
+    add = parser.add_argument
+    add("--device", default="", metavar="D", help="cpu, 0, or 0,1,2,3: each takes a run; 0+1 is one run on both (DDP)")
+    add("--jobs", type=int, metavar="N", help="trainings at a time (default: one on each device)")
+    add(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="train in the Ray cluster at ADDRESS (default: that of RAY_ADDRESS,\nelse a new one on this machine)",
+    )
+    add("--ray-gpus", type=float, metavar="F", help="GPUs of a run, 0.5 for two runs on each (1 where there is any)")
+    add("--ray-cpus", type=float, metavar="N", help="CPUs of a run (1)")
+
+
+def cluster(args: argparse.Namespace, more: list[str]) -> Any:
+    """Return the Ray cluster that is asked for, or None; a key=value that --ray has swallowed goes to `more`."""
+    from ..study.jobs_where import Ray
+
+    address = args.ray
+    if address and "=" in address and address.partition("=")[0].isidentifier():
+        more.append(address)
+        address = ""
+    if address is None and (args.ray_gpus is not None or args.ray_cpus is not None):
+        raise UsageError("--ray-gpus and --ray-cpus say what a run takes of a cluster, and need --ray")
+    return None if address is None else Ray(address, args.ray_gpus, 1 if args.ray_cpus is None else args.ray_cpus)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -59,8 +89,10 @@ def run(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     from ..files import write_text
     from ..study import api, verdict
+    from ..study.jobs_where import check_places
     from ._tables import grid
 
+    ray = cluster(args, args.more)
     more: dict[str, Any] = {}
     for name in ("cfgs", "attention", "where", "start", "more"):  # lists of words swallow the key=value behind them
         kept = []
@@ -80,12 +112,13 @@ def _run(args: argparse.Namespace) -> int:
     lists = {n: [p for w in getattr(args, n) for p in w.split(",") if p] for n in ("attention", "where", "start")}
     if args.cfgs and (lists["attention"] or lists["where"]):
         raise UsageError("--attention and --where go with --base, which they are put into; --cfgs names whole models")
+    check_places(args.device, args.jobs, ray)
     study = api.prepare(
         args.cfgs, base=args.base, attention=lists["attention"], where=lists["where"], starts=lists["start"],
         data=args.data, epochs=args.epochs, seeds=args.seeds, weights=args.weights, imgsz=args.imgsz, batch=args.batch,
         host=args.host, output=args.output, plugins=args.plugin, arguments=more,
     )  # fmt: skip
-    found = study.carry_out(device=args.device, jobs=args.jobs, lang=args.lang)
+    found = study.carry_out(device=args.device, jobs=args.jobs, ray=ray, lang=args.lang)
     if args.save_json:
         write_text(args.save_json, json.dumps(found, indent=2) + "\n")
     failed = [f for row in found for f in row["failed"]]

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Union
 
-from .. import words
 from ..errors import ConfigError, DataError, UsageError, YoloAttnError
 from ..files import expand
 from . import candidates as making
@@ -16,8 +15,7 @@ from . import plan as planning
 from . import report
 from . import run as running
 from .closing import close
-
-__all__ = ["Study", "compare", "prepare"]
+from .jobs_where import Ray, as_cluster, check_places, places
 
 Names = Union[str, Sequence[str], None]
 
@@ -35,12 +33,13 @@ class Study:
         self.folder, self.plan, self.data = folder, plan, data
         self.page: Path | None = None  # of the report, once it is written
 
-    def carry_out(self, *, device: str = "", jobs: int = 1, lang: str = "en") -> list[dict[str, Any]]:
+    def carry_out(
+        self, *, device: str = "", jobs: int | None = None, ray: Ray | None = None, lang: str = "en"
+    ) -> list[dict[str, Any]]:
         """Train what is not trained yet, write the report in `lang`, and return one row a config; see :func:`compare`."""
         report.check_language(lang)
-        if jobs < 1:
-            raise UsageError(f"{words.option('jobs')} must be at least 1, got {jobs}")
-        running.carry_out(self.folder, self.plan, data=self.data, device=device, jobs=jobs)
+        with places(self.plan.host, device, jobs, ray) as found:
+            running.carry_out(self.folder, self.plan, data=self.data, places=found)
         rows, self.page = close(self.folder, lang)
         return rows
 
@@ -60,7 +59,8 @@ def compare(
     batch: int | None = None,
     device: str = "",
     host: str = "ultralytics",
-    jobs: int = 1,
+    jobs: int | None = None,
+    ray: str | bool | Ray | None = None,
     lang: str = "en",
     output: str | os.PathLike[str] = "study",
     plugins: Sequence[str] = (),
@@ -82,9 +82,11 @@ def compare(
         weights: What all begin from.
         imgsz: Side of the images in pixels.
         batch: Images a step.
-        device: As the hosts take it; several are shared out among as many jobs.
+        device: As the hosts take it; with several, ``0,1``, each takes a run, and ``0+1`` are both for one run (DDP).
         host: ``ultralytics``, ``yolov5``, or the folder of a YOLOv5 checkout.
-        jobs: Trainings at a time.
+        jobs: Trainings at a time; one on each device when absent.
+        ray: Train in a Ray cluster: its address, True for that of the environment or a new one on this machine, or
+            a :class:`Ray`, which says how much of it each run takes.
         lang: Of the report that is written into the study's folder, ``en`` or ``zh``.
         output: The folder of the study.
         plugins: Files of attention of your own.
@@ -101,12 +103,13 @@ def compare(
         YoloAttnError: A config that does not exist or cannot be built, data that cannot be used, a folder that holds
             another plan, a full disk. A run that fails is no error: its row says so.
     """
+    check_places(str(device), jobs, as_cluster(ray))
     study = prepare(
-        cfgs, base=base, attention=_list(attention), where=_list(where), starts=_list(start), data=data, epochs=epochs,
+        cfgs, base=base, attention=listed(attention), where=listed(where), starts=listed(start), data=data, epochs=epochs,
         seeds=seeds, weights=weights, imgsz=imgsz, batch=batch, host=host, output=output, plugins=plugins,
         arguments=arguments,
     )  # fmt: skip
-    found = study.carry_out(device=str(device), jobs=jobs, lang=lang)
+    found = study.carry_out(device=str(device), jobs=jobs, ray=as_cluster(ray), lang=lang)
     try:
         import pandas
     except ImportError:
@@ -114,7 +117,7 @@ def compare(
     return pandas.DataFrame(found)
 
 
-def _list(given: Names) -> list[str]:
+def listed(given: Names) -> list[str]:
     return [p for p in given.split(",") if p] if isinstance(given, str) else list(given or [])
 
 
@@ -137,17 +140,42 @@ def prepare(
     arguments: Mapping[str, Any] | None = None,
 ) -> Study:
     """Check everything that can be checked before a training, and write the plan; arguments as for :func:`compare`."""
-    from ..evaluation import dataset
     from ..registry.plugins import load_file
-    from ..training import shapes
-    from ..training.options import EMBEDDED, YOLOV5
 
-    _require()
+    require()
     for file in plugins:
         load_file(file)
     if bool(cfgs) == bool(base):
         raise UsageError("name the configs (--cfgs BASE.yaml OTHER.yaml ...), or a base and --attention; not both, not none")
     made = making.from_names(cfgs, starts) if cfgs else making.from_grid(base, attention, where, starts)
+    plan, used = checked(
+        made, data=data, epochs=epochs, seeds=planning.check_seeds(seeds), weights=weights, imgsz=imgsz, batch=batch, host=host,
+        plugins=plugins, arguments=arguments,
+    )  # fmt: skip
+    folder = Path(os.path.abspath(expand(output)))
+    planning.settle(folder, plan, made)
+    check_built(made, folder, plan.host)
+    return Study(folder, plan, used)
+
+
+def checked(
+    made: Sequence[making.Candidate],
+    *,
+    data: str,
+    epochs: int | None,
+    seeds: Sequence[int],
+    weights: str,
+    imgsz: int | None,
+    batch: int | None,
+    host: str,
+    plugins: Sequence[str],
+    arguments: Mapping[str, Any] | None,
+) -> tuple[planning.Plan, str]:
+    """Return the plan of these configs, and the data set's YAML; what they train with is checked."""
+    from ..evaluation import dataset
+    from ..training import shapes
+    from ..training.options import EMBEDDED, YOLOV5
+
     given = dict(arguments or {})
     default: Mapping[str, Any] = YOLOV5 if data else EMBEDDED
     given["imgsz"] = imgsz or given.get("imgsz") or default["imgsz"]
@@ -157,7 +185,7 @@ def prepare(
     if epochs < 1:
         raise UsageError(f"--epochs must be at least 1, got {epochs}")
     if "seed" in given:
-        raise UsageError("--seeds says how many seeds each config is trained with; 'seed=' is not taken here")
+        raise UsageError("the seeds are chosen here, and 'seed=' is not taken")
     where_data = str(expand(data).resolve()) if data and expand(data).is_file() else data
     used = where_data or str(shapes.make())
     may_fetch = dataset.check(used, single_cls=bool(given.get("single_cls")))
@@ -170,25 +198,30 @@ def prepare(
         weights=_weights(weights, host),
         weights_sha256=planning.hash_file(_weights(weights, host)),
         epochs=epochs,
-        seeds=planning.check_seeds(seeds),
+        seeds=tuple(seeds),
         arguments=given,
         plugins=tuple(str(expand(f).resolve()) for f in plugins),
     )
-    folder = Path(os.path.abspath(expand(output)))
-    planning.settle(folder, plan, made)
-    if host == "ultralytics":
-        problems = []
-        for c in made:
-            try:
-                making.build(c, folder / "configs")
-            except YoloAttnError as exc:
-                problems.append(str(exc))
-        if problems:
-            raise ConfigError("; ".join(problems))
-    return Study(folder, plan, used)
+    return plan, used
 
 
-def _require() -> None:
+def check_built(made: Sequence[making.Candidate], folder: Path, host: str) -> None:
+    """Build every config as the ultralytics host would.
+
+    Raises:
+        ConfigError: Some cannot be built; all of them are named.
+    """
+    problems = []
+    for c in made if host == "ultralytics" else ():
+        try:
+            making.build(c, folder / "configs")
+        except YoloAttnError as exc:
+            problems.append(str(exc))
+    if problems:
+        raise ConfigError("; ".join(problems))
+
+
+def require() -> None:
     try:
         import faster_coco_eval  # noqa: F401 # each is asked for here, before anything trains
         import scipy  # noqa: F401

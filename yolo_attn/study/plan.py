@@ -92,15 +92,25 @@ def of(candidates: Sequence[Candidate], **rest: Any) -> Plan:
     return Plan(configs=configs, **rest)
 
 
-def settle(folder: Path, plan: Plan, candidates: Sequence[Candidate]) -> None:
+def settle(
+    folder: Path, plan: Plan, candidates: Sequence[Candidate], *, file: str = FILE, more: Mapping[str, Any] | None = None
+) -> None:
     """Write a plan and its configs into an empty folder, or check that the folder's plan is this one.
+
+    Args:
+        folder: Of the study.
+        plan: The plan.
+        candidates: Its configs.
+        file: Where it is written; a search has a file of another name.
+        more: What else decides.
 
     Raises:
         FileError: The folder holds another plan, or something that is no study; it is left as it is.
     """
-    there = read(folder)
+    wanted = {**plan.as_dict(), **(more or {})}
+    there = read(folder, file)
     if there is not None:
-        differences = _differences(there, plan.as_dict())
+        differences = _differences(there, wanted)
         if differences:
             raise FileError(
                 f"{folder} is a study with another plan: {'; '.join(differences)}. Give the command that it was made "
@@ -109,26 +119,26 @@ def settle(folder: Path, plan: Plan, candidates: Sequence[Candidate]) -> None:
         return
     if folder.exists() and not folder.is_dir():
         raise FileError(f"{folder} is a file. Choose a new folder for the study: -o FOLDER")
-    ours = {"configs", FILE}
+    ours = {"configs", file}
     if folder.is_dir() and {p.name for p in folder.iterdir() if not p.name.startswith(".")} - ours:
-        raise FileError(f"{folder} holds files and no {FILE}. Choose a new or an empty folder for the study: -o FOLDER")
+        raise FileError(f"{folder} holds files and no {file}. Choose a new or an empty folder for the study: -o FOLDER")
     try:
         (folder / "configs").mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise FileError(f"{folder}: cannot be written: {exc.strerror or exc}") from exc
     for c in candidates:
         write_text(folder / "configs" / f"{c.stem}.yaml", c.text)
-    text = yaml.safe_dump(plan.as_dict(), sort_keys=False, allow_unicode=True)
-    write_text(folder / FILE, HEAD + text)  # last: what has a plan has its configs
+    text = yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True)
+    write_text(folder / file, HEAD + text)  # last: what has a plan has its configs
 
 
-def read(folder: Path) -> dict[str, Any] | None:
-    """Return what a folder's `study.yaml` holds, or None where there is none.
+def read(folder: Path, name: str = FILE) -> dict[str, Any] | None:
+    """Return what a folder's `study.yaml`, or the file of that name, holds, or None where there is none.
 
     Raises:
         FileError: It is no plan.
     """
-    file = folder / FILE
+    file = folder / name
     if not file.is_file():
         return None
     d = read_mapping(file, FileError, "It holds the plan of a study.")

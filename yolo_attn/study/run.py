@@ -7,61 +7,49 @@ same training. A run that failed is tried again by the next command.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import datetime
-import json
-import os
-import shutil
-import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from ..errors import FileError, UsageError
-from ..files import LOCK, read_source, read_text, write_text
+from ..files import LOCK, read_source
 from ..log import announce
 from ..system import locks
-from ..words import option
-from . import record, worker
+from . import jobs as working
+from . import record
 from .plan import Plan, Run
 
-__all__ = ["carry_out"]
-
-COMMAND = (sys.executable, "-m", worker.__name__)  # what does one run; the file of its task follows
-LEAST_FREE = 1 << 20  # bytes; with fewer a disk counts as full
+__all__ = ["arguments", "carry_out", "lock_of"]
 
 
 class _Study:
     """A plan under way in this process: what is taken, what runs, how far it is."""
 
-    def __init__(self, folder: Path, plan: Plan, data: str, device: str, jobs: int) -> None:
+    def __init__(self, folder: Path, plan: Plan, data: str, places: Sequence[working.Place]) -> None:
         self.folder, self.plan, self.data = folder, plan, data
-        devices = [d for d in device.split(",") if d]
-        self.devices = [devices[k % len(devices)] if devices else "" for k in range(jobs)]  # shared out
+        self.crew = working.Crew(places)
         self.guard = threading.Lock()
-        self.done = set(record.read_all(folder, plan))
-        self.done = {r for r in self.done if (record.read(folder, r) or {}).get("status") == "finished"}
+        self.done = {r for r, d in record.read_all(folder, plan).items() if d["status"] == "finished"}
         self.tried: set[Run] = set()
-        self.running: dict[Run, subprocess.Popen[bytes]] = {}
-        self.stop: BaseException | None = None
+        self.running: set[Run] = set()
         self.git = _git()
 
     # -- which run is next
 
     def take(self) -> Run | None:
         """Take the next run that nobody works on, lock it, and return it; None where there is none (any more)."""
-        while self.stop is None:
+        while self.crew.stop is None:
             elsewhere = False
             for run in self.plan.runs:
                 with self.guard:
-                    if run in self.done or run in self.tried or run in self.running:
+                    if run in self.done or run in self.tried:
                         continue
                     try:
-                        locks.take(self._lock(run))
+                        locks.take(lock_of(self.folder, run))
                     except locks.Busy:
                         elsewhere = True
                         continue
@@ -70,7 +58,7 @@ class _Study:
                 if there is not None and there["status"] == "finished":
                     with self.guard:
                         self.done.add(run)
-                    locks.release(self._lock(run))
+                    locks.release(lock_of(self.folder, run))
                     continue
                 return run
             if not elsewhere:
@@ -78,227 +66,132 @@ class _Study:
             time.sleep(1)  # another process trains what is left; it may be killed, and then it is ours
         return None
 
-    def _lock(self, run: Run) -> Path:
-        return self.folder / "runs" / LOCK.replace(".lock", f"-{run.name}.lock")
-
     # -- one run
 
-    def work(self, device: str) -> None:
+    def work(self, place: working.Place) -> None:
         """Do runs until none is left."""
         while (run := self.take()) is not None:
             try:
-                self._do(run, device)
-            except BaseException as exc:
-                self.stop = self.stop or exc
-                return
+                with self.guard:
+                    self.running.add(run)
+                self._do(run, place)
             finally:
-                locks.release(self._lock(run))
+                with self.guard:
+                    self.running.discard(run)
+                locks.release(lock_of(self.folder, run))
 
-    def _do(self, run: Run, device: str) -> None:
+    def _do(self, run: Run, place: working.Place) -> None:
         record.clear(self.folder, run)
-        folder = record.folder_of(self.folder, run)
-        task = {
-            "folder": str(folder), "argv": self._argv(run, device), "data": self.data,
-            "imgsz": self.plan.arguments["imgsz"],
-        }  # fmt: skip
-        file = folder / "task.json"
-        write_text(file, json.dumps(task), durable=False)
         began = time.monotonic()
-        code = self._launched(run, file, folder / "log.txt")
-        if self.stop is not None:
-            return
-        about = {
-            "status": "failed", "device": device or "default", "epochs": self.plan.epochs, "git": self.git,
-            "data_sha256": self.plan.data_sha256, "config_sha256": self.plan.configs[run.config]["sha256"],
-            "weights_sha256": self.plan.weights_sha256,
+        task = {
+            "folder": str(record.folder_of(self.folder, run)), "argv": arguments(self.folder, self.plan, run, self.data),
+            "data": self.data, "imgsz": self.plan.arguments["imgsz"], **about(self.folder, self.plan, run),
         }  # fmt: skip
-        if code == 0:
-            result = json.loads(read_text(folder / worker.RESULT, FileError))
-            about.update(result, status="finished", finished=_now())
+        outcome = working.attempt(place, self.folder, record.folder_of(self.folder, run), task)
+        if outcome.result is None and self.crew.stop is not None:
+            return  # it was ended, and did not fail
+        row: dict[str, Any] = {
+            "status": "failed", "device": place.name, "epochs": self.plan.epochs, "git": self.git,
+            "data_sha256": self.plan.data_sha256, "config_sha256": self.plan.configs[run.config]["sha256"],
+            "weights_sha256": self.plan.weights_sha256, "finished": _now(),
+        }  # fmt: skip
+        if outcome.result is not None:
+            row.update(outcome.result, status="finished")
         else:
-            reason = self._reason(folder, code)
-            if code == worker.FULL or shutil.disk_usage(folder).free < LEAST_FREE:
-                raise FileError(
-                    f"{self.folder}: the disk is full. Finished runs are kept: free some space, and the same command goes on"
-                )
-            about.update(reason=reason, seconds=round(time.monotonic() - began, 1), finished=_now())
-        for name in ("task.json", worker.RESULT, worker.TROUBLE):
-            with contextlib.suppress(FileNotFoundError):
-                (folder / name).unlink()
-        record.write(self.folder, self.plan, run, about)
-        if code == 0:
+            row.update(reason=outcome.reason, seconds=round(time.monotonic() - began, 1))
+        record.write(self.folder, self.plan, run, row)
+        if outcome.result is not None:
             with self.guard:
                 self.done.add(run)
         else:
-            announce("%s failed: %s", run.name, about["reason"])
-
-    def _argv(self, run: Run, device: str) -> list[str]:
-        plan, config = self.plan, self.plan.configs[run.config]
-        cfg = config["source"] or str(self.folder / "configs" / f"{run.config}.yaml")
-        argv = ["--host", plan.host, "--cfg", cfg, "--epochs", str(plan.epochs)]
-        argv += ["--data", self.data] if plan.data else []  # else the embedded one, with the options that suit it
-        argv += ["--seed", str(run.seed), "--project", str(self.folder / "runs"), "--name", run.name, "--exist-ok"]
-        argv += ["--noplots", "--no-export"]
-        if plan.weights:
-            argv += ["--weights", plan.weights, *(["--start", config["start"]] if config["start"] else [])]
-        if device:
-            argv += ["--device", device]
-        for file in plan.plugins:
-            argv += ["--plugin", file]
-        more = dict(plan.arguments)
-        for flag in ("imgsz", "batch", "workers", "optimizer", "patience"):
-            if flag in more:
-                argv += [f"--{flag}", str(more.pop(flag))]
-        return [*argv, *(f"{k}={v}" for k, v in more.items())]
-
-    def _launched(self, run: Run, task: Path, log: Path) -> int:
-        """Run the worker and return its exit code; it ends with this process, whatever ends that."""
-        home = str(Path(__file__).resolve().parents[2])  # a bare checkout of the kit is on nobody's path
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")]))}
-        with log.open("wb") as stream:
-            child = subprocess.Popen(
-                [*COMMAND, str(task)], stdin=subprocess.PIPE, stdout=stream, stderr=subprocess.STDOUT, env=env,
-                start_new_session=True,
-            )  # fmt: skip
-            with self.guard:
-                self.running[run] = child
-                stopped = self.stop is not None
-            if stopped:
-                _end(child)
-            try:
-                return child.wait()
-            finally:
-                with self.guard:
-                    del self.running[run]
-                if child.stdin is not None:
-                    child.stdin.close()
-
-    def _reason(self, folder: Path, code: int) -> str:
-        trouble = folder / worker.TROUBLE
-        if trouble.is_file():
-            return str(json.loads(read_text(trouble, FileError))["reason"])
-        if code < 0:
-            name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-            return f"was ended by {name}" + (", as when memory runs out" if name == "SIGKILL" else "")
-        lines = [line.strip() for line in read_source(folder / "log.txt").splitlines() if line.strip()]
-        return f"exit code {code}: {lines[-1][:300]}" if lines else f"exit code {code}"
-
-    def end(self, why: BaseException) -> None:
-        """Begin nothing more, and end what runs."""
-        with self.guard:
-            self.stop = self.stop or why
-            running = list(self.running.values())
-        for child in running:
-            _end(child)
+            announce("%s failed: %s", run.name, outcome.reason)
 
     # -- how far
 
     def epochs_done(self) -> int:
         """Epochs that are behind, of all runs."""
         with self.guard:
-            settled, running = self.done | (self.tried - set(self.running)), list(self.running)
+            settled, running = self.done | (self.tried - self.running), list(self.running)
         done = len(settled & set(self.plan.runs)) * self.plan.epochs
-        return done + sum(min(_rows(record.folder_of(self.folder, r) / "results.csv"), self.plan.epochs) for r in running)
+        return done + sum(min(rows_of(record.folder_of(self.folder, r)), self.plan.epochs) for r in running)
+
+    def told(self) -> str:
+        """What has finished, in words."""
+        return f"{len(self.done)} of {len(self.plan.runs)} runs finished"
 
 
-def carry_out(folder: Path, plan: Plan, *, data: str, device: str = "", jobs: int = 1) -> None:
+def lock_of(study: Path, run: Run) -> Path:
+    """Return the lock of a run, which who trains it holds."""
+    return study / "runs" / LOCK.replace(".lock", f"-{run.name}.lock")
+
+
+def arguments(study: Path, plan: Plan, run: Run, data: str) -> list[str]:
+    """Return the flags of `train_detect.py` for a run, the device left out."""
+    config = plan.configs[run.config]
+    cfg = config["source"] or str(study / "configs" / f"{run.config}.yaml")
+    argv = ["--host", plan.host, "--cfg", cfg, "--epochs", str(plan.epochs)]
+    argv += ["--data", data] if plan.data else []  # else the embedded one, with the options that suit it
+    argv += ["--seed", str(run.seed), "--project", str(study / "runs"), "--name", run.name, "--exist-ok"]
+    argv += ["--noplots", "--no-export"]
+    if plan.weights:
+        argv += ["--weights", plan.weights, *(["--start", config["start"]] if config["start"] else [])]
+    for file in plan.plugins:
+        argv += ["--plugin", file]
+    more = dict(plan.arguments)
+    for flag in ("imgsz", "batch", "workers", "optimizer", "patience"):
+        if flag in more:
+            argv += [f"--{flag}", str(more.pop(flag))]
+    return [*argv, *(f"{k}={v}" for k, v in more.items())]
+
+
+def about(study: Path, plan: Plan, run: Run) -> dict[str, Any]:
+    """Return what a task says of its run: for trackers, and for a machine that has to have the same files."""
+    return {
+        "about": {"study": study.name, "config": run.config, "seed": run.seed},
+        "embedded": not plan.data, "data_sha256": plan.data_sha256,
+        "weights": plan.weights, "weights_sha256": plan.weights_sha256,
+    }  # fmt: skip
+
+
+def carry_out(
+    folder: Path,
+    plan: Plan,
+    *,
+    data: str,
+    device: str = "",
+    jobs: int | None = None,
+    places: Sequence[working.Place] | None = None,
+) -> None:
     """Do every run of a plan that is not finished.
 
     Args:
         folder: Of the study, which holds the plan.
         plan: The plan.
         data: The data set's YAML.
-        device: As the hosts take it; several are shared out among the jobs.
-        jobs: Trainings at a time.
+        device: As the hosts take it; several, ``0,1``, are shared out among the jobs, ``0+1`` are for one run at once.
+        jobs: Trainings at a time; one on each device when absent.
+        places: Where to train, instead of `device` and `jobs`.
 
     Raises:
         FileError: The disk refuses, or is full; finished runs are kept.
-        UsageError: One training at a time on several devices, whose workers would not be given the seed.
+        UsageError: Fewer jobs than devices.
     """
-    devices = [d for d in device.split(",") if d]
-    if len(devices) > 1 and jobs == 1:
-        raise UsageError(
-            f"{option('device', device)}: the seed does not reach the workers of one training on several GPUs; "
-            f"{option('jobs', len(devices))} trains as many runs side by side, each on one of them"
-        )
+    where = working.places(device, jobs) if places is None else places
     (folder / "runs").mkdir(exist_ok=True)
-    study = _Study(folder, plan, data, device, jobs)
-    total = len(plan.runs)
+    study = _Study(folder, plan, data, where)
     if study.done:
-        announce("%s: %d of %d runs are finished; going on", folder, len(study.done), total)
-    threads = [threading.Thread(target=study.work, args=(d,), daemon=True) for d in study.devices]
-    try:
-        with _progress(study):
-            for t in threads:
-                t.start()
-            while any(t.is_alive() for t in threads):
-                time.sleep(0.1)
-    except BaseException as exc:
-        study.end(exc)
-        for t in threads:
-            t.join(timeout=30)
-        raise
-    if study.stop is not None:
-        study.end(study.stop)
-        for t in threads:
-            t.join(timeout=30)
-        raise study.stop
+        announce("%s: %d of %d runs are finished; going on", folder, len(study.done), len(plan.runs))
+    with working.progress(study.epochs_done, lambda: len(plan.runs) * plan.epochs, study.told):
+        study.crew.carry(study.work)
     record.write_table(folder, plan)
 
 
-@contextlib.contextmanager
-def _progress(study: _Study) -> Iterator[None]:
-    """Show epochs of the whole plan and the time left: a bar on a terminal, elsewhere a line for each run."""
-    from tqdm import tqdm
-
-    total = len(study.plan.runs) * study.plan.epochs
-    over = threading.Event()
-    bar = tqdm(total=total, initial=study.epochs_done(), unit="epoch", desc="all runs", disable=None, leave=False)
-
-    def follow() -> None:
-        began, at_first, told = time.monotonic(), study.epochs_done(), len(study.done)
-        last = False
-        while not last:
-            last = over.wait(1)  # once more when it is over
-            now = study.epochs_done()
-            bar.n = now
-            bar.refresh()
-            if bar.disable and len(study.done) != told:
-                told = len(study.done)
-                pace = (time.monotonic() - began) / max(now - at_first, 1)
-                announce("%d of %d runs finished, about %s left", told, len(study.plan.runs), _span(pace * (total - now)))
-
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
+def rows_of(folder: Path) -> int:
+    """Return how many epochs a run has logged."""
     try:
-        yield
-    finally:
-        over.set()
-        thread.join(timeout=5)
-        bar.close()
-
-
-def _span(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min" if minutes else f"{seconds:.0f} s"
-
-
-def _rows(log: Path) -> int:
-    try:
-        return max(sum(1 for _ in csv.reader(read_source(log).splitlines())) - 1, 0)
+        return max(sum(1 for _ in csv.reader(read_source(folder / "results.csv").splitlines())) - 1, 0)
     except (OSError, csv.Error):
         return 0
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """End a worker and what it launched."""
-    if child.stdin is not None:
-        with contextlib.suppress(OSError):
-            child.stdin.close()  # which is what it watches
-    try:
-        child.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        child.kill()
 
 
 def _now() -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import HostError, UsageError
 from ..files import read_source
 
-__all__ = ["check_classic", "seed_ultralytics"]
+__all__ = ["check_classic", "check_together", "seed_ultralytics"]
 
 START = 6148914691236517205  # the hosts' own
 
@@ -36,7 +36,7 @@ def seed_ultralytics(seed: int) -> None:
         generator = getattr(loader, "generator", None)
         if generator is None or not hasattr(loader, "reset"):
             raise HostError("this ultralytics has a data loader that cannot be seeded; use 8.4.130 or later")
-        generator.manual_seed(START + seed)
+        generator.manual_seed(START + seed + 1_000_003 * int(trainer.start_epoch))  # a rung draws on where the last one ended
         loader.reset()  # its workers have begun with what it was before
 
     def epoch_begins(trainer: Any) -> None:
@@ -72,4 +72,23 @@ def check_classic(host: Path, workers: int) -> None:
         raise UsageError(
             f"{host}: the seed does not reach the workers of this YOLOv5's data loader, which would draw the same for every "
             f"seed: give --workers 0, or use YOLOv5 of 2023 or later (or the yolov5 package)"
+        )
+
+
+def check_together(host: str) -> None:
+    """Check that a seed reaches one training on several GPUs, whose workers are processes of the host's own.
+
+    A classic host is checked by :func:`check_classic` in any case.
+
+    Raises:
+        UsageError: This version of the host seeds their loaders alike for every seed.
+    """
+    if host != "ultralytics":
+        return
+    from ultralytics.data import build
+
+    if not re.search(r"manual_seed\([^\n]*\bseed\b", read_source(Path(build.__file__))):
+        raise UsageError(
+            "the seed does not reach the workers of one training on several GPUs in this ultralytics: give each GPU a run of "
+            "its own (0,1 and not 0+1), or use ultralytics 8.4.130 or later"
         )

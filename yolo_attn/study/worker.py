@@ -81,19 +81,42 @@ def _says_full(exc: BaseException | None) -> bool:
 
 def _done(task: dict[str, Any], folder: Path) -> dict[str, Any]:
     from ..training import options, ultralytics
+    from . import trackers
 
     began = time.monotonic()
     given = options.parse(task["argv"])
+    trackers.name(task.get("about") or {}, until=task.get("until"))
     if given.host == "ultralytics":
         from .seeding import seed_ultralytics
 
         seed_ultralytics(given.seed)
-    code = ultralytics.main(given)
-    if code:
+        trackers.follow_ultralytics()
+    elif given.resume:
+        _resume_here(given, task, folder)
+    try:
+        code = ultralytics.main(given)
+    except trackers.Paused:
+        code = trackers.PAUSED
+    if code and not (code == trackers.PAUSED and task.get("until")):
         raise YoloAttnError(f"the training ended with exit code {code}; {folder / 'log.txt'} has what it said")
-    seconds = time.monotonic() - began
+    about = {"seconds": round(time.monotonic() - began, 1), "versions": _versions(given.host)}
+    if task.get("until"):  # a rung of a search, which is judged by what the host has logged
+        return about
     best = next(p for p in (folder / "weights" / n for n in ("best.pt", "last.pt")) if p.is_file())
-    return {**_measured(task, given, best, folder), "seconds": round(seconds, 1), "versions": _versions(given.host)}
+    return {**_measured(task, given, best, folder), **about}
+
+
+def _resume_here(given: Any, task: dict[str, Any], folder: Path) -> None:
+    """Let a classic training go on with this device and this machine's data: the host goes by its `opt.yaml`."""
+    import yaml
+
+    from ..model_yaml.reader import read_mapping
+
+    file = folder / "opt.yaml"
+    if file.is_file():
+        opt = read_mapping(file, YoloAttnError, "It should contain the options of a run.")
+        opt.update(device=given.device, data=task["data"])
+        files.write_text(file, yaml.safe_dump(opt, sort_keys=False))
 
 
 def _measured(task: dict[str, Any], given: Any, best: Path, folder: Path) -> dict[str, Any]:
