@@ -33,6 +33,7 @@ _EXPORTS = {
     "record_gates": "inside.recording",
     "register": "registry.registry",
     "remove": "model_yaml.placement",
+    "search": "study.search",
     "set_start": "model_yaml.placement",
     "transfer": "weights.align",
     "uninstall": "hook.install",
@@ -59,6 +60,7 @@ __all__ = [
     "record_gates",
     "register",
     "remove",
+    "search",
     "set_start",
     "transfer",
     "uninstall",
@@ -78,6 +80,7 @@ if TYPE_CHECKING:
     from .registry.plugins import load_file as load_plugin
     from .registry.registry import get_module, list_modules, register, unregister
     from .study.api import compare
+    from .study.search import search
     from .training.trainer import Trainer
     from .weights.align import transfer
 

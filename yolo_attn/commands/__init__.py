@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "train a detector; same as train_detect.py",
     "compare": "does attention help? train several configs and seeds, and compare",
     "report": "tables and figures of a study, or of training folders that anyone left",
+    "search": "which attention, where, with which start, or none: search within a budget",
     "explain": "what a detector looks at, base beside attention, and whether the pictures mean anything",
     "gates": "does the attention attend? its gates over images, and mAP with the gates frozen",
     "export": "export a checkpoint to ONNX and verify it against PyTorch",
