@@ -22,6 +22,7 @@ _EXPORTS = {
     "compare": "study.api",
     "detach": "detectors.attaching",
     "export_model": "export.onnx:export",
+    "fold": "inside.fold",
     "get_module": "registry.registry",
     "insert": "model_yaml.placement",
     "install": "hook.install",
@@ -49,6 +50,7 @@ __all__ = [
     "compare",
     "detach",
     "export_model",
+    "fold",
     "get_module",
     "insert",
     "install",
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
     from .errors import YoloAttnError
     from .export.onnx import export as export_model
     from .hook.install import install, installed, uninstall
+    from .inside.fold import fold
     from .inside.recording import record_gates
     from .model_yaml.placement import insert, remove, set_start
     from .model_yaml.schedule import plan

@@ -23,6 +23,7 @@ COMMANDS = {
     "search": "which attention, where, with which start, or none: search within a budget",
     "explain": "what a detector looks at, base beside attention, and whether the pictures mean anything",
     "gates": "does the attention attend? its gates over images, and mAP with the gates frozen",
+    "fold": "fold attention away that learned a constant, into the convolutions that read it",
     "export": "export a checkpoint to ONNX and verify it against PyTorch",
     "detect": "run an ONNX detector, without torch or ultralytics",
     "bench": "compare latency and size of detectors",

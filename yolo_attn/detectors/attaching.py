@@ -22,7 +22,7 @@ from ..weights.attention import attention_in
 from . import opening
 from .rebuilding import rebuilt
 
-__all__ = ["attach", "detach", "file_name"]
+__all__ = ["attach", "detach", "dictionary", "file_name"]
 
 # Key of a detector's original rows in its model dictionary, and so in its checkpoints.
 BEFORE = "before_attach"
@@ -66,7 +66,7 @@ def attach(
         raise UsageError(f"module is a registered name such as 'ECA', got {module!r}")
     module = plugins.resolve(module)
     handle, network = _opened(detector, "attach")
-    d = _dictionary(network)
+    d = dictionary(network)
     if not where and after is None:
         where = "neck"
     what = resolve.named(module, d)
@@ -103,7 +103,7 @@ def detach(detector: Any, module: str | None = None) -> Any:
         CheckpointError: A weight has no layer in the new detector.
     """
     handle, network = _opened(detector, "detach")
-    d = _dictionary(network)
+    d = dictionary(network)
     before = d.get(BEFORE)
     if module is None and isinstance(before, dict):
         new = {**d, **copy.deepcopy(before)}
@@ -162,7 +162,8 @@ def _is_handle(detector: Any) -> bool:
     return any(c.__module__ == "ultralytics.engine.model" and c.__name__ == "Model" for c in type(detector).__mro__)
 
 
-def _dictionary(network: Any) -> dict[str, Any]:
+def dictionary(network: Any) -> dict[str, Any]:
+    """Return a copy of the model dictionary of a network, with its file's name and the number of classes in use."""
     d: dict[str, Any] = copy.deepcopy(network.yaml)
     if "yaml_file" not in d and getattr(network, "yaml_file", None):  # the classic host keeps it as an attribute
         d["yaml_file"] = network.yaml_file

@@ -19,11 +19,12 @@ from ..weights import align, start_from, untrained
 from ..weights.attention import attention_in
 from . import source
 
-__all__ = ["rebuilt"]
+__all__ = ["handle_around", "rebuilt"]
 
 # Attributes that are not copied to the new network.
 _ITS_OWN = frozenset(["yaml", "save", "training", "criterion", "stride", "pt_path"])
-_GRAPH = frozenset(["f", "i", "type", "np", "training"])
+# Of a layer: its place in the graph, and the size of the last image, for which a head keeps anchors that are not copied.
+_GRAPH = frozenset(["f", "i", "type", "np", "training", "shape"])
 _PLAIN = (bool, int, float, str, tuple, type(None))
 AGREE = 1e-5  # largest allowed difference, relative to the scale of the outputs
 
@@ -50,7 +51,7 @@ def rebuilt(handle: Any, network: Any, d: dict[str, Any], *, proved: bool) -> An
     device = next((p.device for p in network.parameters()), None)
     dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
     new = new.to(device=device, dtype=dtype).train(network.training)
-    return new if handle is None else _handle(handle, new)
+    return new if handle is None else handle_around(handle, new)
 
 
 def _network(old: Any, d: dict[str, Any]) -> Any:
@@ -165,7 +166,7 @@ def _prove(old: Any, new: Any, name: str) -> None:
         )
 
 
-def _handle(old: Any, network: Any) -> Any:
+def handle_around(old: Any, network: Any) -> Any:
     """Return a wrapper like `old` around a network.
 
     The trainer uses the network in memory while ``ckpt`` is set. Workers of a multi-GPU run (ultralytics before 8.4)

@@ -30,7 +30,7 @@ from .formats.table import NAMES, named, suffix_of
 from .formats.write import write
 from .one_module import plain_attention
 
-__all__ = ["FORMATS", "Asked", "ExportResult", "export", "export_source"]
+__all__ = ["FORMATS", "Asked", "ExportResult", "count_nodes", "export", "export_source"]
 
 FORMATS = NAMES
 
@@ -357,6 +357,24 @@ def _write_onnx(
         raise
     except Exception as exc:  # hosts and tracer may raise anything, also for a full disk
         raise ExportError(f"{source.path}: the export failed: {type(exc).__name__}: {first_line(exc)[:400]}") from exc
+
+
+def count_nodes(source: Source) -> int:
+    """Return the number of nodes of a detector's simplified ONNX graph, at the size that it was trained with.
+
+    Args:
+        source: The detector; its file is not touched.
+
+    Raises:
+        ExportError: It cannot be exported.
+    """
+    import onnx
+
+    size = round_up(source.imgsz, source.stride, lambda line: None)
+    with scratch() as folder:
+        file = folder / "counted.onnx"
+        _write_onnx(source, file, size)
+        return len(onnx.load(str(file)).graph.node)
 
 
 def _exports_static(source: Source, size: tuple[int, int], *how: Any) -> bool:

@@ -12,6 +12,7 @@ import importlib
 import io
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Callable
 
@@ -144,13 +145,16 @@ def _classic(d: dict[str, Any], nc: int | None, folder: str, fits: Callable[...,
     return yolo.Model(d, nc=nc)
 
 
-def save(model: Any, output: Path, *, classic: bool = False) -> None:
+def save(
+    model: Any, output: Path, *, classic: bool = False, arguments: Mapping[str, Any] | None = None
+) -> None:
     """Save a detector as a checkpoint of its host, in one atomic step.
 
     Args:
         model: The detector.
         output: The file.
         classic: Whether its host is classic YOLOv5.
+        arguments: Further arguments that it was trained with, for ultralytics.
 
     Raises:
         FileError: The file cannot be written.
@@ -171,7 +175,7 @@ def save(model: Any, output: Path, *, classic: bool = False) -> None:
     else:
         import ultralytics
 
-        content["train_args"] = {"task": model.task}
+        content["train_args"] = {**(arguments or {}), "task": model.task}
         content["version"] = ultralytics.__version__
     buffer = io.BytesIO()  # torch reports a full disk as an error of its own archive
     torch.save(content, buffer)

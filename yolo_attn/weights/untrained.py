@@ -21,7 +21,7 @@ from .align import Report
 from .attention import attention_in
 from .checkpoint import Checkpoint
 
-__all__ = ["changing", "sentence"]
+__all__ = ["apart", "changing", "sentence"]
 
 # Relative to the scale of the outputs: above what fp32 loses in a network whose gates are 1, far below the effect of any
 # other gate.
@@ -138,7 +138,7 @@ def _run(model: Any) -> tuple[dict[str, bool], list[Any]]:
         def hook(_: Any, given: tuple[Any, ...], out: Any) -> None:
             x = given[0] if len(given) == 1 else None
             tensors = isinstance(x, torch.Tensor) and isinstance(out, torch.Tensor) and x.shape == out.shape
-            same[path] = same.get(path, True) and tensors and _apart(x, out) <= TOLERANCE
+            same[path] = same.get(path, True) and tensors and apart(x, out) <= TOLERANCE
 
         return hook
 
@@ -166,10 +166,10 @@ def _flat(y: Any) -> list[Any]:
 def _difference(ours: list[Any], theirs: list[Any]) -> float:
     if [t.shape for t in ours] != [t.shape for t in theirs]:
         return float("inf")
-    return max((_apart(a, b) for a, b in zip(ours, theirs)), default=0.0)
+    return max((apart(a, b) for a, b in zip(ours, theirs)), default=0.0)
 
 
-def _apart(a: Any, b: Any) -> float:
+def apart(a: Any, b: Any) -> float:
     """The largest difference, relative to the scale; infinite if only one of two values is finite."""
     finite = a.isfinite() if hasattr(a, "isfinite") else None
     if finite is not None and not bool(finite.all()) and bool((finite == b.isfinite()).all()):
