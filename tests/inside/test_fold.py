@@ -411,7 +411,7 @@ def test_bad_input(mixed: Path, whole: Path, data: Path, tmp_path: Path) -> None
         with pytest.raises(UsageError, match="tolerance= must be a number from 0 to 1"):
             fold(mixed, data, tolerance=tolerance, **quiet)
     with pytest.raises(UsageError, match="at least 10"):
-        fold(mixed, data, images=5, **quiet)
+        fold(mixed, data, train_images=5, **quiet)
     with pytest.raises(UsageError, match=r"must be a \.pt or a \.bundle"):
         fold(mixed, data, output=tmp_path / "x.onnx", **quiet)
     with pytest.raises(UsageError, match="is the detector itself"):

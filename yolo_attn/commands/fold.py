@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add("-o", "--output", metavar="FILE", help="file to write, .pt or .bundle (default: WEIGHTS with _folded); YAML beside it")
     add("--imgsz", type=int, metavar="N", help="side of the images in pixels (default: as trained)")
-    add("--images", type=int, default=500, metavar="N", help="train images at most, evenly spaced (500)")
+    add("--train-images", type=int, default=500, metavar="N", help="train images at most, evenly spaced (500)")
     add("--batch", type=int, default=16, metavar="N", help="images at a time (16)")
     add("--device", default="", metavar="D", help="cpu, 0 (default: a GPU where there is one)")
     add("--host", metavar="DIR", help="YOLOv5 checkout that a classic checkpoint was trained with")
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         use_host(args.host)
     with words.command_line(), talk_aside(args.json):
         result = fold(
-            args.weights, args.data, tolerance=args.tolerance, output=args.output, imgsz=args.imgsz, images=args.images,
+            args.weights, args.data, tolerance=args.tolerance, output=args.output, imgsz=args.imgsz, train_images=args.train_images,
             batch=args.batch, device=args.device, force=args.force,
         )  # fmt: skip
     if args.json:

@@ -94,7 +94,7 @@ def fold(
     tolerance: float = 0.02,
     output: str | os.PathLike[str] | None = None,
     imgsz: int | None = None,
-    images: int = IMAGES,
+    train_images: int = IMAGES,
     batch: int = 16,
     device: str = "",
     force: bool = False,
@@ -109,7 +109,7 @@ def fold(
         output: The file to write, ``.pt`` or ``.bundle``; beside `weights`, with ``_folded``, when absent. The model
             YAML is written beside it.
         imgsz: Side of the images in pixels; as trained when absent.
-        images: How many train images at most, evenly spaced.
+        train_images: How many train images at most, evenly spaced.
         batch: Images at a time.
         device: ``cpu``, a GPU's number, or nothing for a GPU where there is one.
         force: Overwrite the files.
@@ -124,7 +124,7 @@ def fold(
         CheckpointError: `weights` is not a detector's checkpoint, has no attention, or is fused.
         DataError: The data set cannot be used, or has fewer than ten train images.
     """
-    _check(tolerance, imgsz, images, batch)
+    _check(tolerance, imgsz, train_images, batch)
     target = _target(Path(os.path.expanduser(weights)), output, force)
     source = open_source(weights)
     if source.path.suffix in (".yaml", ".yml", ""):
@@ -139,7 +139,7 @@ def fold(
     rows = rows_of(source.model, d)
     if not rows:
         raise CheckpointError(f"{weights}: has no attention that could be folded")
-    gates, seen = _recorded(source, str(data), imgsz, images, batch, device, tell)
+    gates, seen = _recorded(source, str(data), imgsz, train_images, batch, device, tell)
     constants, moves, why = constant_gates(gates, rows, tolerance)
     tell(f"{len(rows)} rows with attention, {sum(all(p in constants for p in r.layers) for r in rows)} with a constant gate")
     made = fold_network(source.model, constants, name=target.with_suffix(".yaml").name, tell=lambda r: tell(f"folding {r}"))
@@ -179,11 +179,11 @@ def fold(
 def _check(tolerance: float, imgsz: int | None, images: int, batch: int) -> None:
     if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance <= 1:
         raise UsageError(f"{option('tolerance')} must be a number from 0 to 1, got {tolerance!r}")
-    for name, value in (("imgsz", imgsz), ("images", images), ("batch", batch)):
+    for name, value in (("imgsz", imgsz), ("train_images", images), ("batch", batch)):
         if value is not None and value < 1:
             raise UsageError(f"{option(name)} must be at least 1, got {value}")
     if images < LEAST_IMAGES:
-        raise UsageError(f"{option('images')} must be at least {LEAST_IMAGES}: over fewer, any gate may seem constant")
+        raise UsageError(f"{option('train_images')} must be at least {LEAST_IMAGES}: over fewer, any gate may seem constant")
 
 
 def _target(weights: Path, output: str | os.PathLike[str] | None, force: bool) -> Path:
