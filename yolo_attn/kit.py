@@ -146,14 +146,16 @@ class TheKit:
     # -- training
 
     def before_batch(self, trainer: Any) -> None:
-        from .training import schedule
+        from .training import gate_log, schedule
 
         schedule.before_batch(trainer)
+        gate_log.before_batch(trainer)
 
     def before_loop(self, model: Any) -> None:
-        from .training import schedule
+        from .training import gate_log, schedule
 
         schedule.before_loop(model)
+        gate_log.before_loop(model)
         if "YOLO_ATTN_STUDY" in os.environ:  # a run of a study
             from .study import trackers
 

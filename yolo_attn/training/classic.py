@@ -64,6 +64,10 @@ def _trained(options: argparse.Namespace, host: Path, argv: list[str], folder: P
     if options.resume and last.is_file():  # missing if an epoch's checkpoint of another name is resumed
         _prepare(last, folder)
     checked = {} if options.force else {TRAINING: "1"}
+    if options.log_gates:
+        from . import gate_log
+
+        checked.update(gate_log.of_classic(argv, folder))
     code = _run(host / "train.py", argv, _gpus(options.device), options.plugin, _in_front(options), checked)
     if code:
         if code in STOPPED and last.is_file():

@@ -157,6 +157,7 @@ def parser() -> Parser:
     add("--rect", action="store_true", help="rectangular training")
     add("--multi-scale", action="store_true", help="vary the image size by +/- 50%%")
     add("--save-period", type=int, metavar="N", help="save a checkpoint every N epochs")
+    add("--log-gates", action="store_true", help="write the gates of attention for TensorBoard each epoch (needs tensorboard)")
     add("--noplots", action="store_true", help="save no plots")
     add("--noval", action="store_true", help="only validate the final epoch")
     add(

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import functools
 import importlib
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -43,6 +44,12 @@ def main(options: argparse.Namespace) -> int:
 
     for file in options.plugin:
         load_file(file)
+    if options.log_gates:
+        from . import gate_log
+
+        gate_log.require()
+        if options.host == "ultralytics":
+            os.environ.update(gate_log.watched())  # for the workers of several GPUs as well
     if options.host != "ultralytics":
         from . import classic
 
