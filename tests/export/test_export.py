@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -28,6 +29,7 @@ from yolo_attn.export import classic, proof, tensorrt
 from yolo_attn.export.graph import _drop_round_trips, decode_nodes, pool_means
 from yolo_attn.export.onnx import export
 from yolo_attn.runtime.boxes import suppress
+from yolo_attn.runtime.image import blob, letterbox
 from yolo_attn.runtime.session import Detector
 
 warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -347,12 +349,55 @@ def test_means_and_maxima_become_pooling_where_they_are_the_same(reduce: str) ->
 def test_int8_says_how_near_it_comes(checkpoint: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     pictures = drawn_images(4)
-    result = export(checkpoint, imgsz=64, output=tmp_path / "a.onnx", int8=pictures, log=lines.append)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    for k, picture in enumerate(pictures):
+        cv2.imwrite(str(tmp_path / "images" / f"{k}.png"), picture)
+        (tmp_path / "labels" / f"{k}.txt").write_text(f"{k} 0.5 0.5 0.5 0.4\n")
+    path = tmp_path / "a_int8.onnx"
+    result = export(checkpoint, imgsz=64, output=tmp_path / "a.onnx", int8=tmp_path / "images", log=lines.append)
     found = json.loads(result.report_path.read_text())["int8"]
-    assert (tmp_path / "a_int8.onnx").stat().st_size < 0.5 * result.path.stat().st_size
-    assert 0 < found["same_iou_0.9"] <= found["same_iou_0.5"] <= found["found"] and "mAP" in lines[-1]
-    meta = {p.key: p.value for p in onnx.load(str(tmp_path / "a_int8.onnx")).metadata_props}
+    assert path.stat().st_size < 0.5 * result.path.stat().st_size
+    assert 0 < 0.4 * found["found"] <= found["same_iou_0.9"] <= found["same_iou_0.5"] <= found["found"]
+    assert found["extra"] <= 0.4 * found["found"] and found["map"]["images"] == 4
+    assert {"mAP50", "mAP50-95"} == found["map"]["fp32"].keys() and any("mAP50-95" in line for line in lines)
+    assert 0 < found["layers"][0]["error"] < 0.2
+    model = onnx.load(str(path))
+    meta = {p.key: p.value for p in model.metadata_props}
     assert meta["precision"] == "int8" and json.loads(meta["attention"]) == {"SEAttention": 4}
+    # what decodes boxes stays in fp32, and attention
+    made = {name: node for node in model.graph.node for name in node.output}
+    exact = [n.name for n in model.graph.node if n.op_type == "Conv" and n.input[0] not in made]
+    exact += [n.name for n in model.graph.node if n.op_type == "Conv" and made.get(n.input[0], n).op_type != "DequantizeLinear"]
+    assert sum("/dfl/" in n for n in exact) == 1 and sum("/fc" in n for n in exact) == 8 and len(exact) == found["fp32"] == 9
+    # and no processor's kernels compute something else than the file says: unsigned ones saturate without VNNI
+    x = blob([letterbox(pictures[0], (64, 64))[0]])
+    plain = onnxruntime.SessionOptions()
+    plain.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    (want,) = onnxruntime.InferenceSession(str(path), plain).run(None, {"images": x})
+    for options in (None, onnxruntime.SessionOptions()):
+        (got,) = onnxruntime.InferenceSession(str(path), options).run(None, {"images": x})
+        assert np.abs(got[:, 4:] - want[:, 4:]).max() < 0.05 * want[:, 4:].max()
+    assert np.abs(Detector(path)(x) - want)[:, 4:].max() < 0.05 * want[:, 4:].max()
+
+
+def test_boxes_divided_by_the_image_size(checkpoint: Path, tmp_path: Path) -> None:
+    """One file with boxes from 0 to 1 beside the scores; the kit reads it in pixels, and proves it so."""
+    lines: list[str] = []
+    result = export(checkpoint, imgsz=[64, 96], output=tmp_path / "a.onnx", normalize_boxes=True, log=lines.append)
+    assert result.report["boxes"] == "relative" and any("divided by the image size" in line for line in lines)
+    assert "rect=False" in result.report["padding"] and any("rect=False" in line for line in lines)
+    x = blob([letterbox(drawn_images(1)[0], (64, 96))[0]])
+    (raw,) = onnxruntime.InferenceSession(str(result.path)).run(None, {"images": x})
+    boxes = Detector(result.path)(x)
+    np.testing.assert_allclose(boxes[:, :4], raw[:, :4] * np.array([96, 64, 96, 64], "f").reshape(1, 4, 1), rtol=1e-6)
+    np.testing.assert_array_equal(boxes[:, 4:], raw[:, 4:])
+    assert raw.max() < 2 < boxes.max()
+    for wrong in ({"dynamic": True}, {"nms": True}, {"format": "torchscript"}):
+        with pytest.raises(UsageError, match="--normalize-boxes"):
+            export(checkpoint, normalize_boxes=True, **wrong)
+    with pytest.raises(UsageError, match="--int8-symmetric"):
+        export(checkpoint, int8_symmetric=True)
 
 
 def test_nms_inside_a_classic_detector() -> None:
@@ -394,7 +439,7 @@ def test_an_engine_where_tensorrt_is_missing(checkpoint: Path, tmp_path: Path, m
         "--minShapes=images:1x3x320x320", "--optShapes=images:1x3x384x640", "--maxShapes=images:8x3x1280x1280",
     ]  # fmt: skip
     static = tensorrt.command(Path("a.onnx"), (640, 640), dynamic=False, half=True)
-    assert static == "trtexec --onnx=a.onnx --saveEngine=a.engine --fp16"
+    assert static == "trtexec --onnx=a.onnx --saveEngine=a.engine --stronglyTyped"
     assert tensorrt.unsupported(["Conv", "Mul", "Unique", "Sigmoid"]) == ["Unique"]
 
 

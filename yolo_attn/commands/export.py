@@ -34,6 +34,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--int8", metavar="DIR", help="also write an int8 file, calibrated on the images of this folder"
     )
+    parser.add_argument(
+        "--int8-symmetric", action="store_true", help="with --int8: activations without a zero point, as TensorRT wants"
+    )
+    parser.add_argument(
+        "--normalize-boxes",
+        action="store_true",
+        help="divide boxes by the image size, for toolchains that quantize with one scale for a tensor (ONNX)",
+    )
     parser.add_argument("--opset", type=int, metavar="N", help="ONNX opset version (default: the host's)")
     parser.add_argument("--nms", action="store_true", help="add NMS to the graph; batch size 1, not for OpenCV")
     parser.add_argument(
@@ -76,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
         images=args.images,
         tolerance=args.tolerance,
         int8=args.int8,
+        int8_symmetric=args.int8_symmetric,
+        normalize_boxes=args.normalize_boxes,
     )
     log = (lambda line: print(line, file=sys.stderr)) if args.json else print
     done = export_several(args.weights, formats, asked, cfg=args.cfg, log=log)

@@ -6,7 +6,9 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["decode_nodes", "fix_batch", "pool_means", "set_metadata", "to_half"]
+import numpy as np
+
+__all__ = ["decode_nodes", "fix_batch", "normalize_boxes", "pool_means", "set_metadata", "to_half"]
 
 POOLED = {"ReduceMean": "GlobalAveragePool", "ReduceMax": "GlobalMaxPool"}
 
@@ -76,6 +78,38 @@ def decode_nodes(model: Any) -> list[str]:
         found[node.name] = None
         todo += node.input
     return list(found)
+
+
+def normalize_boxes(model: Any, size: tuple[int, int]) -> None:
+    """Divide the boxes of an anchor-free detector by the image size, in place, before they join the scores.
+
+    Toolchains that quantize with one scale for a tensor would otherwise round every score, 0 to 1, to zero beside boxes
+    of 0 to 640.
+
+    Args:
+        model: A file whose output (B, 4 + classes, N) is a concatenation of boxes x y w h in pixels and scores.
+        size: Height and width of the input.
+
+    Raises:
+        ValueError: The output is not such a concatenation.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    graph = model.graph
+    made = {name: node for node in graph.node for name in node.output}
+    join = made.get(graph.output[0].name)
+    known = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    shape = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in known.value_info}
+    if join is None or join.op_type != "Concat" or shape.get(join.input[0], [])[1:2] != [4]:
+        raise ValueError("its output is not a concatenation of boxes and scores")
+    h, w = size
+    sides = np.array([1 / w, 1 / h, 1 / w, 1 / h], np.float32).reshape(1, 4, 1)
+    graph.initializer.append(numpy_helper.from_array(sides, "relative/sides"))
+    scaled = onnx.helper.make_node("Mul", [join.input[0], "relative/sides"], ["relative/boxes"], "relative/Mul")
+    join.input[0] = "relative/boxes"
+    graph.node.insert(list(graph.node).index(join), scaled)
+    set_metadata(model, {"boxes": "relative"})
 
 
 def to_half(model: Any) -> Any:

@@ -2,40 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..detectors.source import Source
 from ..errors import ExportError, first_line
 from ..files import publish, scratch
 from ..runtime.image import blob, letterbox
 from ..runtime.session import Detector
-from .graph import set_metadata
+from ..weights.attention import attention_in
+from . import report
+from .graph import decode_nodes, set_metadata
+from .int8_layers import losses
 from .proof import compare_detections
 
-__all__ = ["quantize"]
+__all__ = ["LOST", "add_int8", "quantize", "told"]
+
+LOST = 0.01  # a loss of mAP50-95 above which the layers that lose most are named
+MEASURED = 300  # most labelled images that mAP is measured on
 
 
 def quantize(
-    source: Path, target: Path, images: Sequence[np.ndarray], size: tuple[int, int], *, checked: int = 16
+    source: Path,
+    target: Path,
+    images: Sequence[np.ndarray],
+    size: tuple[int, int],
+    *,
+    attention: Sequence[str] = (),
+    symmetric: bool = False,
+    labelled: Any = None,
+    checked: int = 16,
 ) -> dict[str, Any]:
     """Write an int8 version of a verified fp32 detector and compare their detections.
 
-    Only convolutions are quantized, with one scale per output channel. A common scale of a head's boxes (0 to 640) and
-    scores (0 to 1) would round every score to zero, and the few values of an attention gate affect whole maps.
+    Only convolutions are quantized, weights with one scale per output channel. What decodes the boxes stays in fp32, the
+    distribution focal loss's convolution of one output channel with it: its weights are the bins 0, 1, 2 ..., which 8
+    bits would move; and a common scale of a head's boxes (0 to 640) and scores (0 to 1) would round every score to zero.
+
+    Activations are signed. The products of unsigned activations and signed weights saturate in the kernels that
+    onnxruntime has for processors without VNNI (AVX2), and the same file then finds other boxes on another processor.
 
     Args:
         source: The fp32 file.
         target: The int8 file.
         images: BGR images for calibration: dozens or more, similar to those of later use.
         size: Height and width of the network's input, in pixels.
+        attention: Names of layers, as in the state dict, whose convolutions stay in fp32.
+        symmetric: Give activations a zero point of 0, as TensorRT wants.
+        labelled: Images with labels, a :class:`yolo_attn.evaluation.figures.Split`, on which the mAP of both is measured.
         checked: Number of images on which detections are compared.
 
     Returns:
         ``found`` by fp32, the number of these that int8 finds too (``same_iou_0.9``, ``same_iou_0.5``), ``extra``
-        detections of int8, ``calibrated_on`` images, and ``bytes``.
+        detections of int8, ``calibrated_on`` images, ``bytes``, ``quantized`` and ``fp32`` convolutions by number,
+        ``layers``: those that lose most, with what each adds relative to its output, and ``map``, where there are labels:
+        mAP50 and mAP50-95 of both and the number of images.
 
     Raises:
         ExportError: onnxruntime cannot quantize the file.
@@ -56,17 +80,23 @@ def quantize(
         with scratch(target.parent) as folder:
             ready, draft = folder / "ready.onnx", folder / target.name
             quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
-            others = [n.name for n in onnx.load(str(ready)).graph.node if n.op_type != "Conv"]
+            graph = onnx.load(str(ready))
+            convolutions = [n.name for n in graph.graph.node if n.op_type == "Conv"]
+            decoding = set(decode_nodes(graph))
+            kept = [n for n in convolutions if n in decoding or _within(n, attention)]
+            others = [n.name for n in graph.graph.node if n.op_type != "Conv"]
             quantize_static(
                 str(ready),
                 str(draft),
                 Reader(),
                 quant_format=QuantFormat.QDQ,
-                activation_type=QuantType.QUInt8,
+                activation_type=QuantType.QInt8,
                 weight_type=QuantType.QInt8,
                 per_channel=True,
-                nodes_to_exclude=others,
+                nodes_to_exclude=[*others, *kept],
+                extra_options={"ActivationSymmetric": symmetric},
             )
+            lost = losses(ready, draft, [blob([letterbox(im, size)[0]]) for im in images[:4]])
             model = onnx.load(str(draft))
             set_metadata(model, {"precision": "int8"}, replace=True)
             onnx.save(model, str(draft))
@@ -76,8 +106,35 @@ def quantize(
         raise ExportError(
             f"{target}: onnxruntime cannot quantize: {type(exc).__name__}: {first_line(exc)[:300]}"
         ) from exc
+    out: dict[str, Any] = {
+        **_agreement(full, small, images[:checked], size),
+        "calibrated_on": len(images),
+        "bytes": target.stat().st_size,
+        "quantized": len(convolutions) - len(kept),
+        "fp32": len(kept),
+        "symmetric": symmetric,
+        "layers": lost[:5],
+    }
+    if labelled is not None:
+        out["map"] = {**_map(full, small, labelled, size), "images": len(labelled.files)}
+    return out
+
+
+def _within(node: str, layers: Sequence[str]) -> bool:
+    """Return whether a node belongs to one of these layers by its name: `/model.6/m/m.0/attn/fc1/Conv` to `model.6.m.0.attn`.
+
+    The exporters name a node after the modules that were called, a list's entries by the list's name and a number, with
+    or without the list before them.
+    """
+    parts = node.strip("/").split("/")
+    path = ".".join(p for p, after in zip(parts, [*parts[1:], ""]) if not after.startswith(f"{p}."))
+    return any(f".{layer}." in f".{path}." for layer in layers)
+
+
+def _agreement(full: Detector, small: Detector, images: Sequence[np.ndarray], size: tuple[int, int]) -> dict[str, int]:
+    """Count the detections of `full` that `small` makes too, and its others."""
     totals = {"found": 0, "same_iou_0.9": 0, "same_iou_0.5": 0, "extra": 0}
-    for im in images[:checked]:
+    for im in images:
         x = blob([letterbox(im, size)[0]])
         a, b = full(x)[0], small(x)[0]
         for least, key in ((0.9, "same_iou_0.9"), (0.5, "same_iou_0.5")):
@@ -85,4 +142,102 @@ def quantize(
             totals[key] += got["compared"] - got["missing"]
         totals["found"] += got["compared"]
         totals["extra"] += got["extra"]
-    return {**totals, "calibrated_on": len(images), "bytes": target.stat().st_size}
+    return totals
+
+
+def _map(full: Detector, small: Detector, split: Any, size: tuple[int, int]) -> dict[str, dict[str, float | None]]:
+    """Return mAP50 and mAP50-95 of both files on labelled images."""
+    from ..evaluation.figures import CONF, IOU, MAX_DET, figures
+    from ..runtime.boxes import suppress
+    from ..runtime.image import unletterbox
+
+    truth: list[Any] = []
+    found: dict[str, list[Any]] = {"fp32": [], "int8": []}
+    for image, objects in split.images():
+        fitted, fit = letterbox(image, size)
+        truth.append(objects)
+        for detector, rows in zip((full, small), found.values()):
+            boxes = suppress(
+                detector(blob([fitted]))[0], detector.layout or "", conf=CONF, iou=IOU, max_det=MAX_DET
+            ).astype(float)
+            boxes[:, :4] = unletterbox(boxes[:, :4], fit)
+            rows.append(boxes)
+    return {
+        name: {k: v for k, v in figures(truth, rows, split.names).items() if k in ("mAP50", "mAP50-95")}
+        for name, rows in found.items()
+    }
+
+
+def add_int8(
+    source: Source,
+    path: Path,
+    found: dict[str, Any],
+    images: Sequence[np.ndarray],
+    asked: Any,
+    symmetric: bool,
+    log: Callable[[str], Any],
+) -> None:
+    """Write `best_int8.onnx` beside a verified file, tell how near it comes, and add that to the file's report.
+
+    Attention stays in fp32. Its layers are few and small, so that int8 makes them slower where it shows at all, and a gate
+    that is off by one step scales a whole map.
+
+    Args:
+        source: The detector.
+        path: The fp32 file.
+        found: Its report, which is written again.
+        images: BGR images for calibration.
+        asked: Where they are from; with labels beside them, both files' mAP is measured.
+        symmetric: As for :func:`quantize`.
+        log: Called with each line of progress.
+    """
+    target = path.with_name(f"{path.stem}_int8.onnx")
+    h, w = found["imgsz"]
+    near = quantize(
+        path,
+        target,
+        images,
+        (h, w),
+        attention=list(attention_in(source.model)),
+        symmetric=symmetric,
+        labelled=_labelled(asked, source),
+    )
+    found["int8"] = {"path": str(target), **near}
+    report.write(path, found)
+    first, *rest = told(near)
+    log(f"int8: {target} ({near['bytes'] / 1e6:.1f} MB, {first})")
+    for line in rest:
+        log(f"int8: {line}")
+
+
+def _labelled(asked: Any, source: Source) -> Any:
+    """Return the labelled images among those that a user named as a folder or files, None where there are none."""
+    from ..evaluation.dataset import image_files, label_file
+    from ..evaluation.figures import Split
+
+    places = [asked] if isinstance(asked, (str, Path)) else list(asked)
+    files = [f for p in places if isinstance(p, (str, Path)) for f in image_files(Path(p))]
+    files = [f for f in files if label_file(f).is_file()][:MEASURED]
+    names = list(source.names.values()) if isinstance(source.names, dict) else list(source.names)
+    return Split("images", files, [str(n) for n in names]) if files else None
+
+
+def told(near: dict[str, Any]) -> list[str]:
+    """Return what to tell of the result of :func:`quantize`, in lines."""
+    lines = [
+        f"calibrated on {near['calibrated_on']} images, {near['quantized']} convolutions in int8, {near['fp32']} in fp32. "
+        f"Of {near['found']} detections of the fp32 file it finds {near['same_iou_0.9']} with IoU >= 0.9 and "
+        f"{near['same_iou_0.5']} with IoU >= 0.5, and {near['extra']} others"
+    ]
+    measured = near.get("map")
+    if measured is None:
+        lines.append("no labels beside these images: measure its mAP before using it")
+        names_most = near["same_iou_0.9"] < 0.9 * near["found"]
+    else:
+        a, b = (measured[k]["mAP50-95"] or 0.0 for k in ("fp32", "int8"))
+        lines.append(f"mAP50-95 {b:.3f}, fp32 {a:.3f}, on the {measured['images']} labelled images among them")
+        names_most = a - b > LOST
+    if names_most and near["layers"]:
+        most = ", ".join(f"{row['layer']} ({row['error']:.1%})" for row in near["layers"][:3])
+        lines.append(f"what loses most, relative to its own output: {most}")
+    return lines

@@ -38,6 +38,12 @@ MIN_OPSET = 11  # Resize with half-pixel coordinates, which every YOLO neck need
 MIN_OPSET_INT8 = 13  # scales per channel
 MAX_OPSET = 20  # the latest of torch's TorchScript exporter; OpenCV reads no later ones either
 
+# The same picture gives other boxes in another shape; a comparison of a checkpoint with its file has to know.
+FIXED = (
+    "the input has one shape, and images are padded to it. The host's predict of a checkpoint pads to a rectangle: compare "
+    "with rect=False, or export with --dynamic"
+)
+
 
 @dataclass(frozen=True)
 class ExportResult:
@@ -71,6 +77,8 @@ def export(
     images: Any = None,
     tolerance: float | None = None,
     int8: Any = None,
+    int8_symmetric: bool = False,
+    normalize_boxes: bool = False,
     cfg: str | os.PathLike[str] | None = None,
     log: Callable[[str], Any] = print,
 ) -> ExportResult:
@@ -95,7 +103,10 @@ def export(
             when absent.
         tolerance: Largest difference, relative to the scale of the output; by default 1e-4, with `half` 5e-2.
         int8: Images, as for `images`, on which an additional int8 file, `best_int8.onnx`, is calibrated. The share of
-            detections that it preserves is logged and added to the report.
+            detections that it preserves is logged and added to the report, where they are labelled also the mAP.
+        int8_symmetric: Give its activations a zero point of 0, as TensorRT wants.
+        normalize_boxes: Divide boxes by the image size, for toolchains that quantize with one scale for a tensor; ONNX
+            of ultralytics with fixed shapes only.
         cfg: A model YAML to load the checkpoint's weights into.
         log: Called with each line of progress.
 
@@ -109,7 +120,9 @@ def export(
         FileError: The target cannot be written.
         DataError: The images cannot be read.
     """
-    asked = Asked(format, imgsz, dynamic, half, opset, nms, simplify, output, images, tolerance, int8).checked()
+    asked = Asked(
+        format, imgsz, dynamic, half, opset, nms, simplify, output, images, tolerance, int8, int8_symmetric, normalize_boxes
+    ).checked()
     source = open_source(weights, cfg)
     for note in source.notes:
         log(f"note: {note}")
@@ -118,7 +131,7 @@ def export(
 
 @dataclass(frozen=True)
 class Asked:
-    """The options of :func:`export`, of the same names."""
+    """The options of :func:`export`, of the same names; `int8_from` is what `int8` was before its images were read."""
 
     format: str = "onnx"
     imgsz: int | Sequence[int] | None = None
@@ -131,6 +144,9 @@ class Asked:
     images: Any = None
     tolerance: float | None = None
     int8: Any = None
+    int8_symmetric: bool = False
+    normalize_boxes: bool = False
+    int8_from: Any = None
 
     def checked(self) -> Asked:
         """Return them with the images read, after checking what can be checked before a detector is opened.
@@ -142,11 +158,15 @@ class Asked:
         """
         format = named(self.format)
         _check(format, self.half, self.opset, self.nms, self.int8)
+        if self.int8_symmetric and (self.int8 is None or format != "onnx"):
+            raise UsageError("--int8-symmetric is a form of --int8 of ONNX, and goes with it")
+        if self.normalize_boxes and (format != "onnx" or self.dynamic or self.nms):
+            raise UsageError("--normalize-boxes is for ONNX, and cannot be combined with --dynamic or --nms")
         if format in RUNTIME_FORMATS:
             check_installed(RUNTIME_FORMATS[format])
         pictures = None if self.images is None else proof.read_images(self.images)
         calibration = None if self.int8 is None else proof.read_images(self.int8, limit=300)
-        return replace(self, format=format, images=pictures, int8=calibration)
+        return replace(self, format=format, images=pictures, int8=calibration, int8_from=self.int8)
 
 
 def export_source(source: Source, asked: Asked, log: Callable[[str], Any] = print) -> ExportResult:
@@ -159,6 +179,8 @@ def export_source(source: Source, asked: Asked, log: Callable[[str], Any] = prin
     """
     format, dynamic, half, nms, opset = asked.format, asked.dynamic, asked.half, asked.nms, asked.opset
     _check_task(source, nms, asked.int8)
+    if asked.normalize_boxes and (source.host != "ultralytics" or source.task != "detect"):
+        raise UsageError(f"--normalize-boxes is for detectors of ultralytics, {source.path} is not one")
     kind = RUNTIME_FORMATS.get(format)
     if kind is not None:
         check_options(kind, source, half=half, int8=asked.int8 is not None, dynamic=dynamic, nms=nms)
@@ -199,12 +221,16 @@ def _export_onnx(
         log(f"note: {line}")
     if nms and dynamic:
         log("note: with NMS in the graph, height and width are dynamic and the batch size is 1")
+    if not dynamic:
+        log(f"note: {FIXED}")
+    if asked.normalize_boxes:
+        log("note: boxes are divided by the image size. yolo-attn detect multiplies them again; the host's predict does not")
     precision = "fp16" if half else "fp32"
     began = time.perf_counter()
     with _scratch_beside(onnx_target) as folder:
         draft = folder / onnx_target.name
         try:
-            _write_onnx(source, draft, size, dynamic, half, opset, nms, asked.simplify)
+            _write_onnx(source, draft, size, dynamic, half, opset, nms, asked.simplify, asked.normalize_boxes)
         except ExportError as exc:
             if dynamic and _exports_static(source, size, half, opset, nms, asked.simplify):
                 raise ExportError(f"{exc} Without --dynamic the export works.") from exc
@@ -216,6 +242,8 @@ def _export_onnx(
             "precision": precision,
             "nms": nms,
             "simplified": asked.simplify,
+            "boxes": "relative" if asked.normalize_boxes else "pixels",
+            "padding": "as the input" if dynamic else FIXED,
             "seconds": {"export": round(time.perf_counter() - began, 2)},
         }
         graph = found["graph"]
@@ -235,7 +263,9 @@ def _export_onnx(
             failed=report.failed_name(onnx_target, ".onnx"),
         )
     if asked.int8 is not None:
-        _int8(onnx_target, found, asked.int8, log)
+        from .int8 import add_int8
+
+        add_int8(source, onnx_target, found, asked.int8, asked.int8_from, asked.int8_symmetric, log)
     if format == "engine":
         from .tensorrt import build
 
@@ -318,6 +348,7 @@ def _write_onnx(
     opset: int | None = None,
     nms: bool = False,
     simplify: bool = True,
+    normalize_boxes: bool = False,
 ) -> None:
     """Let the host export into a temporary folder, finish the graph, and move the file to its place."""
     import onnx
@@ -338,6 +369,8 @@ def _write_onnx(
                 graph.pool_means(model)
             if nms:
                 graph.fix_batch(model)  # NMS was traced for one image
+            if normalize_boxes:
+                graph.normalize_boxes(model, size)
             if half:
                 model = graph.to_half(model)
             entries = {
@@ -385,18 +418,3 @@ def _exports_static(source: Source, size: tuple[int, int], *how: Any) -> bool:
     except YoloAttnError:
         return False
     return True
-
-
-def _int8(path: Path, found: dict[str, Any], pictures: list[Any], log: Callable[[str], Any]) -> None:
-    from .int8 import quantize
-
-    target = path.with_name(f"{path.stem}_int8.onnx")
-    h, w = found["imgsz"]
-    near = quantize(path, target, pictures, (h, w))
-    found["int8"] = {"path": str(target), **near}
-    report.write(path, found)
-    log(
-        f"int8: {target} ({near['bytes'] / 1e6:.1f} MB, calibrated on {near['calibrated_on']} images). Of "
-        f"{near['found']} detections of the fp32 file it finds {near['same_iou_0.9']} with IoU >= 0.9 and "
-        f"{near['same_iou_0.5']} with IoU >= 0.5, and {near['extra']} others. Measure its mAP before using it."
-    )

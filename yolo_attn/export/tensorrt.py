@@ -36,12 +36,16 @@ def unsupported(operators: Iterable[str]) -> list[str]:
 
 
 def command(onnx: Path, size: tuple[int, int], dynamic: bool, half: bool) -> str:
-    """Return the trtexec command that builds an engine from an exported ONNX file."""
+    """Return the trtexec command that builds an engine from an exported ONNX file, of TensorRT 10 and 11.
+
+    For fp16 the file is of fp16 itself, and the network strongly typed: TensorRT 11, where every network is, has no
+    ``--fp16`` any more.
+    """
     words = ["trtexec", f"--onnx={onnx}", f"--saveEngine={onnx.with_suffix('.engine')}"]
     if dynamic:
         profile = zip(("min", "opt", "max"), _profile(size))
         words += [f"--{name}Shapes=images:{'x'.join(map(str, shape))}" for name, shape in profile]
-    return shlex.join([*words, "--fp16"] if half else words)
+    return shlex.join([*words, "--stronglyTyped"] if half else words)
 
 
 def _profile(size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
@@ -79,15 +83,14 @@ def build(
 
     logger = trt.Logger(trt.Logger.WARNING)
     builder = trt.Builder(logger)
-    explicit = getattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH", None)
-    network = builder.create_network(1 << int(explicit) if explicit is not None else 0)
+    # the file is of fp16 itself, so its types are kept; TensorRT 11 does so always and has neither flag
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED" if half else "EXPLICIT_BATCH", None)
+    network = builder.create_network(1 << int(flag) if flag is not None else 0)
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(onnx)):
         words = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
         raise ExportError(f"{onnx}: TensorRT {trt.__version__} cannot read it: {words}")
     config = builder.create_builder_config()
-    if half and hasattr(trt.BuilderFlag, "FP16"):  # removed in versions whose networks are always strongly typed
-        config.set_flag(trt.BuilderFlag.FP16)
     if dynamic:
         profile = builder.create_optimization_profile()
         profile.set_shape(network.get_input(0).name, *_profile(size))

@@ -153,6 +153,13 @@ def pixels(outputs: Sequence[np.ndarray], size: tuple[int, int], entries: Mappin
     return list(outputs)
 
 
+def in_pixels(outputs: Sequence[np.ndarray], x: np.ndarray, entries: Mapping[str, str]) -> list[np.ndarray]:
+    """Return outputs of an ONNX file with boxes in pixels, also of one that was exported with boxes from 0 to 1."""
+    if entries.get("boxes") != "relative":
+        return list(outputs)
+    return pixels([np.array(y) for y in outputs], (x.shape[2], x.shape[3]), entries)
+
+
 def refused(path: Path, runtime: str, doing: str, exc: BaseException) -> FileError:
     """Return the error for a file that a runtime cannot open or run."""
     return FileError(f"{path}: {runtime} cannot {doing}: {(first_line(exc) or type(exc).__name__)[:300]}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import FileError, UsageError, YoloAttnError, did_you_mean
-from .network import Network, Options, refused
+from .network import Network, Options, in_pixels, refused
 
 __all__ = ["open_network", "providers"]
 
@@ -59,6 +59,8 @@ def open_network(path: Path, options: Options) -> Network:
     given.log_severity_level = 3
     if options.threads > 0:
         given.intra_op_num_threads = options.threads
+    # int8 files: without VNNI the sums of unsigned and signed products saturate; this takes the kernels in which not
+    given.add_session_config_entry("session.x64quantprecision", "1")
     if not options.spin:
         given.add_session_config_entry("session.intra_op.allow_spinning", "0")
     wanted = providers(options.provider)
@@ -72,17 +74,18 @@ def open_network(path: Path, options: Options) -> Network:
     provider = session.get_providers()[0]
     if options.provider != "auto" and provider != wanted[0]:  # onnxruntime falls back silently
         raise YoloAttnError(f"onnxruntime cannot use {wanted[0]} here; its message above says why")
-    name = inputs[0].name
+    name, meta = inputs[0].name, dict(session.get_modelmeta().custom_metadata_map)
 
     def run(x: np.ndarray) -> list[np.ndarray]:
         try:
-            return [np.asarray(y) for y in session.run(None, {name: x})]
+            found = [np.asarray(y) for y in session.run(None, {name: x})]
         except Exception as exc:
             raise refused(path, "onnxruntime", f"run it on {list(x.shape)}", exc) from exc
+        return in_pixels(found, x, meta)
 
     return Network(
         run=run,
-        metadata=dict(session.get_modelmeta().custom_metadata_map),
+        metadata=meta,
         shape=list(inputs[0].shape),
         outputs=[list(o.shape) for o in session.get_outputs()],
         provider=provider,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import FileError, YoloAttnError, first_line
-from .network import Network, Options, refused
+from .network import Network, Options, in_pixels, refused
 
 __all__ = ["describe", "open_network"]
 
@@ -40,9 +40,10 @@ def open_network(path: Path, options: Options) -> Network:
     def run(x: np.ndarray) -> list[np.ndarray]:
         net.setInput(x)
         try:
-            return [np.asarray(net.forward())]
+            found = [np.asarray(net.forward())]
         except cv2.error as exc:
             raise refused(path, f"OpenCV {cv2.__version__}", "run it", exc) from exc
+        return in_pixels(found, x, meta)
 
     return Network(run, meta, shape, outputs, "OpenCV", cv2.__version__)
 
