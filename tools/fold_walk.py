@@ -87,6 +87,7 @@ def walk(plain: Any, name: str, module: str, where: str, nodes: int | None) -> t
     """Return what became of one detector, and whether that is right."""
     import yolo_attn
     from yolo_attn.detectors.source import Source
+    from yolo_attn.errors import ConfigError, UsageError
     from yolo_attn.inside.fold import constant_gates
     from yolo_attn.inside.fold_constant import outputs
     from yolo_attn.inside.fold_network import AGREE, difference, fold_network
@@ -98,7 +99,7 @@ def walk(plain: Any, name: str, module: str, where: str, nodes: int | None) -> t
     try:
         made = place(plain, module, where)
     except yolo_attn.YoloAttnError as exc:
-        return f"no such placement ({str(exc)[:60]})", "no row" in str(exc) or "placement" in str(exc) or "feature block" in str(exc)
+        return f"no such placement ({str(exc)[:90]})", isinstance(exc, (UsageError, ConfigError))
     inner = network_of(made)
     inner.eval()
     for path in attention_in(inner):

@@ -167,12 +167,16 @@ def fold(
             result.notes.append(f"the nodes are not counted: {exc}")
         cfg = target.with_suffix(".yaml")
         left = attention_used(made.network)
-        head = f"{source.path.name} with the constant gates of {len(done)} rows folded into their convolutions"
-        write_text(cfg, as_yaml(made.d, head))
+        rows_of_it = f"{len(done)} rows" if len(done) > 1 else "one row"
+        write_text(cfg, as_yaml(made.d, f"{source.path.name}, the constant gates of {rows_of_it} folded into the layers that read them"))
         publish(draft, target)
     result.output, result.cfg = str(target), str(cfg)
     if not left:
         result.notes.append("no attention is left: the checkpoint loads without yolo_attn too")
+    for spec in (made.d.get("register") or {}).values():
+        file = str(spec.get("from") if isinstance(spec, Mapping) else spec).rpartition(":")[0]
+        if file.endswith(".py") and not (target.parent / file).is_file():
+            result.notes.append(f"{cfg.name} names {file}, which is not beside it: put it there, or give --plugin")
     return result
 
 
