@@ -228,6 +228,16 @@ def test_records_are_read_again(storage: str, tmp_path: Path) -> None:
             search_ledger.Ledger(tmp_path, storage)
 
 
+def test_searches_share_a_database_and_no_trials(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'all.db'}"
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+        search_ledger.Ledger(folder, url).add(Run(folder.name, 0))
+    assert [[t.run.config for t in search_ledger.Ledger(f, url).trials()] for f in folders] == [["a"], ["b"]]
+    assert search_ledger.without_password("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
+
+
 DRIVER = """
 import sys, time, random
 from pathlib import Path
@@ -368,6 +378,7 @@ def test_what_the_command_refuses(command: Any, tmp_path: Path) -> None:
     code, said = command("search", "--ray", "--device", "0", "--attention", "ECA", "--epochs", "2")
     assert code == 2 and "Ray hands the devices out" in said
     assert command("search", "--ray-gpus", "0.5")[0] == 2 and command("search", "--device", "0,1", "--jobs", "1")[0] == 2
+    assert command("search", "--attention", "ECA", "--where", "neck", "--storage", "nowhere")[0] == 2
     assert "not 0+1" in command("search", "--device", "0+1")[1]
 
 

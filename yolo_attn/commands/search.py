@@ -60,7 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Search, print what was found, and return 0: "none" is an answer."""
+    """Search, print what was found, and return 0, as "none" is an answer; 1 if a run of the confirmation failed."""
     with words.command_line():
         return _run(args)
 
@@ -95,9 +95,10 @@ def _run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     if args.save_json:
         write_text(args.save_json, json.dumps(found, indent=2) + "\n")
+    broken = [line for row in found["confirmation"] for line in row.get("failed") or []]
     if args.json:
         print(json.dumps(found, indent=2))
-        return 0
+        return 1 if broken else 0
     folder = expand(args.output)
     print(f"{folder}: {found['tried']} of {found['candidates']} candidates beside {found['base']}, "
           f"{found['spent']:.3g} of {found['budget']:.3g} full trainings\n")  # fmt: skip
@@ -112,7 +113,9 @@ def _run(args: argparse.Namespace) -> int:
     else:
         c = found["choice"]
         print(f"\nanswer: {c['module']}, {c['where']}, {c['start']} start: {folder / 'configs' / found['answer']}.yaml")
-    return 0
+    if broken:
+        print("\nfailed in the confirmation; the same command tries them again:\n" + "\n".join(broken))
+    return 1 if broken else 0
 
 
 def rungs(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

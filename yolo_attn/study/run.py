@@ -7,6 +7,7 @@ same training. A run that failed is tried again by the next command.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import datetime
 import subprocess
@@ -161,6 +162,7 @@ def carry_out(
     device: str = "",
     jobs: int | None = None,
     places: Sequence[working.Place] | None = None,
+    progress: bool = True,
 ) -> None:
     """Do every run of a plan that is not finished.
 
@@ -171,6 +173,7 @@ def carry_out(
         device: As the hosts take it; several, ``0,1``, are shared out among the jobs, ``0+1`` are for one run at once.
         jobs: Trainings at a time; one on each device when absent.
         places: Where to train, instead of `device` and `jobs`.
+        progress: Show how far it is.
 
     Raises:
         FileError: The disk refuses, or is full; finished runs are kept.
@@ -181,7 +184,8 @@ def carry_out(
     study = _Study(folder, plan, data, where)
     if study.done:
         announce("%s: %d of %d runs are finished; going on", folder, len(study.done), len(plan.runs))
-    with working.progress(study.epochs_done, lambda: len(plan.runs) * plan.epochs, study.told):
+    shown = working.progress(study.epochs_done, lambda: len(plan.runs) * plan.epochs, study.told)
+    with shown if progress else contextlib.nullcontext():
         study.crew.carry(study.work)
     record.write_table(folder, plan)
 

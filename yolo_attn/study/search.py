@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Union
 
-from ..errors import UsageError
+from ..errors import FileError, UsageError
 from ..files import expand, read_source, replacing
 from ..words import option
 from . import api, record, search_course, search_ledger, search_plan, search_run
@@ -94,6 +94,7 @@ def search(
     from ..registry.plugins import load_file
 
     api.require()
+    search_ledger.require()
     spent = search_plan.read_budget(budget)
     for file in plugins:
         load_file(file)
@@ -113,7 +114,7 @@ def search(
         arguments=arguments,
     )  # fmt: skip
     folder = Path(os.path.abspath(expand(output)))
-    planning.settle(folder, plan, made, file=FILE, more={"budget": str(budget), "storage": storage})
+    planning.settle(folder, plan, made, file=FILE, more={"budget": str(budget), "storage": search_ledger.without_password(storage)})
     api.check_built(made, folder, plan.host)
     ledger = search_ledger.Ledger(folder, storage)
     course = search_course.Course(space, spent, plan.epochs, ledger)
@@ -188,7 +189,10 @@ class Hosts:
 
     def _restore(self, folder: Path, begin: int) -> None:
         """Go back to the end of a rung: what a killed process did beyond it is done again, from the same state."""
-        _copy(_checkpoint(folder, begin), folder / "weights" / "last.pt")
+        held = _checkpoint(folder, begin)
+        if not held.is_file():
+            raise FileError(f"{held}: is missing, and the run cannot go on from its rung. Begin the search again in another folder")
+        _copy(held, folder / "weights" / "last.pt")
 
     def confirm(self, configs: Sequence[str], seeds: Sequence[int]) -> list[dict[str, Any]]:
         """Carry out the study that gives the verdict."""
@@ -197,7 +201,7 @@ class Hosts:
         planning.settle(folder, plan, [self.made[c] for c in configs])
         for file in (self.folder / "runs").glob("*/weights/rung-*.pt"):  # no rung is left to go on from
             file.unlink(missing_ok=True)
-        running.carry_out(folder, plan, data=self.data, places=self.places)
+        running.carry_out(folder, plan, data=self.data, places=self.places, progress=False)  # the search shows its own
         rows, _ = close(folder)
         return rows
 

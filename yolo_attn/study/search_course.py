@@ -229,6 +229,9 @@ class Course:
             return {"configs": [], "seeds": [], "why": "no candidate is ahead of the baseline after the last rung"}
         left = self.left(trials.values(), design)
         survivors, count = search_plan.confirmation(left, len(leading))
+        over = (survivors + 1) * count - left
+        if over > 0.5:
+            announce("the rungs took longer than planned: the confirmation goes %.1f full trainings beyond the budget", over)
         first = design["rungs"][-1]["seed"] + 1  # seeds that the search has not seen
         sd = (last.get("spread") or {}).get("seeds")
         tells = search_plan.detectable(count, survivors)

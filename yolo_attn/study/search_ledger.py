@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -17,12 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import FileError, YoloAttnError, first_line
-from ..files import LOCK, write_bytes
+from ..errors import FileError, UsageError, YoloAttnError, first_line
+from ..files import LOCK, read_text, write_bytes, write_text
 from ..system import locks
+from ..words import option
 from .plan import Run
 
-__all__ = ["Ledger", "Trial"]
+__all__ = ["Ledger", "Trial", "require", "without_password"]
 
 NAME = "yolo_attn search"
 SQLITE, JOURNAL = "optuna.db", "optuna.log"
@@ -62,10 +64,9 @@ class Ledger:
     """
 
     def __init__(self, folder: Path, storage: Any = "sqlite") -> None:
-        try:
-            import optuna
-        except ImportError as exc:
-            raise YoloAttnError(f"a search needs the package optuna: {exc}. pip install 'yolo_attn[search]'") from exc
+        require()
+        import optuna
+
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.folder = folder
         self._lock = folder / LOCK.replace(".lock", "-search.lock")
@@ -74,7 +75,7 @@ class Ledger:
         with self.alone(), self._told(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Optuna says of its own experimental and deprecated options
             self._study = optuna.create_study(
-                storage=_storage(folder, storage), study_name=NAME, direction="maximize", load_if_exists=True,
+                storage=_storage(folder, storage), study_name=_name(folder, storage), direction="maximize", load_if_exists=True,
                 sampler=optuna.samplers.TPESampler(seed=0, multivariate=True, constant_liar=True),
                 pruner=optuna.pruners.NopPruner(),
             )  # fmt: skip
@@ -219,10 +220,49 @@ class Ledger:
             return held
 
 
+def require() -> None:
+    """Check that Optuna is there.
+
+    Raises:
+        YoloAttnError: It is not.
+    """
+    try:
+        import optuna  # noqa: F401 # asked for here, before anything is written or trained
+    except ImportError as exc:
+        raise YoloAttnError(f"a search needs the package optuna: {exc}. pip install 'yolo_attn[search]'") from exc
+
+
 def _distributions(options: Mapping[str, list[str]]) -> dict[str, Any]:
     from optuna.distributions import CategoricalDistribution
 
     return {k: CategoricalDistribution(v) for k, v in options.items()}
+
+
+def without_password(storage: str) -> str:
+    """Return a storage as a file may hold it.
+
+    Raises:
+        UsageError: It is neither ``sqlite``, ``journal`` nor a URL.
+    """
+    if storage in ("sqlite", "journal"):
+        return storage
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(storage).render_as_string(hide_password=True)
+    except ArgumentError as exc:
+        raise UsageError(f"{option('storage', storage)}: give sqlite, journal, or a URL as postgresql://HOST/DATABASE") from exc
+
+
+def _name(folder: Path, storage: Any) -> str:
+    """The study's name: in a database that other searches may share, one of this folder's own, kept in a file of it."""
+    if not isinstance(storage, str) or storage in ("sqlite", "journal"):
+        return NAME
+    file = folder / "optuna.txt"
+    if not file.is_file():
+        write_text(file, f"{NAME} {folder.name} {secrets.token_hex(4)}\n")
+    return read_text(file, FileError).strip()
 
 
 def _storage(folder: Path, given: Any) -> Any:
@@ -240,7 +280,10 @@ def _storage(folder: Path, given: Any) -> Any:
     if given == "sqlite":
         engine = {"connect_args": {"timeout": 120}}  # seconds to wait for another process
         return RDBStorage(f"sqlite:///{(folder / SQLITE).as_posix()}", engine_kwargs=engine)
-    return RDBStorage(given)
+    try:
+        return RDBStorage(given)
+    except ImportError as exc:  # the database's driver
+        raise YoloAttnError(f"{option('storage', without_password(given))}: {first_line(exc)}") from exc
 
 
 def _whole_lines(file: Path, lock: Any) -> None:
