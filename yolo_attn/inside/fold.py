@@ -23,7 +23,7 @@ from ..model_yaml import find
 from ..weights import start_from
 from ..weights.attention import attention_used
 from ..words import option
-from .fold_measure import measured
+from .fold_measure import labelled, measured
 from .fold_network import fold_network
 from .fold_rows import Row, as_yaml, rows_of
 
@@ -139,6 +139,7 @@ def fold(
     rows = rows_of(source.model, d)
     if not rows:
         raise CheckpointError(f"{weights}: has no attention that could be folded")
+    val = labelled(source, str(data)) if source.task == "detect" else None
     gates, seen = _recorded(source, str(data), imgsz, train_images, batch, device, tell)
     constants, moves, why = constant_gates(gates, rows, tolerance)
     tell(f"{len(rows)} rows with attention, {sum(all(p in constants for p in r.layers) for r in rows)} with a constant gate")
@@ -155,9 +156,9 @@ def fold(
         draft = folder / target.name
         _save(source, made.network, draft)
         after = open_source(draft)  # what is measured is what is written
-        if source.task == "detect":
-            tell("measuring mAP on the val images, before and after")
-            result.map = measured(source, after, str(data), imgsz, batch, device)
+        if val is not None:
+            tell(f"measuring mAP on {len(val.files)} val images, before and after")
+            result.map = measured(source, after, val, imgsz, batch, device)
         else:
             result.notes.append(f"mAP is measured for detectors; this is a model for '{source.task}'")
         tell("counting the nodes of the ONNX graph, before and after")
@@ -216,6 +217,7 @@ def _recorded(
 
     from ..evaluation.figures import split_of
     from ..runtime.image import blob, letterbox, round_up
+    from .progress import Progress
     from .recording import record_gates
 
     split = split_of(data, name="train").some(most)
@@ -227,11 +229,12 @@ def _recorded(
     model = source.model.to(where)
     waiting: list[Any] = []
     seen = 0
-    with record_gates(model, keep=0) as gates, torch.no_grad():
+    with record_gates(model, keep=0) as gates, torch.no_grad(), Progress(len(split.files), "images", "gates") as progress:
 
         def flush() -> None:
             if waiting:
                 model(torch.from_numpy(blob(waiting)).to(where))
+                progress.step(len(waiting))
                 waiting.clear()
 
         for image, _ in split.images():

@@ -2,32 +2,60 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from typing import TYPE_CHECKING, Any
 
 from ..detectors.source import Source
+from ..errors import DataError
+from .progress import Progress
 
-__all__ = ["measured"]
+if TYPE_CHECKING:
+    from ..evaluation.figures import Split
+
+__all__ = ["labelled", "measured"]
 
 
-def measured(before: Source, after: Source, data: str, imgsz: int | None, batch: int, device: str) -> dict[str, Any]:
-    """Measure mAP50-95 of two detectors on the val images of a data set.
+def labelled(source: Source, data: str) -> Split:
+    """Return the val images of a data set.
+
+    Raises:
+        DataError: The data set cannot be used, or is not of the detector's classes.
+    """
+    from ..evaluation.figures import split_of
+
+    split = split_of(data, name="val")
+    if not split.files:
+        raise DataError(f"{data}: 'val:' has no images")
+    if len(split.names) != len(source.names):
+        raise DataError(
+            f"{data}: has {len(split.names)} classes and the detector {len(source.names)}; give the data set that it was trained on"
+        )
+    return split
+
+
+def measured(before: Source, after: Source, split: Split, imgsz: int | None, batch: int, device: str) -> dict[str, Any]:
+    """Measure mAP50-95 of two detectors on labelled images.
 
     Returns:
         ``before``, ``after``, ``change``, its 95 % ``interval`` over images or None, ``split`` and ``images``.
 
     Raises:
-        DataError: The data set has no val images that can be used.
+        DataError: No image can be read.
     """
-    from ..evaluation.figures import detect, figures, split_of
+    from ..evaluation.figures import detect_ways, figures
     from ..evaluation.images import interval, match
 
-    split = split_of(data, name="val")
     side = imgsz or max(before.imgsz)
     found = []
-    for source in (before, after):
-        truth, boxes = detect(source, split, side, device, batch)
-        source.model.cpu()
-        found.append((figures(truth, boxes, split.names)["mAP50-95"], match(truth, boxes, len(split.names))))
+    with Progress(2 * len(split.files), "images", "mAP") as progress:
+        for k, source in enumerate((before, after)):
+
+            def tell(done: int, first: int = k * len(split.files)) -> None:
+                progress.step(first + done - progress.n)
+
+            truth, (boxes,) = detect_ways(source, split, side, [contextlib.nullcontext], device, batch, tell)
+            source.model.cpu()
+            found.append((figures(truth, boxes, split.names)["mAP50-95"], match(truth, boxes, len(split.names))))
     (old, first), (new, second) = found
     reach = interval(second, first)
     return {

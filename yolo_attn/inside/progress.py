@@ -18,22 +18,23 @@ class Progress:
     Args:
         total: How many there will be.
         unit: What is counted.
+        what: What is being done.
     """
 
-    def __init__(self, total: int, unit: str) -> None:
+    def __init__(self, total: int, unit: str, what: str = "explain") -> None:
         from tqdm import tqdm
 
         self.total, self.unit, self.n = total, unit, 0
-        self._bar: Any = tqdm(total=total, unit=unit, desc="explain", disable=None, leave=False)
+        self._bar: Any = tqdm(total=total, unit=unit, desc=what, disable=None, leave=False)
         self._began = self._told = time.monotonic()
 
     def __enter__(self) -> Progress:
         return self
 
-    def step(self) -> None:
-        """Count one."""
-        self.n += 1
-        self._bar.update()
+    def step(self, count: int = 1) -> None:
+        """Count one, or several."""
+        self.n += count
+        self._bar.update(count)
         now = time.monotonic()
         if self._bar.disable and now - self._told > EVERY and self.n < self.total:
             self._told = now
