@@ -194,7 +194,7 @@ def test_the_table_of_latex(study: Path, written: Any) -> None:
     assert "yolov5n\\_se\\_identity" in text and "\\multicolumn{2}{c}{module}" in text and "my\\_set" in text
     rows = written[0]
     best = max(rows, key=lambda r: r["mAP50-95"])
-    assert f"\\textbf{{{best['mAP50-95']:.3f} $\\pm$" in text
+    assert f"\\textbf{{{best['mAP50-95']:.3f}{{\\scriptsize" in text
     same = [r for r in rows[1:] if r["verdict"] == statistics.SAME]
     assert ("\\dagger$ not distinguishable" in text) == bool(same)
 
@@ -217,7 +217,7 @@ def has_latex() -> bool:
 def test_latex_takes_it(study: Path, written: Any, tmp_path: Path) -> None:
     shutil.copy(study / "ablation.tex", tmp_path)
     (tmp_path / "a.tex").write_text(
-        "\\documentclass{article}\\usepackage{booktabs,amssymb}\\begin{document}\\input{ablation}\\end{document}", encoding="utf-8"
+        "\\documentclass{article}\\usepackage{booktabs,amssymb,graphicx}\\begin{document}\\input{ablation}\\end{document}", encoding="utf-8"
     )
     done = subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "a.tex"], cwd=tmp_path, capture_output=True, text=True,

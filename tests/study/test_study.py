@@ -409,6 +409,13 @@ def test_compare_on_classic_yolov5(tmp_path: Path) -> None:
     result = run_python(*command, "--host", "yolov5", "--seeds", "1", "-o", "s", cwd=tmp_path, env=host.env)
     assert "cannot tell" in result.ok(), result.err
     assert [r["status"] for r in table(tmp_path / "s")] == ["finished"] * 2
+    report = run_python("-m", "yolo_attn", "report", "s/runs", "--json", "--device", "cpu", cwd=tmp_path, env=host.env)
+    rows = {r["config"]: r for r in json.loads(report.ok())["rows"]}
+    studied = json.loads((tmp_path / "s" / "latency.json").read_text(encoding="utf-8"))["configs"]
+    assert set(rows) == {"yolov5n", "yolov5n_se"} == set(studied) and not any(v["reason"] for v in studied.values())
+    for row, ran in zip(rows.values(), table(tmp_path / "s")):
+        assert row["parameters"] == int(ran["parameters"]) and row["mAP50-95"] == pytest.approx(float(ran["mAP50-95"]))
+        assert row["latency_ratio"] > 0 and row["images"] == 12
 
 
 def test_each_device_gets_a_run() -> None:

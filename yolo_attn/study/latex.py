@@ -36,7 +36,7 @@ def table(rows: Rows, words: Words, data: str, seeds: int) -> str:
     """
     marks = _Marks(rows, words)
     figures = [
-        (words("parameters") + " (M)", lambda r: _number(r["parameters"] and r["parameters"] / 1e6, 2), None),
+        (words("params") + " (M)", lambda r: _number(r["parameters"] and r["parameters"] / 1e6, 2), None),
         ("GFLOPs", lambda r: _number(r["gflops"], 2), None),
         (words("latency"), lambda r: _number(r["latency_ratio"], 2), None),
         ("mAP50", lambda r: _spread(r["mAP50"], r["mAP50_deviation"], 3), "mAP50"),
@@ -46,13 +46,14 @@ def table(rows: Rows, words: Words, data: str, seeds: int) -> str:
     head = [words("config"), *marks.head, *(f[0] for f in figures)]
     columns = "l" + marks.columns + "r" * len(figures)
     lines = [
-        "% \\input this; it needs \\usepackage{booktabs,amssymb}"
+        "% \\input this; it needs \\usepackage{booktabs,amssymb,graphicx}"
         + (" and \\usepackage{ctex} with XeLaTeX or LuaLaTeX" if words.language == "zh" else ""),
         "\\begin{table}",
         "  \\centering",
-        f"  \\caption{{{words('tex_caption', data=escape(data), seeds=seeds)}}}",
+        f"  \\caption{{{words('tex_caption' if seeds > 1 else 'tex_caption_one', data=escape(data), seeds=seeds)}}}",
         "  \\label{tab:ablation}",
-        "  \\setlength{\\tabcolsep}{4pt}",
+        "  \\small\\setlength{\\tabcolsep}{3pt}",
+        "  \\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",  # narrower where it does not fit
         f"  \\begin{{tabular}}{{{columns}}}",
         "    \\toprule",
         *marks.groups(len(figures)),
@@ -65,7 +66,7 @@ def table(rows: Rows, words: Words, data: str, seeds: int) -> str:
         for _, text, key in figures:
             cells.append(f"\\textbf{{{text(row)}}}" if key and k in best[key] else text(row))
         lines.append("    " + " & ".join(cells) + " \\\\")
-    lines += ["    \\bottomrule", "  \\end{tabular}", ""]
+    lines += ["    \\bottomrule", "  \\end{tabular}}", ""]
     lines += ["  \\smallskip", f"  {{\\footnotesize {_footnote(rows, words)}}}", "\\end{table}", ""]
     return "\n".join(lines)
 
@@ -119,7 +120,7 @@ def _number(value: float | None, digits: int) -> str:
 def _spread(value: float | None, spread: float | None, digits: int) -> str:
     if value is None:
         return "--"
-    return f"{value:.{digits}f}" + ("" if spread is None else f" $\\pm$ {spread:.{digits}f}")
+    return f"{value:.{digits}f}" + ("" if spread is None else f"{{\\scriptsize\\,$\\pm$\\,{spread:.{digits}f}}}")
 
 
 def _best(rows: Rows, key: str) -> set[int]:
@@ -134,12 +135,12 @@ def _sign(row: Mapping[str, Any]) -> str:
 
 def _footnote(rows: Rows, words: Words) -> str:
     verdicts = {r.get("verdict") for r in rows}
-    out = [words("tex_best")]
+    out, end = [words("tex_best")], words("stop").strip()
     if SAME in verdicts:
-        out.append(f"$\\dagger$ {words('tex_same')}.")
+        out.append(f"$\\dagger$ {words('tex_same')}{end}")
     if UNTOLD in verdicts:
-        out.append(f"$\\ddagger$ {words('tex_untold')}.")
+        out.append(f"$\\ddagger$ {words('tex_untold')}{end}")
     told = [r for r in rows if r.get("verdict") in (BETTER, WORSE)]
     for r in told:
-        out.append(f"{escape(str(r['config']))}: {words.said(r['verdict'])}, p = {r['holm']:.2g}.")
+        out.append(f"{escape(str(r['config']))}{words('colon')}{words.said(r['verdict'])}{words('comma')}p = {r['holm']:.2g}{end}")
     return " ".join(out)
