@@ -150,6 +150,7 @@ def main() -> None:
     line("interval over 3 seeds holds the truth (95)", covered_over_seeds(5, 3, n))
     line("interval over 150 images holds the truth (95)", covered_over_images(args.sets))
     line("interval over 150 images of a difference", covered_over_images(args.sets, difference=True))
+    line("interval over 30 images of a difference", covered_over_images(args.sets, 30, difference=True))
     line("the same without what is drawn twice, which is wrong", covered_over_images(args.sets, distinct=True))
 
 

@@ -487,6 +487,15 @@ for name in ("yolov5n", "yolov5n_se"):
     assert base["latency_ratio"] == 1 and 0.5 < se["latency_ratio"] < 3 and se["latency_low"] <= se["latency_ratio"]
     assert "validated again by one evaluator for all: 4 runs." in held["notes"]
     assert (tmp_path / "report" / "figures" / "latency.svg").is_file()
+    read = run_python("-m", "yolo_attn", "report", "runs", "--json", "--no-val", "--no-latency", "-o", "read", cwd=tmp_path)
+    assert read.mistake().count("none of the folders holds a figure") == 1, "they hold no log"
+    for k, place in enumerate(sorted((tmp_path / "runs").iterdir())):
+        (place / "results.csv").write_text(log_text("8.4", [0.1 + k / 100]), encoding="utf-8")
+    read = run_python("-m", "yolo_attn", "report", "runs", "--json", "--no-val", "--no-latency", "-o", "read", cwd=tmp_path)
+    rows = json.loads(read.ok())["rows"]
+    assert [(r["parameters"], r["modules"]) for r in rows] == [(r["parameters"], r["modules"]) for r in (base, se)]
+    for place in (tmp_path / "runs").iterdir():
+        (place / "results.csv").unlink()
     kept = tmp_path / "report" / "runs" / "yolov5n-0" / "measured.json"
     before = kept.stat().st_mtime_ns
     again = json.loads(run_python("-m", "yolo_attn", "report", "runs", "--json", cwd=tmp_path).ok())

@@ -46,7 +46,8 @@ code { padding: .1em .3em; } pre { padding: .7rem; overflow-x: auto; }
 @media print {
   :root { --ink: #000; --paper: #fff; --faint: #bbb; --quiet: #333; --shade: #fff; }
   body { margin: 0; max-width: none; font-size: 10pt; } .wide { overflow: visible; }
-  figure, tr { break-inside: avoid; } h2, h3 { break-after: avoid; } table { font-size: 8pt; }
+  figure, tr { break-inside: avoid; } h2, h3 { break-after: avoid; }
+  table { font-size: 7pt; } th, td { padding: .15rem .25rem; } thead th { white-space: normal; }
 }
 """
 # What a cell sorts by is its data-v where it has one; numbers by value, cells without a value last in either order.

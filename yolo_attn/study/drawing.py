@@ -105,18 +105,18 @@ def recall_levels(matches: images.Matches, iou: int = 0) -> Any:
     return np.mean(curves, 0) if curves else np.zeros(len(images.RECALLS))
 
 
-def precision_recall(results: Results, words: Words, classes: int) -> Any:
+def precision_recall(results: Results, words: Words) -> Any:
     """Precision against recall at IoU 0.5 of every config, mean over classes and seeds."""
     figure, (axes,) = _axes()
     for k, config in enumerate(results.configs):
         curves = []
         for run in results.finished(config):
             try:
-                held = results.detections(run)
-            except YoloAttnError:  # damaged: said where rows are made
-                held = None
-            if held is not None:
-                curves.append(recall_levels(images.match(*held, classes)))
+                matches = results.matches(run)
+            except YoloAttnError:  # damaged: an error where a verdict depends on it
+                matches = None
+            if matches is not None:
+                curves.append(recall_levels(matches))
         if curves:
             axes.plot(images.RECALLS, np.mean(curves, 0), label=config, markevery=10, gid=gid(config), **figures.look(k))
     axes.set(xlabel=words("recall"), ylabel=words("precision"), xlim=(0, 1), ylim=(0, 1.02))
@@ -207,16 +207,3 @@ def classes(results: Results, words: Words) -> Any:
     axes.set_xlabel(words("difference_of", metric=METRIC, baseline=results.baseline))
     _legend(axes)
     return figure
-
-
-def count_of_classes(results: Results) -> int:
-    """How many classes the detections have, at least one."""
-    most = 0
-    for run, d in results.records.items():
-        most = max(most, len(_classes(d)))
-        if most:
-            return most
-        with_boxes = results.detections(run)
-        for t in (with_boxes or ([], []))[0]:
-            most = max(most, int(t[:, 4].max()) + 1 if len(t) else 0)
-    return max(most, 1)

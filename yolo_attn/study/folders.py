@@ -6,6 +6,7 @@ ultralytics writes `args.yaml`, classic YOLOv5 `opt.yaml` and `hyp.yaml`; both w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,7 +136,7 @@ def read(path: Path, name: str = "") -> Folder:
     out.data = str(said.get("data") or "")
     seed = said.get("seed")
     out.seed = seed if isinstance(seed, int) and not isinstance(seed, bool) else None
-    out.config = name or _name(said) or path.name
+    out.config = re.sub(r"[^\w.+-]", "_", name or _name(said) or path.name)[:80]  # becomes the name of a folder
     return out
 
 

@@ -21,6 +21,7 @@ __all__ = ["gather"]
 
 METRIC = "mAP50-95"
 KEPT = "measured.json"
+BUFFERS = frozenset("running_mean running_var num_batches_tracked anchors anchor_grid stride strides".split())  # no weights
 
 
 def gather(
@@ -43,7 +44,7 @@ def gather(
         data: The data set's YAML to validate on, where the folders' own are not on this machine.
         device: To validate on.
         host: The YOLOv5 checkout that classic checkpoints need.
-        validate: Validate again; else the logs' figures are taken.
+        validate: Validate again; else the logs' figures are taken, and without `timed` no code of a checkpoint is run.
         timed: Measure ONNX latency.
 
     Raises:
@@ -146,6 +147,8 @@ def _measured(run: Run, folder: Folder, kept: Path, data: str, device: str, vali
     known = _kept(kept, asked)
     if known is not None:
         return {**out, "status": "finished", "config": _config(known.pop("yaml")), **known}
+    if not validate:
+        return {**out, **_read_only(folder)}
     from ..detectors import opening
 
     try:
@@ -156,7 +159,7 @@ def _measured(run: Run, folder: Folder, kept: Path, data: str, device: str, vali
     fresh: dict[str, Any] = {"yaml": dict(getattr(source.model, "yaml", None) or {})}
     try:
         fresh.update(evaluation.size_of(source, side))
-        if validate and used:
+        if used:
             single = bool(folder.settings.get("single_cls"))
             split = evaluation.split_of(used, single_cls=single)
             truth, boxes = evaluation.detect(source, split, side, device)
@@ -169,10 +172,24 @@ def _measured(run: Run, folder: Folder, kept: Path, data: str, device: str, vali
         folder.lacks("no_validation", reason=f"{type(exc).__name__}: {first_line(exc)[:300]}")
     if "figures" in fresh:
         _keep(kept, asked, fresh)
-    elif validate and not used:
+    elif not used:
         folder.lacks("no_data", data=folder.data or "-")
     config = _config(fresh.pop("yaml"))
     return {**out, "config": config, **fresh, "status": "finished" if fresh.get("figures") else out["status"]}
+
+
+def _read_only(folder: Folder) -> dict[str, Any]:
+    """What a checkpoint says without a host: no code of it is run."""
+    from ..weights import checkpoint
+
+    assert folder.best is not None
+    try:
+        held = checkpoint.read(folder.best)
+    except YoloAttnError as exc:
+        folder.lacks("not_opened", file=folder.best.name, reason=first_line(exc)[:300])
+        return {}
+    learned = [t for n, t in held.tensors.items() if n.rpartition(".")[2] not in BUFFERS]
+    return {"parameters": sum(int(t.numel()) for t in learned), "config": _config(held.yaml)}
 
 
 def _config(d: dict[str, Any]) -> about.Config:

@@ -102,9 +102,7 @@ def _drawn(results: Results, rows: Rows, words: Words) -> dict[str, tuple[Any, s
     base = results.baseline
     found = {
         "training": (drawing.training(results, words), words("fig_training_one" if one else "fig_training")),
-        "precision-recall": (
-            drawing.precision_recall(results, words, drawing.count_of_classes(results)), words("fig_pr")
-        ),
+        "precision-recall": (drawing.precision_recall(results, words), words("fig_pr")),
         "parameters": (drawing.parameters(rows, words), words("fig_parameters", metric=METRIC)),
         "latency": (
             drawing.latency(rows, words), words("fig_latency", metric=METRIC, imgsz=results.conditions.get("imgsz"))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import FileError, YoloAttnError
+from ..evaluation import images
 from ..model_yaml import load
 from . import about, latency, plan, record, worker
 from .plan import Plan, Run
@@ -53,6 +55,7 @@ class Results:
     notes: tuple[Note, ...] = ()
     planned: int = 0
     boxes: Mapping[Run, Path] = field(default_factory=dict)
+    _matches: dict[Run, images.Matches] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def baseline(self) -> str:
@@ -69,7 +72,7 @@ class Results:
         out: dict[str, dict[int, float]] = {}
         for config in self.configs:
             held = {r.seed: (d.get("figures") or {}).get(figure) for r, d in self.finished(config).items()}
-            out[config] = {s: float(v) for s, v in held.items() if isinstance(v, (int, float))}
+            out[config] = {s: float(v) for s, v in held.items() if isinstance(v, (int, float)) and math.isfinite(v)}
         return out
 
     def detections(self, run: Run) -> tuple[list[Any], list[Any]] | None:
@@ -80,6 +83,20 @@ class Results:
         """
         file = self.boxes.get(run, self.places[run]) / worker.DETECTIONS
         return worker.unpack(file) if file.is_file() else None
+
+    def matches(self, run: Run) -> images.Matches | None:
+        """What a run found, matched to the objects, or None where detections were not kept; matched once.
+
+        Raises:
+            YoloAttnError: They are damaged.
+        """
+        if run not in self._matches:
+            held = self.detections(run)
+            if held is None:
+                return None
+            most = max((int(t[:, 4].max()) for t in held[0] if len(t)), default=0)  # classes without an object count nowhere
+            self._matches[run] = images.match(*held, most + 1)
+        return self._matches[run]
 
 
 def of_folder(folder: Path) -> Results:
@@ -97,10 +114,9 @@ def of_folder(folder: Path) -> Results:
             seeds=tuple(found["seeds"]),
             plugins=tuple(found["plugins"]),
         )
-        the.runs  # noqa: B018 # that configs and seeds are what they should be is seen here
-    except (KeyError, TypeError) as exc:
+        return of_study(folder, the)
+    except (KeyError, TypeError, AttributeError, StopIteration) as exc:  # of a plan that somebody changed
         raise FileError(f"{folder / plan.FILE}: is no plan of a study: {exc!r}") from exc
-    return of_study(folder, the)
 
 
 def of_study(folder: Path, the: Plan) -> Results:

@@ -64,7 +64,7 @@ def judged(results: Results) -> list[dict[str, Any]]:
         }
         for figure in MEANS:
             row[figure] = _mean([(d.get("figures") or {}).get(figure) for d in good])
-        fifty = [v for d in good if (v := (d.get("figures") or {}).get("mAP50")) is not None]
+        fifty = [v for d in good if (v := (d.get("figures") or {}).get("mAP50")) is not None and math.isfinite(v)]
         row["mAP50_deviation"] = float(np.std(fifty, ddof=1)) if len(fifty) > 1 else None
         row["classes"] = _by_class(good)
         for key in ("parameters", "gflops"):
@@ -96,7 +96,7 @@ def _by_class(good: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
 
 
 def _mean(values: Sequence[Any]) -> float | None:
-    there = [v for v in values if v is not None]
+    there = [v for v in values if v is not None and math.isfinite(v)]
     return float(np.mean(there)) if there else None
 
 
@@ -107,12 +107,8 @@ def _plain(value: Any) -> Any:
 def _over_images(results: Results, values: dict[str, dict[int, float]], name: str) -> dict[str, Any]:
     """The interval of the difference over images, of the first seed that both have."""
     common = sorted(set(values[results.baseline]) & set(values[name]))
-    pair = []
-    for config in (name, results.baseline) if common else ():
-        held = results.detections(Run(config, common[0]))
-        if held is not None:
-            truth, found = held
-            pair.append(images.match(truth, found, 1 + int(max((t[:, 4].max() for t in truth if len(t)), default=0))))
+    found = [results.matches(Run(config, common[0])) for config in (name, results.baseline)] if common else []
+    pair = [m for m in found if m is not None]
     if len(pair) < 2 or pair[0].images != pair[1].images:
         return {"images_low": None, "images_high": None, "images_seed": None}
     ends = images.interval(*pair) or (None, None)
