@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -340,6 +341,24 @@ def test_gates_of_positions_are_seen(folder: Path) -> None:
     assert [m.shape for _, _, m in found] == [(16, 16)] and "CBAM" in found[0][1]
     hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in reader.model.modules())
     assert hooks == 0
+
+
+def test_a_gate_that_follows_the_boxes_is_told_from_one_that_knows_the_border() -> None:
+    """Both let more through inside the boxes; only one of them looks at the image."""
+    rng = np.random.default_rng(0)
+    images = []
+    for _ in range(8):
+        x, y = rng.integers(8, 40, 2)
+        follows, border = rng.normal(0.5, 0.02, (2, 16, 16))
+        border[2:-2, 2:-2] += 0.3
+        follows[y // 4 : y // 4 + 4, x // 4 : x // 4 + 4] += 0.3
+        box = np.array([[x, y, x + 16, y + 16]], dtype=float)
+        gates = [[("follows", "row 1", follows), ("border", "row 2", border)]]
+        images.append(SimpleNamespace(shape=(64, 64), seen=[box], gates=gates))
+    found = spatial.inside_boxes(images, 0)
+    assert found["follows"][1].verdict == paired.MORE and found["follows"][1].mean > 0.1
+    assert found["border"][1].verdict == paired.SAME and abs(found["border"][1].mean) < 0.02
+    assert spatial.inside_boxes(images[:1], 0)["follows"][1].verdict == paired.UNTOLD
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

@@ -40,7 +40,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "hold 50 % and 95 % of it. What would lie beyond the image is not seen.",
         "level": "level", "side": "side of the square with {share} %, pixels", "stride": "stride {s}",
         "gates": "Gates of positions",
-        "gates_note": "How much more each gate lets through inside the boxes than outside, over images.",
+        "gates_note": "How much more each gate lets through inside the boxes than outside, over images, beyond what it does at the "
+        "same places of the other images: padding alone makes a gate another one along the border.",
         "gate": "gate", "inside": "inside less outside (95 % over images)",
         "pictures": "Pictures",
         "more_pictures": "{n} more are in the folder pictures.",
@@ -79,7 +80,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "field_caption": "各层中心单元对像素的梯度，{n} 张图像的均值，对数刻度。两个方框分别包含其 50 % 和 95 %。图像之外的部分无法看到。",
         "level": "层", "side": "包含 {share} % 的方框边长（像素）", "stride": "步长 {s}",
         "gates": "空间门控",
-        "gates_note": "每个门控在框内比框外多放行多少（对图像）。",
+        "gates_note": "每个门控在框内比框外多放行多少（对图像），已减去它在其他图像相同位置的值：仅填充就会使门控在边缘处不同。",
         "gate": "门控", "inside": "框内减框外（对图像的 95 % 区间）",
         "pictures": "图片",
         "more_pictures": "另有 {n} 张在 pictures 文件夹中。",

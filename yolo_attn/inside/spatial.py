@@ -44,16 +44,31 @@ def wide(map_: Any, shape: tuple[int, int]) -> Any:
 
 
 def inside_boxes(images: Sequence[Any], side: int) -> dict[str, tuple[str, paired.Difference]]:
-    """Return for each gate of positions how much more it lets through inside the boxes of a detector's detections."""
-    values: dict[str, list[float]] = {}
+    """Return for each gate of positions how much more it lets through inside the boxes than outside, over images.
+
+    What the gate does at the same place of the other images is taken off first: padding alone makes a gate another one
+    along the border, where boxes seldom lie.
+
+    Args:
+        images: See :class:`.explain.Found`.
+        side: Number of the detector.
+    """
+    maps: dict[str, list[tuple[Any, Any]]] = {}
     locations: dict[str, str] = {}
     for found in images:
-        shape = found.shape
-        mask = np.any([box_mask(b, shape) for b in found.seen[side]], 0)
-        if mask.all():
-            continue
         for name, location, map_ in found.gates[side]:
-            gate = wide(map_, shape)
-            values.setdefault(name, []).append(float(gate[mask].mean() - gate[~mask].mean()))
+            maps.setdefault(name, []).append((found, map_))
             locations[name] = location
-    return {n: (locations[n], paired.compared(v, np.zeros(len(v)), tests=len(values))) for n, v in values.items()}
+    out = {}
+    for name, seen in maps.items():
+        grid = seen[0][1].shape
+        all_ = np.stack([wide(map_, grid) for _, map_ in seen])
+        values = []
+        for k, (found, _) in enumerate(seen):
+            mask = np.any([box_mask(b, found.shape) for b in found.seen[side]], 0)
+            if len(seen) < 2 or mask.all():
+                continue
+            own = wide(all_[k] - np.delete(all_, k, 0).mean(0), found.shape)
+            values.append(float(own[mask].mean() - own[~mask].mean()))
+        out[name] = (locations[name], paired.compared(values, np.zeros(len(values)), tests=len(maps)))
+    return out
