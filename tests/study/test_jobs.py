@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -224,11 +225,31 @@ def test_a_tracker_that_refuses_is_no_trouble_of_the_training(monkeypatch: pytes
     assert os.environ["MLFLOW_EXPERIMENT_NAME"] == "s"
 
 
+def test_the_address_of_a_cluster_may_be_left_out() -> None:
+    from yolo_attn.commands import compare, parser_of
+
+    def asked(*argv: str) -> tuple[object, list[str]]:
+        args = parser_of("compare").parse_args(["--cfgs", "a.yaml", "b.yaml", *argv])
+        return compare.cluster(args, args.more), args.more
+
+    assert asked() == (None, []) and asked("--ray") == (ray_runs.Ray(), [])
+    assert asked("--ray", "lr0=0.1") == (ray_runs.Ray(), ["lr0=0.1"]), "a key=value is no address"
+    assert asked("--ray", "auto", "--ray-gpus", "0.5") == (ray_runs.Ray("auto", 0.5), [])
+    with pytest.raises(UsageError, match="need --ray"):
+        asked("--ray-cpus", "2")
+
+
 def test_what_a_cluster_is_asked_for_is_checked() -> None:
     with pytest.raises(UsageError, match="from 0 to 1"), ray_runs.connected(ray_runs.Ray(gpus=2)):
         pass
     with pytest.raises(UsageError, match="takes more than that"), ray_runs.connected(ray_runs.Ray(cpus=0)):
         pass
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        for address in (f"127.0.0.1:{nobody.getsockname()[1]}", f"ray://127.0.0.1:{nobody.getsockname()[1]}"):
+            with pytest.raises(OSError, match="refused"):
+                ray_runs._reach(address)
+    ray_runs._reach("auto")
     for name in ("../../etc/passwd", "/etc/passwd", "weights/../../x"):
         with pytest.raises(YoloAttnError, match="not in the run's folder"):
             ray_runs._inside(name)

@@ -14,6 +14,7 @@ import json
 import logging
 import math
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -71,12 +72,14 @@ def connected(cluster: Ray, jobs: int | None = None) -> Iterator[list[working.Pl
     mine = not ray.is_initialized()
     if mine:
         try:
+            _reach(cluster.address)
             ray.init(
                 address=cluster.address or None, log_to_driver=False, logging_level=logging.ERROR,
                 include_dashboard=False if not cluster.address and "RAY_ADDRESS" not in os.environ else None,
             )  # fmt: skip
         except (ConnectionError, RuntimeError, ValueError, OSError) as exc:
-            raise YoloAttnError(f"{option('ray', cluster.address)}: no Ray cluster there: {first_line(exc)}") from exc
+            where = cluster.address or os.environ.get("RAY_ADDRESS", "")
+            raise YoloAttnError(f"{option('ray', where)}: no Ray cluster there: {first_line(exc)}") from exc
     try:
         there = ray.cluster_resources()
         gpus = float(there.get("GPU", 0) > 0) if cluster.gpus is None else cluster.gpus
@@ -87,6 +90,18 @@ def connected(cluster: Ray, jobs: int | None = None) -> Iterator[list[working.Pl
     finally:
         if mine:
             ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Ask whether anybody answers at ``HOST:PORT`` or ``ray://HOST:PORT``: Ray itself tries for minutes.
+
+    Raises:
+        OSError: Nobody does.
+    """
+    named = (address or os.environ.get("RAY_ADDRESS", "")).partition("://")
+    host, colon, port = (named[2] or named[0]).rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 class OnRay:
