@@ -170,6 +170,7 @@ def test_what_fails_does_not_stop_the_rest(tmp_path: Path) -> None:
     doer = Fails({"base": 0.1, "m0_p1": "out of memory"})
     found = simulated(tmp_path, 6, "30runs", doer)
     assert found["failed"] == ["m0_p1-0: out of memory"] and doer.tries == 1 and found["answer"] is None
+    assert "nothing can be told" in found["why"]
     assert all("m0_p1" not in r["kept"] for r in found["rungs"])
 
 
@@ -399,6 +400,6 @@ def test_the_same_folder_takes_the_same_search_alone(command: Any, tmp_path: Pat
     code, said = command(*argv, "--budget", "2h")
     assert code == 1 and "budget is '20m' there and '2h' here" in said
     code, said = command(*argv[:-1], str(tmp_path / "t"), "--budget", "20runs", "--save-json", str(tmp_path / "a.json"))
-    assert code == 0 and "answer: none. No candidate is ahead of the baseline" in said, said
+    assert code == 0 and "answer: none, as no candidate is ahead of the baseline" in said, said
     told = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
     assert told["answer"] is None and told["tried"] == 1 and len(told["rungs"]) == 2

@@ -109,7 +109,7 @@ def _run(args: argparse.Namespace) -> int:
     for line in found["failed"]:
         print(f"failed: {line}")
     if found["answer"] is None:
-        print(f"\nanswer: none. {found['why'][:1].upper()}{found['why'][1:]}.")
+        print(f"\nanswer: none, as {found['why']}")
     else:
         c = found["choice"]
         print(f"\nanswer: {c['module']}, {c['where']}, {c['start']} start: {folder / 'configs' / found['answer']}.yaml")

@@ -133,10 +133,9 @@ class Course:
             )
         survivors, seeds = search_plan.confirmation(budget - found.cost, found.rungs[-1].keep)
         tells = search_plan.detectable(seeds, survivors)
-        all_of = "all" if found.candidates == len(self.space.choices) else f"{found.candidates} of the"
         announce(
-            "budget: %.3g full trainings. %s %d candidates are tried in %d rungs (%.3g), then %d confirmed with %d seeds, which "
-            "tells a difference of %.1f standard deviations between two seeds' results four times in five", budget, all_of,
+            "budget: %.3g full trainings. %d of %d candidates are tried in %d rungs (%.3g), then %d confirmed with %d seeds, which "
+            "tells a difference of %.1f standard deviations of a paired difference four times in five", budget, found.candidates,
             len(self.space.choices), len(found.rungs), found.cost, survivors, seeds, tells,
         )  # fmt: skip
         rungs = [asdict(r) for r in found.rungs]

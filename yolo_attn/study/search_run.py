@@ -17,10 +17,15 @@ from .plan import Run
 from .run import lock_of
 from .search_course import Course, Step
 from .search_ledger import Trial
-from .statistics import BETTER
+from .statistics import BETTER, SAME, UNTOLD, WORSE
 
 __all__ = ["Doer", "Trained", "carry_out", "result"]
 
+BESIDE = {
+    WORSE: "worse than the baseline",
+    SAME: "not distinguishable from the baseline",
+    UNTOLD: "not confirmed: nothing can be told of it",
+}
 POLL = 1.0  # seconds between looks at what other processes and places do
 
 
@@ -176,7 +181,7 @@ def result(course: Course, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         "answer": best["config"] if best else None,
         "choice": dict(course.space.choices[best["config"]]) if best else None,
-        "why": chosen["why"] or ("" if best else "the confirmation does not tell it from the baseline, or tells it to be worse"),
+        "why": chosen["why"] or ("" if best else "; ".join(f"{r['config']} is {BESIDE[r['verdict']]}" for r in rows[1:])),
         "base": course.space.base,
         "candidates": len(course.space.choices),
         "tried": design["candidates"],
