@@ -206,6 +206,7 @@ MAY_WRITE = {
     "export/onnx.py: _write_onnx": "into a scratch folder, then published",
     "export/ultralytics.py: write_onnx": "moves within a scratch folder",
     "inside/explain_report.py: _folder": "moves the finished folder",
+    "inside/gate_report.py: write": "removes a figure of an earlier report, when there is nothing to draw any more",
     "inside/check/child.py: main": "what a module prints to nowhere",
     "inside/check/life.py: saved": "into memory",
     "runtime/output.py: _picture": "a video, frame by frame, into a draft",

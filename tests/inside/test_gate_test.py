@@ -230,6 +230,7 @@ def test_a_checkpoint_becomes_a_report(checkpoint, shapes, capsys, tmp_path):
     assert [g["axes"] for g in numbers["rows"][0]["gates"]] == ["channel", "spatial"]
     assert numbers["images"] == 6 and numbers["train_images"] == 8 and numbers["mAP50-95"]["value"] == pytest.approx(0, abs=0.01)
     assert Path(numbers["report"]).parent == tmp_path / "out" and (tmp_path / "out" / "maps.svg").is_file()
+    assert {r["verdict"] for r in numbers["rows"]} <= {"constant", "cannot tell"} and "Train it first" in numbers["notes"][0]
 
 
 def test_without_the_frozen_gate_test_it_is_not_said_whether_a_gate_matters(day_and_night):

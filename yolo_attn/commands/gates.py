@@ -47,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
     from ._tables import grid
 
     if done.lines:
-        print(grid(["gates", "mAP50-95", "change", "95 % interval"], done.lines) + "\n")
+        print(grid(["gates", "mAP50-95", "change", "95 % interval"], done.lines))
+        print("\nintervals: over images, of all lines together\n")
     print("\n".join(done.sentences))
     print(f"\n{done.page}: figures and tables; {Path(done.page).with_name('gates.csv').name} has every channel")
     return 0

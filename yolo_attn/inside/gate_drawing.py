@@ -36,7 +36,7 @@ def channels(measured: Measured, classes: Sequence[int], words: Words) -> Any:
     ]
     if not held:
         return None
-    figure, panels = _panels(len(held), 3.2, 2.3)
+    figure, panels = _panels(len(held) + 1, 3.2, 2.3)
     for axes, (gate, by_class) in zip(panels, held):
         mean, spread = (t.numpy() for t in (_of_channels(gate, gate.mean), _of_channels(gate, gate.spread)))
         order = np.argsort(mean, kind="stable")
@@ -51,7 +51,8 @@ def channels(measured: Measured, classes: Sequence[int], words: Words) -> Any:
         axes.set_title(gate.location, loc="left")
         axes.set_xlabel(words("channels"))
         axes.set_ylabel(words("gate_axis"))
-    panels[-1].legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)  # beside the panels: it hides nothing
+    panels[-1].axis("off")  # a panel for the legend, which then hides nothing
+    panels[-1].legend(*panels[0].get_legend_handles_labels(), loc="upper left")
     return figure
 
 
@@ -67,7 +68,8 @@ def maps(measured: Measured, words: Words) -> Any:
     figure, panels = _panels(2 * len(held), 2.4, 2.3, columns=4)
     for k, gate in enumerate(held):
         for axes, cells, key in zip(panels[2 * k :], (gate.mean, gate.spread), ("mean", "spread")):
-            image = axes.imshow(cells.mean(0).numpy())
+            ends = {"vmin": 0.0, "vmax": max(float(cells.mean(0).max()), measured.tolerance)} if key == "spread" else {}
+            image = axes.imshow(cells.mean(0).numpy(), **ends)
             axes.set_title(f"{gate.location}\n{words(key)}", loc="left", fontsize=7)
             axes.set_xticks([])
             axes.set_yticks([])

@@ -145,7 +145,12 @@ def measure(
     for row in out.rows:
         if holds.any():
             row.classes = [by_class(_vectors(g), holds) for g in row.gates]
-        row.verdict = verdict(row)
+        row.verdict = verdict(row, nothing=out.value is not None and out.value[0] <= 2 * SMALL)
+    if out.value is not None and out.value[0] <= 2 * SMALL:
+        out.notes.append(
+            f"the detector reaches mAP50-95 {out.value[0]:.4f} on these images: freezing could hardly cost anything, and "
+            f"says nothing. Train it first"
+        )
     return out
 
 
@@ -222,7 +227,8 @@ def _freeze(
     matches = [images.match(truth, each, len(split.names)) for each in found]
     ends = images.interval(matches[0]) or (None, None)
     told = differences(matches[0], matches[1:])
-    out.value = (float(_map(matches[0])), *ends)
+    low, high = ends
+    out.value = (_map(matches[0]), None if low is None else max(low, 0.0), None if high is None else min(high, 1.0))
     out.at_mean, out.at_number = told[:2]
     for row, one in zip(rows.values(), told[:1] if alone else told[2:]):
         row.frozen = one
@@ -240,18 +246,20 @@ def _vectors(gate: Gate) -> Any:
     return (gate.maps.flatten(1) if maps else gate.channels).numpy()
 
 
-def verdict(row: Row) -> str:
+def verdict(row: Row, *, nothing: bool = False) -> str:
     """Say whether a row attends.
 
     It attends where freezing it alone changes mAP beyond what the choice of images explains; it is a constant where its
     channels and cells are still; it barely attends where the interval of what freezing it changes lies within 0.01 of 0.
-    Else these images do not tell.
+    Else these images do not tell, nor do any of a detector that finds next to nothing.
     """
     f = row.frozen
     if f is not None and f.tells:
         return ATTENDS
     if row.still >= STILL:
         return CONSTANT
+    if nothing:
+        return UNTOLD
     return BARELY if f is not None and f.low is not None and f.high is not None and f.low > -SMALL and f.high < SMALL else UNTOLD
 
 
