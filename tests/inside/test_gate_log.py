@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -149,3 +150,9 @@ def test_training_on_classic_yolov5_logs(classic: Classic, shapes, tmp_path):
     run_python(*argv, cwd=tmp_path, env={**classic.env, "MPLBACKEND": "agg"}).ok()
     assert [step for step, _ in logged(tmp_path)["gates_spread/model.3"]] == [0]
     assert os.environ.get(gate_log.VARIABLE) is None
+    best = tmp_path / "runs" / "train" / "exp" / "weights" / "best.pt"
+    more = [] if classic.prefix else ["--host", host]
+    argv = ["-m", "yolo_attn", "gates", str(best), "--data", shapes, "--imgsz", "64", "--json", *more]
+    numbers = json.loads(run_python(*argv, cwd=tmp_path, env=classic.env).ok())
+    assert [r["location"] for r in numbers["rows"]] == [f"row {k} (SEAttention)" for k in (3, 6, 9, 12)]
+    assert numbers["images"] == 6 and numbers["mAP50-95"]["value"] >= 0

@@ -152,6 +152,25 @@ def test_a_gate_that_does_harm_is_said_to(day_and_night):
     assert len(out.rows) == 1 and out.rows[0].frozen == out.at_mean
 
 
+def test_a_users_gate_is_frozen_by_its_ratio(day_and_night):
+    """Of a class that says nothing of its gate, in front of a head that needs it."""
+    import yolo_attn
+
+    class Mine(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            gate = torch.ones_like(x[:, :, :1, :1])
+            gate[:, 3] = torch.sigmoid(20 * (x[:, 0].mean((1, 2)) - 0.45))[:, None, None]
+            return x * gate
+
+    yolo_attn.register("MineOfTheTest", Mine)
+    try:
+        row = gate_test.measure(source(Mine()), day_and_night[0]).rows[0]
+    finally:
+        yolo_attn.unregister("MineOfTheTest")
+    assert row.location == "row 1 (MineOfTheTest)" and row.verdict == gate_test.ATTENDS
+    assert row.gates[0].how == "recognised by its ratio" and row.frozen.change < -0.5
+
+
 def test_the_report_holds_what_was_measured(measured, tmp_path):
     page = gate_report.write(measured, "planted.pt", gate_report.folder(tmp_path / "out"), [0, 1])
     assert sorted(p.name for p in page.parent.iterdir()) == ["frozen.svg", "gates.csv", "gates.html", "gates.svg", "spread.svg"]
