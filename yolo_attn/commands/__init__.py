@@ -12,6 +12,7 @@ __all__ = ["COMMANDS", "parser_of"]
 COMMANDS = {
     "list": "list the attention modules or the model YAMLs of the kit",
     "show": "build a model YAML and compare parameters and GFLOPs with the model without attention",
+    "draw": "draw a model: backbone, neck and head with channels and sizes, or two models beside each other",
     "check": "check an attention module: shapes, precision, gradients, saving, compilation, ONNX, cost",
     "env": "print versions, devices and patched hosts, for bug reports",
     "insert": "insert attention into a model YAML, or remove it",
