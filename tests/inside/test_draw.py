@@ -197,6 +197,18 @@ def test_two_models_beside_each_other() -> None:
         check(layout.layout_of(drawn))
 
 
+@pytest.mark.parametrize("pair", ["yolov8n.yaml yolov8n-seg.yaml", "yolov5n_se.yaml seresnet50-cls.yaml", "rtdetr-l.yaml yolov5n.yaml", "yolov9e.yaml yolov10n.yaml"])
+def test_models_with_little_in_common_beside_each_other(pair: str) -> None:
+    base, other = map(of, pair.split())
+    drawn = beside(base, other)
+    assert [i.number for i in drawn.items if i.state != "removed"] == [i.number for i in other.items]
+    assert len([i for i in drawn.items if i.state == "removed"]) + len(other.items) == len(drawn.items)
+    assert drawn.items[-1].was == (base.items[-1].module if base.items[-1].module != other.items[-1].module else "")
+    kept = Counter((li.source.number if li.source else -1, li.target.number) for li in drawn.links if li.state != "removed")
+    assert kept == Counter((li.source.number if li.source else -1, li.target.number) for li in other.links)
+    check(layout.layout_of(drawn))
+
+
 def test_graphviz_gets_every_row_and_arrow() -> None:
     drawn = of("yolov5n_se.yaml")
     text = dot.dot_of(drawn)

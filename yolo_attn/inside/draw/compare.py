@@ -23,13 +23,11 @@ def beside(base: Scene, other: Scene) -> Scene:
     pairs, items = _paired(base.items, other.items)
     now = dict(zip(other.items, items))
     back = {a: now[b] for a, b in pairs.items()}
-    ghosts = {a: replace(a, state=REMOVED, part="head" if a.part == "output" else a.part) for a in base.items if a not in back}
-    here: dict[Item | None, Item | None] = {None: None}
-    here.update(back)
-    here.update(ghosts)
+    ghosts = {a: replace(a, state=REMOVED) for a in base.items if a not in back}
+    here = {**back, **ghosts}
     order = _order(base.items, other.items, pairs, now, ghosts)
     links = [Link(None if li.source is None else now[li.source], now[li.target]) for li in other.links]
-    before = [(here[li.source], here[li.target]) for li in base.links]
+    before = [(None if li.source is None else here[li.source], here[li.target]) for li in base.links]
     left = list(before)
     for link in links:
         pair = (link.source, link.target)
@@ -37,24 +35,28 @@ def beside(base: Scene, other: Scene) -> Scene:
             left.remove(pair)
         elif not _touches(link, ADDED):  # a row that was added has new arrows, which its own mark says
             link.state = ADDED
-    removed = [Link(source, target) for source, target in before if target is not None]
+    removed = [Link(source, target) for source, target in before]
     direct = _through(removed, REMOVED)  # what led through a removed row and now does not
     for link in links:
         if (link.source, link.target) in direct:
             link.state = KEPT
     through = _through(links, ADDED)
     for source, target in left:
-        if target is not None and (source, target) not in through:
+        if (source, target) not in through:
             links.append(Link(source, target, REMOVED))
     return Scene(other.name, other.imgsz, order, links, base.name)
 
 
 def _paired(base: list[Item], other: list[Item]) -> tuple[dict[Item, Item], list[Item]]:
-    """Pair rows; return the pairs, and the second model's rows with their states."""
-    matcher = SequenceMatcher(None, [_sign(i) for i in base], [_sign(i) for i in other], autojunk=False)
-    pairs: dict[Item, Item] = {}
+    """Pair rows; return the pairs, and the second model's rows with their states. The outputs are each other's."""
+    *base, last = base
+    *rows, output = other
+    matcher = SequenceMatcher(None, [_sign(i) for i in base], [_sign(i) for i in rows], autojunk=False)
+    pairs: dict[Item, Item] = {last: output}
     states = dict.fromkeys(other, KEPT)
     was: dict[Item, str] = {}
+    if last.module != output.module:
+        states[output], was[output] = CHANGED, last.module
     for tag, a0, a1, b0, b1 in matcher.get_opcodes():
         if tag == "equal":
             pairs.update(zip(base[a0:a1], other[b0:b1]))
@@ -92,10 +94,6 @@ def _order(base: list[Item], other: list[Item], pairs: dict[Item, Item], now: di
             last = ghosts[item]
         else:
             last = now[pairs[item]]
-    if found[-1].part != "output":  # the head stays last
-        output = next(i for i in found if i.part == "output" and i.state != REMOVED)
-        found.remove(output)
-        found.append(output)
     return found
 
 

@@ -100,7 +100,7 @@ def _across(grid: Grid, plan: Plan) -> tuple[list[float], list[float], dict[tupl
     x = LEFT
     for number, column in enumerate(grid.columns):
         width = max([LEAST, *(LETTER * (len(i.name) + len(str(i.number)) + 3) for i in column.items)])
-        width = max([width, *(LETTER * 0.92 * (len(i.shape) + 1) for i in column.items)])
+        width = max([width, *(LETTER * 0.92 * (max(len(i.shape), len(i.was) + 5) + 1) for i in column.items)])
         xs.append(x)
         widths.append(width)
         x += width

@@ -119,6 +119,8 @@ def _box(axes: Any, box: Box, say: Any, imgsz: tuple[int, int]) -> None:
     if kind == "output" and box.height > 0.8:
         axes.text(x, y - 0.09, str(item.number), fontsize=7, va="center", ha="center", color=ink, zorder=4)
         axes.text(x, y + 0.07, item.name, fontsize=8.5, fontweight=_bold(), va="center", ha="center", color=ink, zorder=4)
+        if item.was:
+            axes.text(x, y + 0.24, second, fontsize=7, va="center", ha="center", color=ink, zorder=4)
         return
     up = 0.075 if second else 0.0
     axes.text(box.x + 0.07, y - up, str(item.number), fontsize=6.5, va="center", ha="left", color="#6a6a70" if kind != "output" else ink, zorder=4)

@@ -156,11 +156,8 @@ def _coloured(nets: dict[Item | None, list[tuple[float, float]]]) -> dict[Item |
     found = {}
     for source, spans in sorted(nets.items(), key=lambda n: _length(n[1])):
         low, high = min(s[0] for s in spans), max(s[1] for s in spans)
-        for k, lane in enumerate(lanes):
-            if all(high < a or b < low for a, b in lane):
-                break
-        else:
-            k = len(lanes)
+        k = next((k for k, lane in enumerate(lanes) if all(high < a or b < low for a, b in lane)), len(lanes))
+        if k == len(lanes):
             lanes.append([])
         lanes[k].append((low, high))
         found[source] = k
