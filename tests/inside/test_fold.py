@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import textwrap
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,9 +21,11 @@ from torch.nn import functional as F
 import yolo_attn
 from yolo_attn.detectors.opening import open_source
 from yolo_attn.errors import CheckpointError, DataError, FileError, UsageError
+from yolo_attn.export.onnx import count_nodes
 from yolo_attn.inside import fold_rules, fold_trace
 from yolo_attn.inside.fold import constant_gates, fold
 from yolo_attn.inside.fold_constant import Constant, outputs
+from yolo_attn.inside.fold_measure import labelled
 from yolo_attn.inside.fold_network import AGREE, difference, fold_network
 from yolo_attn.inside.fold_rows import as_yaml, rows_of
 from yolo_attn.inside.fold_trace import Refused, backward, forward
@@ -361,8 +365,6 @@ def test_whole_loads_trains_and_exports_without_the_kit(whole: Path, data: Path,
     out = tmp_path / "plain.pt"
     result = fold(whole, data, output=out, tell=lambda line: None)
     assert len(result.folded) == len(result.rows) == 3
-    from yolo_attn.export.onnx import count_nodes
-
     bare = tmp_path / "bare.pt"
     start_from.save(detector("yolov5n.yaml").model, bare, arguments={"imgsz": 64})
     assert result.nodes["after"] == count_nodes(open_source(bare))
@@ -376,8 +378,6 @@ def test_whole_loads_trains_and_exports_without_the_kit(whole: Path, data: Path,
         handle.train(data={str(data)!r}, epochs=1, imgsz=64, batch=4, workers=0, device="cpu", plots=False, val=False, project={str(tmp_path)!r})
         assert not any(n.partition(".")[0] == "yolo_attn" for n in sys.modules)
         """
-    import textwrap
-
     run_python("-c", textwrap.dedent(code), cwd=tmp_path).ok()
 
 
@@ -431,6 +431,9 @@ def test_bad_input(mixed: Path, whole: Path, data: Path, tmp_path: Path) -> None
     with pytest.raises(DataError, match="has 9 images"):
         fold(mixed, few, **quiet)
     assert not (tmp_path / "bare_folded.pt").exists()
+    a_class_more = SimpleNamespace(names=dict.fromkeys(range(4), "x"))
+    with pytest.raises(DataError, match="has 3 classes and the detector 4"):
+        labelled(a_class_more, str(data))  # type: ignore[arg-type]
 
 
 CLASSIC = """

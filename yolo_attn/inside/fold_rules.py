@@ -88,7 +88,7 @@ def _multiplies(call: Call) -> Any:
     for f in factors:
         if f is not None:
             product = f if product is None else product * f
-    return _same_type(product, call.out)  # type: ignore[arg-type] # one of them has a factor, or no rule were asked
+    return _same_type(product, call.out)  # type: ignore[arg-type] # one of them has a factor
 
 
 def _divides(call: Call) -> Any:

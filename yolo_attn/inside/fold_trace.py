@@ -130,16 +130,14 @@ class _Trace(TorchDispatchMode):
         self.roles: dict[str, list[Role]] = {}
         self.where: list[str] = []
         self.runs: list[list[_Event]] = []
-        self.ends: list[int] = []
-        self.begin()
-        self.runs.clear()
-        self.ends.clear()
+        self.ends: list[int] = []  # of each run, the input of the gate
+        self.factors: dict[int, Tensor] = {}  # by the id of the tensor
+        self.turned: dict[int, str] = {}  # transposed weights of linear layers, likewise
+        self.alive: list[Any] = []  # no id is used again during a run
 
     def begin(self) -> None:
         """Forget the tensors of the run before."""
-        self.factors: dict[int, Tensor] = {}
-        self.turned: dict[int, str] = {}  # transposed weights of linear layers, by the id of the tensor
-        self.alive: list[Any] = []  # no id is used again during a run
+        self.factors, self.turned, self.alive = {}, {}, []
         self.runs.append([])
         self.ends.append(0)
 
@@ -183,7 +181,11 @@ class _Trace(TorchDispatchMode):
         if name == "t" and id(args[0]) in self.names:
             self.turned[id(out)] = self.names[id(args[0])]
         try:
-            if not self._takes(name, args, kwargs) and any(id(t) in self.factors for t in given):
+            scaled = sum(id(t) in self.factors for t in given)
+            taken = self._takes(name, args)
+            if taken and scaled > 1:
+                raise Unfoldable("computes its weights from it")
+            if scaled and not taken:
                 self._carry(Call(func, args, kwargs, out, self._factor))
         except Unfoldable as exc:
             raise Refused(f"{self._layer()}: {exc} ({name})") from exc
@@ -210,7 +212,7 @@ class _Trace(TorchDispatchMode):
             elif id(out) in self.factors and out is not call.args[0]:
                 del self.factors[id(out)]
 
-    def _takes(self, name: str, args: Any, kwargs: Any) -> bool:
+    def _takes(self, name: str, args: Any) -> bool:
         """Whether the operation is a layer with weights; notes what they take."""
         if name == "convolution":
             x, weight, bias, *_, groups = args
@@ -226,15 +228,15 @@ class _Trace(TorchDispatchMode):
         if name in _NORMS:
             x, weight, bias, mean, variance = args[:5]
             factor = self._factor(x)
-            role: Role = None if factor is None else ("norm", over_positions(factor), None)
-            if role is not None and (mean is None or weight is None or bias is None):
-                raise Unfoldable("has no weights that could take it")
-            if role is not None:
-                eps = args[-1]
-                role = ("norm", role[1], (eps, *(self.names.get(id(t), "") for t in (bias, mean, variance))))
+            role: Role = None
+            if factor is not None:
+                known = [self.names.get(id(t)) for t in (bias, mean, variance)]
+                if weight is None or None in known:
+                    raise Unfoldable("has no weights that could take it")
+                role = ("norm", over_positions(factor), (args[-1], *known))
             for t in (weight, bias):
                 if t is not None:
-                    self._note(t, role if t is weight else None, plain=t is not weight)
+                    self._note(t, role if t is weight else None)
             return role is not None
         if name in ("addmm", "mm"):
             x, weight = args[-2:]
@@ -246,7 +248,7 @@ class _Trace(TorchDispatchMode):
             return turned is not None and factor is not None
         return False
 
-    def _note(self, weight: Tensor, role: Role, plain: bool = False) -> None:
+    def _note(self, weight: Tensor, role: Role) -> None:
         name = self.names.get(id(weight))
         if name is not None:
             self.roles.setdefault(name, []).append(role)
