@@ -21,7 +21,7 @@ from reading_pages import Read, font_with
 from test_study_statistics import scene
 
 from yolo_attn import cli
-from yolo_attn.errors import FileError, UsageError
+from yolo_attn.errors import DataError, FileError, UsageError
 from yolo_attn.evaluation import figures as evaluation
 from yolo_attn.evaluation import images
 from yolo_attn.pages import fonts
@@ -423,6 +423,10 @@ def test_grouping(trained: Any, tmp_path: Path) -> None:
     words = [f"{n}={tmp_path / 'runs' / d}" for n, d in (("mine", "exp10"), ("mine", "exp11"), ("base", "exp"))]
     found = gathering.gather(words, tmp_path / "out", validate=False, baseline="base")
     assert list(found.configs) == ["base", "mine"]
+    with pytest.raises(DataError, match=r"gone\.yaml"):
+        gathering.gather(words, tmp_path / "out", data="gone.yaml")
+    nasty = folders.read(tmp_path / "runs" / "exp", "../../a b\x1b[2J")
+    assert nasty.config == ".._.._a_b__2J", "it names a folder, and is printed"
     with pytest.raises(UsageError, match="there are mine, base"):
         gathering.gather(words, tmp_path / "out", validate=False, baseline="other")
 

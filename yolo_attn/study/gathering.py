@@ -49,8 +49,11 @@ def gather(
 
     Raises:
         FileError: One is no training folder, or none holds a figure.
+        DataError: `data` cannot be used.
         UsageError: There is no config of the baseline's name.
     """
+    if data:
+        evaluation.split_of(data)  # what the user names must be usable; what a folder names may be gone
     found = [read(path, name) for name, path in find(given)]
     if host:
         from ..detectors.classic import use_host
