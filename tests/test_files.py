@@ -213,6 +213,8 @@ MAY_WRITE = {
     "inside/gate_report.py: write": "by the writer of figures",
     "runtime/output.py: _picture": "a video, frame by frame, into a draft",
     "export/formats/apart.py: _child": "what a converter prints, into a scratch folder",
+    "export/formats/openvino.py: _quantize": "the int8 network in its place, within a scratch folder",
+    "export/formats/rknn.py: convert": "within a scratch folder",
     "export/formats/torchscript.py: convert": "into a scratch folder",
     "export/formats/write.py: converted": "the converter's file, within a scratch folder",
     "runtime/engines/mnn.py: _silent": "what native code prints to nowhere",

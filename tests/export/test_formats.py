@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import importlib.util
 import json
 import os
@@ -176,6 +177,24 @@ def test_dynamic_shapes_are_proved_at_several(source: Source, name: str, tmp_pat
     assert detector(np.zeros((2, 3, 64, 160), np.float32)).shape[:2] == (2, 84)
 
 
+@pytest.mark.parametrize("name", runtimes("openvino"))
+def test_int8_stands_beside_the_proved_file(source: Source, name: str, tmp_path: Path) -> None:
+    """The sigmoids, the decoding and attention stay in fp32; detections are compared by the runtime itself."""
+    pictures = drawn_images(3, seed=3)
+    asked = Asked(name, imgsz=[64, 96], int8=pictures, output=tmp_path).checked()
+    lines: list[str] = []
+    result = export_source(source, asked, lines.append)
+    small = Path(result.report["int8"]["path"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([small.name, result.path.name, result.report_path.name])
+    assert small.name == f"yolov5n_se_int8{table.suffix_of(name)}" and result.report["proof"]["passed"]
+    near = result.report["int8"]
+    assert near["bytes"] < 0.45 * result.report["bytes"] and near["calibrated_on"] == 3
+    assert near["same_iou_0.5"] >= 0.4 * near["found"] > 0  # among hundreds of crowded boxes of a random model
+    text = next(small.glob("*.xml")).read_text(encoding="utf-8")
+    assert "FakeQuantize" in text
+    assert len(Detector(small)(np.zeros((1, 3, 64, 96), np.float32))) == 1
+
+
 # --- what differs is found ------------------------------------------------------------------------------------------
 
 
@@ -249,7 +268,7 @@ def fake(name: str, convert: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("convert", "told"),
     [
-        (lambda job: os.kill(os.getpid(), signal.SIGSEGV), r"crashed \(signal 11, SIGSEGV\) while converting"),
+        (lambda job: (faulthandler.disable(), os.kill(os.getpid(), signal.SIGSEGV)), r"crashed \(signal 11, SIGSEGV\) while converting"),
         (lambda job: (os.write(1, b"no room\n"), os._exit(3)), "with code 3 .*printed last: no room"),
         (lambda job: sys.exit("stop"), "SystemExit: stop"),
         (lambda job: Path("model.mnn"), "reported success and wrote nothing"),
@@ -299,7 +318,7 @@ def test_a_full_disk_leaves_nothing(made: Any, tmp_path: Path, python: Any) -> N
 
 def test_a_package_that_is_missing_or_too_old(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     """Known before the checkpoint is opened, with the extra that brings it; nothing is installed."""
-    found = {"openvino": "2023.1.0"}
+    found = {"openvino": "2023.1.0", "nncf": "3.0", "rknn-toolkit2": "2.3.2", "onnx": "1.20.0", "setuptools": "80"}
 
     def version(name: str) -> str:
         if name not in found:
@@ -312,6 +331,7 @@ def test_a_package_that_is_missing_or_too_old(source: Source, monkeypatch: pytes
         ("openvino", r"openvino 2024.0 or later, and 2023.1.0 is installed"),
         ("ncnn", "ncnn, which is not installed and pnnx, which is not installed"),
         ("tflite", "litert-torch, which is not installed"),
+        ("rknn", "needs onnx below 1.19, and 1.20.0 is installed. "),
     ):
         with pytest.raises(ExportError, match=words) as caught:
             Asked(name).checked()
@@ -322,7 +342,7 @@ def test_a_folder_of_the_users_is_not_replaced(source: Source, made: Any, tmp_pa
     target = tmp_path / "best_openvino_model"
     target.mkdir()
     (target / "thesis.txt").write_text("years of work")
-    move = write._move
+    move = write.move
     draft = tmp_path / "draft"
     draft.mkdir()
     (draft / "model.xml").write_text("new")

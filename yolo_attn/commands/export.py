@@ -19,7 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--format",
         action="append",
         metavar="NAME",
-        help="onnx (default), openvino, ncnn, mnn, tflite, executorch, coreml, torchscript, engine (TensorRT) or bundle; "
+        help="onnx (default), openvino, ncnn, mnn, tflite, executorch, rknn, coreml, torchscript, engine (TensorRT) or bundle; "
         "several with commas, or repeated",
     )
     parser.add_argument(

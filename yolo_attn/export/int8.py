@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,10 +19,19 @@ from .graph import decode_nodes, set_metadata
 from .int8_layers import losses
 from .proof import compare_detections
 
-__all__ = ["LOST", "add_int8", "quantize", "told"]
+__all__ = ["LOST", "add_int8", "agreement", "labelled_images", "maps", "quantize", "told"]
 
 LOST = 0.01  # a loss of mAP50-95 above which the layers that lose most are named
 MEASURED = 300  # most labelled images that mAP is measured on
+
+
+class Runs(Protocol):
+    """What is compared: an opened file, with the layout of its output, a key of :data:`yolo_attn.runtime.boxes.LAYOUTS`."""
+
+    layout: str | None
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Run on (B, 3, H, W) float32 between 0 and 1; return the output."""
 
 
 def quantize(
@@ -107,7 +116,7 @@ def quantize(
             f"{target}: onnxruntime cannot quantize: {type(exc).__name__}: {first_line(exc)[:300]}"
         ) from exc
     out: dict[str, Any] = {
-        **_agreement(full, small, images[:checked], size),
+        **agreement(full, small, images[:checked], size),
         "calibrated_on": len(images),
         "bytes": target.stat().st_size,
         "quantized": len(convolutions) - len(kept),
@@ -116,7 +125,7 @@ def quantize(
         "layers": lost[:5],
     }
     if labelled is not None:
-        out["map"] = {**_map(full, small, labelled, size), "images": len(labelled.files)}
+        out["map"] = {**maps(full, small, labelled, size), "images": len(labelled.files)}
     return out
 
 
@@ -131,7 +140,7 @@ def _within(node: str, layers: Sequence[str]) -> bool:
     return any(f".{layer}." in f".{path}." for layer in layers)
 
 
-def _agreement(full: Detector, small: Detector, images: Sequence[np.ndarray], size: tuple[int, int]) -> dict[str, int]:
+def agreement(full: Runs, small: Runs, images: Sequence[np.ndarray], size: tuple[int, int]) -> dict[str, int]:
     """Count the detections of `full` that `small` makes too, and its others."""
     totals = {"found": 0, "same_iou_0.9": 0, "same_iou_0.5": 0, "extra": 0}
     for im in images:
@@ -145,7 +154,7 @@ def _agreement(full: Detector, small: Detector, images: Sequence[np.ndarray], si
     return totals
 
 
-def _map(full: Detector, small: Detector, split: Any, size: tuple[int, int]) -> dict[str, dict[str, float | None]]:
+def maps(full: Runs, small: Runs, split: Any, size: tuple[int, int]) -> dict[str, dict[str, float | None]]:
     """Return mAP50 and mAP50-95 of both files on labelled images."""
     from ..evaluation.figures import CONF, IOU, MAX_DET, figures
     from ..runtime.boxes import suppress
@@ -200,7 +209,7 @@ def add_int8(
         (h, w),
         attention=list(attention_in(source.model)),
         symmetric=symmetric,
-        labelled=_labelled(asked, source),
+        labelled=labelled_images(asked, source),
     )
     found["int8"] = {"path": str(target), **near}
     report.write(path, found)
@@ -210,7 +219,7 @@ def add_int8(
         log(f"int8: {line}")
 
 
-def _labelled(asked: Any, source: Source) -> Any:
+def labelled_images(asked: Any, source: Source) -> Any:
     """Return the labelled images among those that a user named as a folder or files, None where there are none."""
     from ..evaluation.dataset import image_files, label_file
     from ..evaluation.figures import Split

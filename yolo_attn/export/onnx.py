@@ -23,10 +23,11 @@ from ..errors import ExportError, FileError, UsageError, YoloAttnError, first_li
 from ..files import expand, publish, scratch
 from ..runtime.image import round_up
 from ..runtime.opencv import obstacles
-from . import graph, proof, report
-from .formats.base import Job, check_installed, check_options
+from . import graph, report
+from .asked import Asked
+from .formats.base import Job, check_options
 from .formats.table import FORMATS as RUNTIME_FORMATS
-from .formats.table import NAMES, named, suffix_of
+from .formats.table import NAMES, suffix_of
 from .formats.write import write
 from .one_module import plain_attention
 
@@ -34,9 +35,6 @@ __all__ = ["FORMATS", "Asked", "ExportResult", "count_nodes", "export", "export_
 
 FORMATS = NAMES
 
-MIN_OPSET = 11  # Resize with half-pixel coordinates, which every YOLO neck needs
-MIN_OPSET_INT8 = 13  # scales per channel
-MAX_OPSET = 20  # the latest of torch's TorchScript exporter; OpenCV reads no later ones either
 
 # The same picture gives other boxes in another shape; a comparison of a checkpoint with its file has to know.
 FIXED = (
@@ -90,8 +88,8 @@ def export(
 
     Args:
         weights: A checkpoint (``.pt``), a bundle, or a model YAML (random weights).
-        format: ``onnx``, ``openvino``, ``ncnn``, ``mnn``, ``tflite``, ``executorch``, ``coreml``, ``torchscript``,
-            ``engine`` (TensorRT) or ``bundle`` (see :mod:`yolo_attn.detectors.bundle`).
+        format: ``onnx``, ``openvino``, ``ncnn``, ``mnn``, ``tflite``, ``executorch``, ``rknn``, ``coreml``,
+            ``torchscript``, ``engine`` (TensorRT) or ``bundle`` (see :mod:`yolo_attn.detectors.bundle`).
         imgsz: Side, or height and width, in pixels, rounded up to multiples of the stride; as trained when absent.
         dynamic: Make batch, height and width dynamic.
         half: Store weights and compute in fp16.
@@ -129,46 +127,6 @@ def export(
     return export_source(source, asked, log)
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The options of :func:`export`, of the same names; `int8_from` is what `int8` was before its images were read."""
-
-    format: str = "onnx"
-    imgsz: int | Sequence[int] | None = None
-    dynamic: bool = False
-    half: bool = False
-    opset: int | None = None
-    nms: bool = False
-    simplify: bool = True
-    output: str | os.PathLike[str] | None = None
-    images: Any = None
-    tolerance: float | None = None
-    int8: Any = None
-    int8_symmetric: bool = False
-    normalize_boxes: bool = False
-    int8_from: Any = None
-
-    def checked(self) -> Asked:
-        """Return them with the images read, after checking what can be checked before a detector is opened.
-
-        Raises:
-            UsageError: Options contradict each other.
-            ExportError: A package that the format needs is missing.
-            DataError: The images cannot be read.
-        """
-        format = named(self.format)
-        _check(format, self.half, self.opset, self.nms, self.int8)
-        if self.int8_symmetric and (self.int8 is None or format != "onnx"):
-            raise UsageError("--int8-symmetric is a form of --int8 of ONNX, and goes with it")
-        if self.normalize_boxes and (format != "onnx" or self.dynamic or self.nms):
-            raise UsageError("--normalize-boxes is for ONNX, and cannot be combined with --dynamic or --nms")
-        if format in RUNTIME_FORMATS:
-            check_installed(RUNTIME_FORMATS[format])
-        pictures = None if self.images is None else proof.read_images(self.images)
-        calibration = None if self.int8 is None else proof.read_images(self.int8, limit=300)
-        return replace(self, format=format, images=pictures, int8=calibration, int8_from=self.int8)
-
-
 def export_source(source: Source, asked: Asked, log: Callable[[str], Any] = print) -> ExportResult:
     """Export an opened detector; see :func:`export`.
 
@@ -201,8 +159,13 @@ def export_source(source: Source, asked: Asked, log: Callable[[str], Any] = prin
     listed = ", ".join(f"{n} x {name}" if n > 1 else name for name, n in used.items())
     log(f"{source.path}: {len(source.names)} classes, stride {source.stride}, attention: {listed or 'none'}")
     if kind is not None:
-        job = Job(source, size, dynamic, half, opset, asked.int8)
-        return ExportResult(target, write(kind, job, target, used, images=asked.images, tolerance=asked.tolerance, log=log))
+        job = Job(source, size, dynamic, half, opset)
+        found = write(kind, job, target, used, images=asked.images, tolerance=asked.tolerance, log=log)
+        if asked.int8 is not None:
+            from .formats.int8 import add_int8
+
+            add_int8(kind, replace(job, pictures=asked.int8), target, found, asked.int8_from, log)
+        return ExportResult(target, found)
     return _export_onnx(source, asked, size, onnx_target, target, used, log)
 
 
@@ -271,18 +234,6 @@ def _export_onnx(
 
         return ExportResult(build(onnx_target, target, size, dynamic, half, log), found)
     return ExportResult(onnx_target, found)
-
-
-def _check(format: str, half: bool, opset: int | None, nms: bool, int8: Any) -> None:
-    """Check the options for contradictions, before anything is opened."""
-    if int8 is not None and (half or nms or format in ("engine", "bundle")):
-        raise UsageError("--int8 cannot be combined with --half, --nms or the formats engine and bundle")
-    if opset is not None and opset < MIN_OPSET:
-        raise UsageError(f"--opset {opset} is too old for a YOLO detector, which needs {MIN_OPSET} or later")
-    if opset is not None and int8 is not None and opset < MIN_OPSET_INT8:
-        raise UsageError(f"--opset {opset} is too old for int8, which needs {MIN_OPSET_INT8} or later")
-    if opset is not None and opset > MAX_OPSET:
-        raise UsageError(f"--opset {opset} is newer than torch's exporter supports: at most {MAX_OPSET}")
 
 
 def _check_task(source: Source, nms: bool, int8: Any) -> None:

@@ -112,7 +112,10 @@ def _answer(convert: Callable[[], Path]) -> dict[str, Any]:
         raise
     except BaseException as exc:  # converters raise anything, SystemExit among it
         traceback.print_exc()
-        return {"error": f"{type(exc).__name__}: {first_line(exc)[:400]}", "kind": "ExportError"}
+        told = first_line(exc)
+        if told.startswith("Traceback"):  # of a compiler that passes its own on as text
+            told = str(exc).strip().splitlines()[-1]
+        return {"error": f"{type(exc).__name__}: {told[:400]}", "kind": "ExportError"}
 
 
 @contextlib.contextmanager

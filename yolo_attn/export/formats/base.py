@@ -26,11 +26,13 @@ class Need:
         module: Its import name.
         package: Its name in the package index.
         least: The lowest version that works, or an empty string.
+        below: The lowest version that does not work any more, or an empty string.
     """
 
     module: str
     package: str
     least: str = ""
+    below: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class Format:
         int8: Whether int8 is offered.
         dynamic: Whether dynamic shapes are offered.
         classic: Whether detectors of classic YOLOv5 can be converted.
+        precision: What it computes in where neither fp16 nor int8 is asked for.
         parts: Patterns of the names in a folder of this format.
         where: Where the file runs, for those that do not run here.
     """
@@ -103,6 +106,7 @@ class Format:
     int8: bool = False
     dynamic: bool = False
     classic: bool = True
+    precision: str = "fp32"
     parts: tuple[str, ...] = field(default=())
     where: str = ""
 
@@ -123,6 +127,8 @@ def check_installed(format: Format) -> dict[str, str]:
             lacking.append(f"{need.package}, which is not installed")
         elif need.least and numbers(version) < numbers(need.least):
             lacking.append(f"{need.package} {need.least} or later, and {version} is installed")
+        elif need.below and numbers(version) >= numbers(need.below):
+            lacking.append(f"{need.package} below {need.below}, and {version} is installed")
         found[need.package] = version
     if lacking:
         raise ExportError(

@@ -1,4 +1,4 @@
-"""MNN's ``model.mnn``, converted from ONNX."""
+"""MNN's ``model.mnn``, converted from ONNX; its int8 is of the weights alone."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ def convert(job: Job) -> Path:
     graph, path = Path(f"{STEM}.onnx"), Path(f"{STEM}.mnn")
     write_onnx(job.source, graph, job.size, job.dynamic, job.opset, False, True)
     told = ["", "-f", "ONNX", "--modelFile", str(graph), "--MNNModel", str(path), "--bizCode", json.dumps(job.metadata)]
-    mnnconvert.convert([*told, "--fp16"] if job.half else told)
+    told += ["--fp16"] if job.half else ["--weightQuantBits", "8"] if job.pictures is not None else []
+    mnnconvert.convert(told)
     if not path.is_file():
         raise ExportError("MNN's converter reported success and wrote nothing")
     return path
 
 
 FORMAT = Format(
-    "mnn", "MNN", ".mnn", "mnn", (Need("MNN", "MNN", "2.9.6"),), convert, "mnn", half=True, dynamic=True
+    "mnn", "MNN", ".mnn", "mnn", (Need("MNN", "MNN", "2.9.6"),), convert, "mnn", half=True, int8=True, dynamic=True
 )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from ...errors import UsageError, did_you_mean
-from . import coreml, executorch, litert, mnn, ncnn, openvino, torchscript
+from . import coreml, executorch, litert, mnn, ncnn, openvino, rknn, torchscript
 from .base import Format
 
 __all__ = ["ALIASES", "FORMATS", "NAMES", "named", "suffix_of"]
 
 FORMATS: dict[str, Format] = {
-    m.FORMAT.name: m.FORMAT for m in (openvino, ncnn, mnn, litert, executorch, coreml, torchscript)
+    m.FORMAT.name: m.FORMAT for m in (openvino, ncnn, mnn, litert, executorch, rknn, coreml, torchscript)
 }
 # As --format lists them; the first and the last two are of the kit itself.
 NAMES = ("onnx", *FORMATS, "engine", "bundle")

@@ -17,7 +17,7 @@ from .. import report
 from .apart import convert_apart
 from .base import Format, Job, check_installed
 
-__all__ = ["write"]
+__all__ = ["converted", "move", "write"]
 
 
 def write(
@@ -46,7 +46,7 @@ def write(
         FileError: The file cannot be written.
     """
     versions = check_installed(format)
-    source, precision = job.source, "fp16" if job.half else "fp32"
+    source, precision = job.source, "fp16" if job.half else format.precision
     with contextlib.ExitStack() as stack:
         try:
             folder = stack.enter_context(scratch(target.parent))  # on the same file system as the target
@@ -65,11 +65,11 @@ def write(
         }
         shapes = "dynamic shapes" if job.dynamic else "x".join(map(str, job.size))
         log(f"{format.name}: {target} ({found['bytes'] / 1e6:.1f} MB, {shapes}, {precision})")
-        move = functools.partial(_move, format)
+        place = functools.partial(move, format)
         if not format.runtime:
             from .elsewhere import leave_proof
 
-            leave_proof(format, job, made, target, found, images, move, log)
+            leave_proof(format, job, made, target, found, images, place, log)
             return found
         report.prove(
             made,
@@ -78,7 +78,7 @@ def write(
             images=images,
             tolerance=report.TOLERANCES[precision] if tolerance is None else tolerance,
             log=log,
-            publish=move,
+            publish=place,
             target=target,
             failed=report.failed_name(target, format.suffix),
             opened=lambda: opened(format, made, source, found),
@@ -129,7 +129,8 @@ def opened(
         yield network, layout
 
 
-def _move(format: Format, draft: Path, target: Path) -> None:
+def move(format: Format, draft: Path, target: Path) -> None:
+    """Move a file, or a folder, to its place."""
     if draft.is_dir():
         publish_folder(draft, target, format.parts)
     else:

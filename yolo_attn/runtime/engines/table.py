@@ -29,6 +29,7 @@ RUNTIMES = {
     "mnn": Runtime("MNN", (".mnn",)),
     "litert": Runtime("LiteRT", (".tflite",)),
     "executorch": Runtime("ExecuTorch", ("_executorch_model", ".pte")),
+    "rknn": Runtime("RKNN's simulator", ("_rknn_model",)),
     "torchscript": Runtime("PyTorch", (".torchscript",)),
 }
 
@@ -36,8 +37,7 @@ RUNTIMES = {
 ELSEWHERE = {
     ".engine": "a TensorRT engine, which runs on the GPU that it was built for: yolo predict model={path}",
     ".mlpackage": "a Core ML model, which runs on macOS and iOS: yolo predict model={path}",
-    "_rknn_model": "for Rockchip's NPU and runs on the board: yolo predict model={path}",
-    ".rknn": "for Rockchip's NPU and runs on the board: yolo predict model={path}",
+    ".rknn": "compiled for Rockchip's NPU and runs on the board: yolo predict model={path}",
     ".bundle": "a bundle, weights that PyTorch runs. From it a file is made by: yolo-attn export {path} --format onnx",
     ".pt": "a checkpoint, which PyTorch runs. From it a file is made by: yolo-attn export {path} --format onnx",
 }

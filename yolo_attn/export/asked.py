@@ -1,0 +1,72 @@
+"""The options of an export, checked before a detector is opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..errors import UsageError
+from . import proof
+from .formats.base import check_installed
+from .formats.table import FORMATS as RUNTIME_FORMATS
+from .formats.table import named
+
+__all__ = ["Asked"]
+
+MIN_OPSET = 11  # Resize with half-pixel coordinates, which every YOLO neck needs
+MIN_OPSET_INT8 = 13  # scales per channel
+MAX_OPSET = 20  # the latest of torch's TorchScript exporter; OpenCV reads no later ones either
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options of :func:`export`, of the same names; `int8_from` is what `int8` was before its images were read."""
+
+    format: str = "onnx"
+    imgsz: int | Sequence[int] | None = None
+    dynamic: bool = False
+    half: bool = False
+    opset: int | None = None
+    nms: bool = False
+    simplify: bool = True
+    output: str | os.PathLike[str] | None = None
+    images: Any = None
+    tolerance: float | None = None
+    int8: Any = None
+    int8_symmetric: bool = False
+    normalize_boxes: bool = False
+    int8_from: Any = None
+
+    def checked(self) -> Asked:
+        """Return them with the images read, after checking what can be checked before a detector is opened.
+
+        Raises:
+            UsageError: Options contradict each other.
+            ExportError: A package that the format needs is missing.
+            DataError: The images cannot be read.
+        """
+        format = named(self.format)
+        _check(format, self.half, self.opset, self.nms, self.int8)
+        if self.int8_symmetric and (self.int8 is None or format != "onnx"):
+            raise UsageError("--int8-symmetric is a form of --int8 of ONNX, and goes with it")
+        if self.normalize_boxes and (format != "onnx" or self.dynamic or self.nms):
+            raise UsageError("--normalize-boxes is for ONNX, and cannot be combined with --dynamic or --nms")
+        if format in RUNTIME_FORMATS:
+            check_installed(RUNTIME_FORMATS[format])
+        pictures = None if self.images is None else proof.read_images(self.images)
+        calibration = None if self.int8 is None else proof.read_images(self.int8, limit=300)
+        return replace(self, format=format, images=pictures, int8=calibration, int8_from=self.int8)
+
+
+def _check(format: str, half: bool, opset: int | None, nms: bool, int8: Any) -> None:
+    """Check the options for contradictions, before anything is opened."""
+    if int8 is not None and (half or nms or format in ("engine", "bundle")):
+        raise UsageError("--int8 cannot be combined with --half, --nms or the formats engine and bundle")
+    if opset is not None and opset < MIN_OPSET:
+        raise UsageError(f"--opset {opset} is too old for a YOLO detector, which needs {MIN_OPSET} or later")
+    if opset is not None and int8 is not None and opset < MIN_OPSET_INT8:
+        raise UsageError(f"--opset {opset} is too old for int8, which needs {MIN_OPSET_INT8} or later")
+    if opset is not None and opset > MAX_OPSET:
+        raise UsageError(f"--opset {opset} is newer than torch's exporter supports: at most {MAX_OPSET}")

@@ -1,0 +1,82 @@
+"""An int8 file beside a proved one: calibrated on pictures, and measured against it by its own runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...files import scratch
+from ...runtime.child import Apart
+from .. import report
+from ..int8 import LOST, agreement, labelled_images, maps
+from .base import Format, Job
+from .write import converted, move
+
+__all__ = ["add_int8"]
+
+CHECKED = 16  # images on which detections are compared
+
+
+class _Opened:
+    """A file in a process of its own, as what compares detectors wants it."""
+
+    def __init__(self, network: Apart, layout: str) -> None:
+        self.network = network
+        self.layout: str | None = layout
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Return the main output."""
+        return self.network(x)[0]
+
+
+def add_int8(
+    format: Format, job: Job, target: Path, found: dict[str, Any], asked: Any, log: Callable[[str], Any]
+) -> Path:
+    """Write the int8 file beside `target`, tell how near it comes, and add that to the report; return its path.
+
+    Args:
+        format: The format.
+        job: What to convert, with the pictures to calibrate on.
+        target: The fp32 file, proved.
+        found: Its report, which is written again.
+        asked: Where the pictures are from; with labels beside them, both files' mAP is measured.
+        log: Called with each line of progress.
+
+    Raises:
+        ExportError: The conversion failed.
+    """
+    place = target.with_name(f"{target.name[: -len(format.suffix)]}_int8{format.suffix}")
+    pictures = job.pictures or []
+    layout = "final" if found["end2end"] else job.source.layout
+    with scratch(target.parent) as folder:
+        made = converted(format, job, folder)
+        size = report.described(job.source, made, {}, {})["bytes"]
+        with Apart(target, format.runtime) as first, Apart(made, format.runtime) as second:
+            full, small = _Opened(first, layout), _Opened(second, layout)
+            near: dict[str, Any] = {
+                **agreement(full, small, pictures[:CHECKED], job.size),
+                "calibrated_on": len(pictures),
+                "bytes": size,
+            }
+            labelled = labelled_images(asked, job.source)
+            if labelled is not None:
+                near["map"] = {**maps(full, small, labelled, job.size), "images": len(labelled.files)}
+        move(format, made, place)
+    found["int8"] = {"path": str(place), **near}
+    report.write(target, found)
+    log(
+        f"int8: {place} ({size / 1e6:.1f} MB, calibrated on {len(pictures)} images). Of {near['found']} detections of the "
+        f"fp32 file it finds {near['same_iou_0.9']} with IoU >= 0.9 and {near['same_iou_0.5']} with IoU >= 0.5, and "
+        f"{near['extra']} others"
+    )
+    if "map" not in near:
+        log("int8: no labels beside these images: measure its mAP before using it")
+    else:
+        a, b = (near["map"][k]["mAP50-95"] or 0.0 for k in ("fp32", "int8"))
+        log(f"int8: mAP50-95 {b:.3f}, fp32 {a:.3f}, on the {near['map']['images']} labelled images among them")
+        if a - b > LOST:
+            log(f"int8: it loses more than {LOST}: keep the fp32 file, or compare with --format openvino, whose attention and box decoding stay in fp32")
+    return place
