@@ -210,7 +210,6 @@ MAY_WRITE = {
     "inside/check/child.py: main": "what a module prints to nowhere",
     "inside/check/life.py: saved": "into memory",
     "inside/draw/picture.py: draw": "by the writer of figures",
-    "inside/gate_report.py: write": "by the writer of figures",
     "runtime/output.py: _picture": "a video, frame by frame, into a draft",
     "export/formats/apart.py: _child": "what a converter prints, into a scratch folder",
     "export/formats/openvino.py: _quantize": "the int8 network in its place, within a scratch folder",

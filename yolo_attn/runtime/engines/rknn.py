@@ -23,6 +23,11 @@ def open_network(path: Path, options: Options) -> Network:
     Raises:
         FileError: The compiler or the simulator cannot take it.
     """
+    if path.is_dir() and not any(path.glob("*.onnx")):
+        raise FileError(
+            f"{path}: is compiled for Rockchip's NPU and runs on the board. The simulator needs the ONNX file that "
+            f"yolo-attn export puts beside it."
+        )
     graph, compiled = one_file(path, "*.onnx", "RKNN"), one_file(path, "*.rknn", "RKNN")
     api = imported("rknn.api", "RKNN's toolkit", "rknn")
     version = version_of("rknn-toolkit2")
