@@ -164,7 +164,7 @@ class WrongChannels(Gate):
 
 
 class ItemInForward(Gate):
-    found = "dynamic-onnx"
+    found = "dynamic-onnx device"  # the second a warning
 
     def forward(self, x):
         scale = x.abs().mean().item()  # HERE
@@ -350,3 +350,15 @@ class Shrinks(Gate):
 
     def forward(self, x):
         return x * self.score(x.mean((2, 3), keepdim=True)) * 0.01  # HERE
+
+
+class TakesSequences(nn.Module):
+    found = "runs"
+
+    def __init__(self, dim):
+        super().__init__()
+        self.fc = nn.Linear(dim, dim)
+
+    def forward(self, x):
+        _, _, _ = x.shape  # HERE
+        return x * torch.sigmoid(self.fc(x.mean(1, keepdim=True)))

@@ -171,6 +171,11 @@ def _meta(s: Subject, torch: Any) -> None:
             x = [torch.empty(2, s.small, *s.size) for _ in range(s.inputs)]
         y = m(x if s.inputs > 1 else x[0])
     except Exception as exc:  # a module can raise anything
+        if any(word in str(exc) for word in ("item()", "_local_scalar_dense", "is_nonzero", "boolean value")):
+            said = "forward reads a value out of a tensor: on a GPU everything waits for it, and no tool learns its shapes without data"
+            raise Doubt(said, "compute with tensors: no .item(), float(), int(), .tolist() or if on a value", s.sources.of_error(exc)) from exc
+        if isinstance(exc, NotImplementedError):
+            raise Skip(f"cannot be run without values: {str(exc).splitlines()[0][:160]}") from exc
         if "meta" not in str(exc) and "device" not in str(exc).lower():
             raise s.fault(exc, "on the meta device, where tools learn shapes", _DEVICE) from exc
         raise s.fault(exc, "on another device than the CPU", _DEVICE) from exc

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -177,7 +178,21 @@ class Subject:
                 continue
             return size
         assert first is not None
-        raise self.fault(first, f"runs on no map, such as (2, {self.small}, 12, 10)") from first
+        raise self.fault(first, f"runs on no map, such as (2, {self.small}, 12, 10)", self._other_form()) from first
+
+    def _other_form(self) -> str:
+        """How to register a module that takes sequences, channels-last maps or several inputs; empty if it takes none."""
+        from ...errors import RowError
+        from ...hook.module_trial import Row, try_out
+
+        channels: Any = [self.small] * self.inputs if self.inputs > 1 else self.small
+        try:
+            with quiet():
+                try_out(self.build(self.small), Row("row", self.name, channels, self.out_channels(self.small), {}, self.form))
+        except RowError as exc:
+            told = re.search(r"(It takes \([^)]*\)\. )?(Register it so|Write under 'register:').*", str(exc))
+            return told.group(0) if told else ""
+        return ""
 
     def fault(self, exc: BaseException, before: str = "", remedy: str = "") -> Fault:
         """Return the failure for an error that the module raised, with its line and remedy."""
@@ -186,7 +201,8 @@ class Subject:
         said = first_line(exc)[:300].rstrip(".")
         said = f"{type(exc).__name__}: {said}" if said else type(exc).__name__
         where = self.sources.of_error(exc)
-        return Fault(f"{before}: {said}" if before else said, remedy_for(f"{type(exc).__name__}: {exc}", remedy), where)
+        known = remedy if "egister" in remedy else remedy_for(f"{type(exc).__name__}: {exc}", remedy)
+        return Fault(f"{before}: {said}" if before else said, known, where)
 
     def line_of(self, part: Any, name: str, methods: tuple[str, ...] = ()) -> Line | None:
         """Return where the class of a part of the module sets an attribute."""
