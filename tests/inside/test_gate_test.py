@@ -277,12 +277,14 @@ def test_mistakes_are_told_in_one_line(checkpoint, shapes, capsys, tmp_path, mon
         ([checkpoint, "--data", shapes, "--classes", "cube", "--no-test"], 1, "no class is called 'cube'. Classes: circle, square, triangle"),
         ([checkpoint, "--data", str(bare), "--classes", "circle", "--no-test"], 1, "no image of 'val:' holds a 'circle'"),
         ([checkpoint, "--data", shapes, "-o", "taken"], 1, "holds files and no gates.html"),
+        ([checkpoint, "--data", shapes, "-o", str(bare)], 1, "is a file. Choose a folder"),
         ([checkpoint, "--data", shapes, "--images", "0"], 2, "--images must be at least 1, got 0"),
         ([checkpoint, "--data", shapes, "--lang", "fr"], 2, "texts exist in en and zh"),
     ):
         assert cli.main(["gates", *argv]) == code, argv
         said = capsys.readouterr().err.strip().splitlines()
         assert words in said[-1] and "Traceback" not in "".join(said), said
+    assert not list(tmp_path.glob("*_gates")) and not Path(checkpoint).with_name("mine_cbam_gates").exists()
 
 
 def test_attention_without_gates_is_named_with_the_reason(day_and_night):

@@ -71,6 +71,12 @@ class Split:
 
         return any(read_labels(file, None)[0] for file in self.files)
 
+    def classes(self) -> set[int]:
+        """The classes that there are objects of."""
+        from .dataset import read_labels
+
+        return {0 if self.single_cls else int(row[0]) for file in self.files for row in read_labels(file, None)[0]}
+
     def _box(self, row: list[float], shape: tuple[int, ...]) -> list[float]:
         label, *numbers = row
         if len(numbers) == 4:

@@ -27,18 +27,16 @@ OURS = {PAGE, TABLE, *(f"{n}.svg" for n in FIGURES)}
 
 
 def folder(name: str | os.PathLike[str]) -> Path:
-    """Return the folder to write into, made where there is none.
+    """Return the folder to write into; :func:`write` makes it.
 
     Raises:
-        FileError: It is a file, holds other files, or cannot be made.
+        FileError: It is a file, or holds other files.
     """
     path = Path(os.path.abspath(expand(str(name))))
     if path.is_dir() and not (path / PAGE).is_file() and {p.name for p in path.iterdir() if p.name[0] != "."} - OURS:
         raise FileError(f"{path} holds files and no {PAGE}. Choose a new or an empty folder: -o FOLDER")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise FileError(f"{path}: cannot be written: {exc.strerror or exc}") from exc
+    if path.exists() and not path.is_dir():
+        raise FileError(f"{path} is a file. Choose a folder: -o FOLDER")
     return path
 
 
@@ -56,6 +54,10 @@ def write(measured: Measured, name: str, target: Path, classes: Sequence[int], l
         FileError: The disk refuses, or no font has the characters.
     """
     words = Words(language)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise FileError(f"{target}: cannot be written: {exc.strerror or exc}") from exc
     with figures.style(words.characters, "".join(measured.names)):
         drawn = {
             "gates": gate_drawing.channels(measured, classes, words),

@@ -16,7 +16,7 @@ from .frozen import frozen
 from .gate_classes import ByClass, by_class, presence
 from .recording import Gate, Gates, recording
 
-__all__ = ["ATTENDS", "BARELY", "CONSTANT", "UNTOLD", "Measured", "Row", "measure"]
+__all__ = ["ATTENDS", "BARELY", "CONSTANT", "UNTOLD", "Measured", "Row", "check_classes", "chosen_classes", "measure"]
 
 ATTENDS, BARELY, CONSTANT, UNTOLD = "attends", "barely", "constant", "cannot tell"
 SMALL = 0.01  # of mAP50-95: what is worth less than this hardly pays for its layers
@@ -263,19 +263,26 @@ def verdict(row: Row, *, nothing: bool = False) -> str:
     return BARELY if f is not None and f.low is not None and f.high is not None and f.low > -SMALL and f.high < SMALL else UNTOLD
 
 
-def chosen_classes(measured: Measured, asked: Sequence[str]) -> list[int]:
-    """Return the classes to show: the named ones, else the six that most images hold.
+def check_classes(source: Any, data: str, asked: Sequence[str], most: int) -> None:
+    """Refuse a class to show that there is none of, before anything is measured.
 
     Raises:
-        DataError: There is no such class, or no image holds it.
+        DataError: There is no such class, or no image that will be looked at holds it.
     """
-    out = []
+    if not asked:
+        return
+    split = _of_classes(source, figures.split_of(data).some(most), data)
+    held = split.classes()
     for name in asked:
-        if name not in measured.names:
-            raise DataError(f"no class is called {name!r}. Classes: {', '.join(measured.names)}")
-        k = measured.names.index(name)
-        if not measured.holding[k]:
-            raise DataError(f"no image of '{measured.split}:' holds a {name!r}, so that it has no gates of its own")
-        out.append(k)
+        if name not in split.names:
+            raise DataError(f"no class is called {name!r}. Classes: {', '.join(split.names)}")
+        if split.names.index(name) not in held:
+            raise DataError(f"no image of '{split.name}:' holds a {name!r}, so that it has no gates of its own")
+
+
+def chosen_classes(measured: Measured, asked: Sequence[str]) -> list[int]:
+    """Return the classes to show: the named ones, else the six that most images hold."""
+    if asked:
+        return [measured.names.index(name) for name in asked]
     order = sorted(range(len(measured.names)), key=lambda k: -measured.holding[k])
-    return out or sorted(k for k in order[:6] if measured.holding[k])
+    return sorted(k for k in order[:6] if measured.holding[k])

@@ -59,6 +59,7 @@ def run(
     source = opening.open_source(weights)
     file = Path(source.path)
     target = gate_report.folder(output or file.with_name(f"{file.stem}_gates"))
+    gate_test.check_classes(source, data, classes, options.get("most", 500))
     measured = gate_test.measure(source, data, tell=_Progress(), **options)
     shown = gate_test.chosen_classes(measured, classes)
     page = gate_report.write(measured, file.name, target, shown, language)
