@@ -176,6 +176,8 @@ def test_wrong_options() -> None:
     assert table.chosen(["save,runs"], []) == ("runs", "save")
     with pytest.raises(UsageError, match=r"no check is called 'sav'. Did you mean 'save'"):
         table.chosen(["sav"], [])
+    with pytest.raises(UsageError, match="--device tpu: PyTorch cannot use it"):
+        subject_of("SE", device="tpu")
     with pytest.raises(UsageError, match="no check is left"):
         table.chosen(["save"], ["save"])
 

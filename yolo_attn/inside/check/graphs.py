@@ -94,7 +94,7 @@ def opencv(s: Subject) -> str:
         raise Skip("several inputs")
     channels = s.small
     with quiet(), torch.no_grad():
-        inner = s.build(stir=True)
+        inner = s.build(stir=True).cpu()
         m = nn.Sequential(nn.Conv2d(3, channels, 1), nn.SiLU(), inner, nn.Conv2d(s.out_channels(channels), 8, 1)).eval()
         x = torch.randn(1, 3, *s.size, generator=torch.Generator().manual_seed(0))
         graph, _ = _graph(s, m, [x], dynamic=False)

@@ -70,6 +70,7 @@ class _Child:
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")]))}
         env.update(PYTHONFAULTHANDLER="1", YOLO_OFFLINE="true", PYTHONIOENCODING="utf-8")
         env.setdefault("OMP_NUM_THREADS", "1")
+        env.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic algorithms on a GPU ask for it
         self.process = subprocess.Popen(
             [sys.executable, "-m", _child.__name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env=env,

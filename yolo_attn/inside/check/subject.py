@@ -221,7 +221,16 @@ def subject_of(name: str, options: Mapping[str, Any] | None = None, *, channels:
     Raises:
         UnknownModuleError: No module has that name.
         PluginError: The file cannot be loaded or has no such class.
+        UsageError: PyTorch cannot use the device.
     """
+    import torch
+
+    from ...errors import UsageError, first_line
+
+    try:
+        torch.empty(0, device=device)
+    except Exception as exc:  # each kind of device has errors of its own
+        raise UsageError(f"--device {device}: PyTorch cannot use it: {first_line(exc)[:200]}") from exc
     plain = plugins.resolve(name)
     entry = registry.get_entry(plain)
     calls, form, inputs = Calls.of(entry.cls), entry.binding.form, 1
