@@ -218,7 +218,8 @@ def param(path: Path) -> None:
     """Edit an NCNN file likewise."""
     (file,) = path.glob("*.param")
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-    pooled = next(i for i, line in enumerate(lines) if (line.startswith(("Pooling", "Reduction")) and "1=1" in line) or line.startswith("Reduction"))
+    means = ("Reduction", "Pooling")  # a pooling over the whole map has 4=1
+    pooled = next(i for i, line in enumerate(lines) if line.startswith(means[0]) or (line.startswith(means[1]) and "4=1" in line))
     gate = next(i for i in range(pooled, len(lines)) if lines[i].startswith("Sigmoid"))
     lines[gate] = lines[gate].replace("Sigmoid", "TanH   ", 1)
     file.write_text("".join(lines), encoding="utf-8")
