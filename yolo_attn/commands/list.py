@@ -23,6 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="show one module, by name, alias or FILE.py:Class; with --configs, filter the YAMLs by name",
     )
     parser.add_argument("--configs", action="store_true", help="list the model YAMLs")
+    parser.add_argument("--deploy", action="store_true", help="list what was seen of each module in each runtime")
     parser.add_argument("--kind", choices=[*_tables.KINDS["en"]], help="list only modules of this kind")
     parser.add_argument("--markdown", action="store_true", help="print Markdown, as in the docs")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -46,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
         print(_tables.grid(["config", "what"], [[n, _tables.summary(find.configs_folder() / n)] for n in names]))
         return 0
     rows = _tables.catalog()
+    if args.deploy:
+        return _deploy(args, rows)
     if args.name:
         return _one(args.name, rows, args)
     rows = [r for r in rows if args.kind in (None, r["kind"])]
@@ -90,6 +93,35 @@ def _one(name: str, rows: list[dict[str, Any]], args: argparse.Namespace) -> int
     ]  # fmt: skip
     for key, value in lines:
         print(f"{key:<10}{value}")
+    return 0
+
+
+def _deploy(args: argparse.Namespace, catalog: list[dict[str, Any]]) -> int:
+    """Print the table of deployment: of one module with the reasons, or of all."""
+    from ..export.deployment import RESULTS, matrix, read
+
+    rows = list(read())
+    if args.name:
+        name = next((r["name"] for r in catalog if args.name in (r["name"], *r["aliases"])), args.name)
+        rows = [r for r in rows if r["module"] == name]
+        if not rows:
+            raise UnknownModuleError(f"the table of deployment has no module '{args.name}'. 'yolo-attn list --deploy' shows it.")
+    if args.kind:
+        kinds = {r["name"]: r["kind"] for r in catalog}
+        rows = [r for r in rows if kinds.get(r["module"]) == args.kind]
+    if args.json:
+        return _json(rows)
+    if args.name:
+        head = ["format", "version", "precision", "result", "difference", "reason"]
+        print(_tables.grid(head, [[r[k] for k in head] for r in rows]))
+        return 0
+    for precision in ("fp32", "fp16"):
+        head, body = matrix(rows, precision)
+        if body:
+            print(f"{precision}\n{_tables.grid(head, body)}\n")
+    for word, meaning in RESULTS.items():
+        print(f"{word:<10}{meaning}")
+    print("\nA detector of two convolutions, the module and two heads; 'yolo-attn list NAME --deploy' shows reasons and versions.")
     return 0
 
 

@@ -25,6 +25,7 @@ from ..runtime.image import round_up
 from ..runtime.opencv import obstacles
 from . import graph, report
 from .asked import Asked
+from .deployment import warnings_of
 from .formats.base import Job, check_options
 from .formats.table import FORMATS as RUNTIME_FORMATS
 from .formats.table import NAMES, suffix_of
@@ -158,6 +159,8 @@ def export_source(source: Source, asked: Asked, log: Callable[[str], Any] = prin
     used = attention_used(source.model)
     listed = ", ".join(f"{n} x {name}" if n > 1 else name for name, n in used.items())
     log(f"{source.path}: {len(source.names)} classes, stride {source.stride}, attention: {listed or 'none'}")
+    for line in warnings_of(used, format, "int8" if asked.int8 is not None else "fp16" if half else "fp32"):
+        log(f"note: {line}")
     if kind is not None:
         job = Job(source, size, dynamic, half, opset)
         found = write(kind, job, target, used, images=asked.images, tolerance=asked.tolerance, log=log)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import types
 from pathlib import Path
 
 from ...errors import ExportError
@@ -14,6 +16,7 @@ __all__ = ["FORMAT"]
 
 def convert(job: Job) -> Path:
     """Write ``model.mnn``."""
+    keep_quiet()
     if job.source.host == "ultralytics":
         return by_ultralytics(job, "mnn")
     from MNN.tools import mnnconvert
@@ -28,6 +31,14 @@ def convert(job: Job) -> Path:
     if not path.is_file():
         raise ExportError("MNN's converter reported success and wrote nothing")
     return path
+
+
+def keep_quiet() -> None:
+    """Keep MNN's converter from what its Python wrapper does when it is imported: run pip, and call the maker's server.
+
+    It does without the module for that where this cannot be imported.
+    """
+    sys.modules.setdefault("MNN.tools.utils.log", types.ModuleType("MNN.tools.utils.log"))
 
 
 FORMAT = Format(

@@ -1,0 +1,142 @@
+"""The table of deployment: what it says, who reads it, and a slice of it made again; what a runtime itself computes wrongly."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from torch import nn
+
+from yolo_attn import cli
+from yolo_attn.export import deployment
+from yolo_attn.export.formats.base import check_installed
+from yolo_attn.export.formats.table import FORMATS
+from yolo_attn.registry import registry
+
+sys.path.insert(0, str(ROOT / "tools"))
+import deploy_docs
+import deploy_matrix
+
+SLICE = ["SEAttention", "ECA", "CBAM", "CoordAtt", "EMAttention"]
+
+
+def test_every_line_says_what_became_of_a_registered_module() -> None:
+    rows = deployment.read()
+    assert {r["module"] for r in rows if r["format"] == "onnx" and r["precision"] == "fp32"} == set(deploy_matrix.modules())
+    for row in rows:
+        assert registry.get_entry(row["module"]).name == row["module"] and row["result"] in deployment.RESULTS
+        assert row["format"] in ("onnx", *FORMATS) and row["precision"] in ("fp32", "fp16")
+        assert (row["result"] in deployment.BAD) == bool(row["reason"]), row
+        if row["result"] in ("exact", "close"):
+            assert float(row["difference"]) <= (1e-4 if row["precision"] == "fp32" else 5e-2)
+            assert int(row["compared"]) > 10 and row["missing"] == row["extra"] == "0" and row["version"]
+    assert all(r["result"] == "exact" for r in rows if r["format"] == "onnx" and r["precision"] == "fp32")
+
+
+def test_the_docs_show_the_table() -> None:
+    for name, words in deploy_docs.SAID.items():
+        assert deploy_docs.tables(deployment.read(), words) in (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def test_list_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["list", "--deploy"]) == 0
+    text = capsys.readouterr().out
+    assert "SEAttention" in text and "openvino" in text and "not converted" in text
+    assert cli.main(["list", "EMA", "--deploy", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {r["module"] for r in rows} == {"EMAttention"} and "reason" in rows[0]
+    assert cli.main(["list", "SE", "--deploy"]) == 0
+    assert "difference" in capsys.readouterr().out
+    assert cli.main(["list", "NoSuch", "--deploy"]) == 1
+
+
+def test_an_export_warns_beforehand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from yolo_attn.export.onnx import export
+
+    row = dict.fromkeys(deployment.COLUMNS, "")
+    bad = {**row, "module": "SEAttention", "format": "torchscript", "precision": "fp32", "result": "crashes", "reason": "why"}
+    monkeypatch.setattr(deployment, "read", lambda: (bad, {**bad, "module": "ECA"}, {**bad, "precision": "fp16"}))
+    lines: list[str] = []
+    export("yolov5n_se.yaml", format="torchscript", imgsz=64, output=tmp_path / "a.torchscript", log=lines.append)
+    assert [line for line in lines if "crashes" in line] == ["note: SEAttention crashes here when it was tried: why"]
+    assert not deployment.warnings_of(["SEAttention"], "ncnn", "fp32") and deployment.warnings_of(["ECA"], "torchscript", "int8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLICE)
+def test_a_slice_of_it_made_again(name: str, tmp_path: Path) -> None:
+    """In every format whose runtime is installed, with weights away from their start."""
+    source = deploy_matrix.detector(name, tmp_path)
+    known = {(r["format"], r["precision"]): r["result"] for r in deployment.read() if r["module"] == name}
+    tried = 0
+    for format in ("onnx", *(f for f in FORMATS if FORMATS[f].runtime)):
+        if format != "onnx":
+            try:
+                check_installed(FORMATS[format])
+            except Exception:  # not on this machine
+                continue
+        if (format, "fp32") not in known:
+            continue
+        folder = tmp_path / format
+        folder.mkdir()
+        row = deploy_matrix.try_one(source, name, format, False, folder)
+        assert (row["result"] in deployment.BAD) == (known[format, "fp32"] in deployment.BAD), row
+        tried += 1
+    assert tried
+    about = deploy_matrix.graph_of(name)
+    row = next(r for r in deployment.read() if r["module"] == name and r["format"] == "onnx")
+    assert about["rank"] == int(row["rank"]) and abs(about["nodes"] - int(row["nodes"])) <= 2
+
+
+def test_mnn_converts_without_its_wrapper_s_errands() -> None:
+    """Importing it runs pip, and asks a server for a token; an export does neither."""
+    pytest.importorskip("MNN")
+    code = (
+        "import os, sys, urllib.request; from yolo_attn.export.formats.mnn import keep_quiet; ran = []\n"
+        "os.system = ran.append; urllib.request.urlopen = ran.append; keep_quiet()\n"
+        "from MNN.tools import mnnconvert\nassert not ran and mnnconvert.mnn_logger is None, ran"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+class Rows(nn.Module):
+    """softmax(z z^T) z, as the paper of DualAttention has it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = x.flatten(2)
+        return ((z @ z.transpose(1, 2)).softmax(-1) @ z).reshape(x.shape)
+
+
+class Columns(nn.Module):
+    """The same numbers, as the module has it: z z^T is symmetric."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = x.flatten(2)
+        return ((z @ z.transpose(1, 2)).softmax(1).transpose(1, 2) @ z).reshape(x.shape)
+
+
+def test_openvino_takes_a_tensor_attending_to_itself_for_another_one() -> None:
+    """With dynamic shapes it is wrong by more than half of the output; the module's own spelling is right."""
+    ov = pytest.importorskip("openvino")
+    torch.manual_seed(0)
+    x = 0.3 * torch.randn(1, 16, 8, 8)
+    off = {}
+    for module in (Rows(), Columns()):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            network = ov.convert_model(module, example_input=x)
+        got = ov.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(x.numpy())[0]
+        want = module(x).numpy()
+        off[type(module).__name__] = np.abs(got - want).max() / np.abs(want).max()
+    assert off["Columns"] < 1e-5
+    if off["Rows"] < 1e-3:
+        pytest.skip(f"OpenVINO {ov.__version__} computes both: the reason in modules/danet.py is history")
+    assert off["Rows"] > 0.1

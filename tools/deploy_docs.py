@@ -1,0 +1,69 @@
+"""Write the tables of docs/deployment.md and docs/deployment.zh.md; called by deploy_matrix.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from yolo_attn.errors import FileError
+from yolo_attn.export.deployment import matrix
+from yolo_attn.files import read_text, write_text
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+SAID = {
+    "deployment.md": {
+        "fp32": "fp32",
+        "fp16": "fp16",
+        "reasons": "What is not proved, and why",
+        "none": "Nothing: every file that was made here computes what PyTorch computes.",
+        "versions": "Versions",
+        "beyond": "operators that not every runtime has",
+        "module": "module",
+    },
+    "deployment.zh.md": {
+        "fp32": "fp32",
+        "fp16": "fp16",
+        "reasons": "未通过验证的组合及原因",
+        "none": "无：此处生成的每个文件都与 PyTorch 的计算结果一致。",
+        "versions": "版本",
+        "beyond": "并非所有运行时都支持的算子",
+        "module": "模块",
+    },
+}
+
+
+def write_docs(rows: Sequence[Mapping[str, str]]) -> None:
+    """Replace what stands between the markers of both pages."""
+    for name, words in SAID.items():
+        path = DOCS / name
+        text = read_text(path, FileError)
+        before, begin, rest = text.partition("<!-- matrix -->\n")
+        _, end, after = rest.partition("<!-- /matrix -->")
+        new = before + begin + tables(rows, words) + end + after
+        if new != text:
+            write_text(path, new)
+
+
+def tables(rows: Sequence[Mapping[str, str]], words: Mapping[str, str]) -> str:
+    """Return the tables of both precisions, the reasons, and the versions."""
+    parts = []
+    for precision in ("fp32", "fp16"):
+        head, body = matrix(rows, precision)
+        if body:
+            parts += [f"**{words[precision]}**", markdown([words["module"], *head[1:]], body)]
+    bad = [r for r in rows if r["reason"]]
+    parts.append(f"**{words['reasons']}**")
+    lines = [f"- `{r['module']}`, {r['format']}, {r['precision']}: {r['result']}. {r['reason']}" for r in bad]
+    parts.append("\n".join(lines) or words["none"])
+    beyond = {r["module"]: r["beyond"] for r in rows if r["beyond"]}
+    if beyond:
+        parts.append(markdown([words["module"], words["beyond"]], [[n, o] for n, o in sorted(beyond.items())]))
+    versions = sorted({f"{r['format']} {r['version']}" for r in rows if r["version"]})
+    parts.append(f"{words['versions']}: {', '.join(versions)}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table."""
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(map(str, r)) + " |" for r in rows)])
