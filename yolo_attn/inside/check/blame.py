@@ -34,9 +34,15 @@ class Places:
         self.folder = os.path.dirname(self.file) + os.sep
         kit = f"{Path(__file__).resolve().parents[2]}{os.sep}"
         self._kit = "" if self.file.startswith(kit) else kit
+        self._mine: dict[str, bool] = {}
 
     def mine(self, path: str) -> bool:
         """Whether a file is the class's, or lies beside or below it."""
+        if path not in self._mine:  # asked for every frame of every operation
+            self._mine[path] = self._is_mine(path)
+        return self._mine[path]
+
+    def _is_mine(self, path: str) -> bool:
         if not self.file or path.startswith("<"):
             return False
         path = os.path.realpath(path)

@@ -29,7 +29,7 @@ def finite_differences(s: Subject) -> str:
             return y
 
         try:
-            for seed in range(3):  # at one point, a dead ReLU may hide the rest
+            for seed in range(2):  # at one point, a dead ReLU may hide the rest
                 x = [(2 * v).requires_grad_() for v in each(s.maps(size, seed=seed, dtype=torch.float64))]
                 torch.autograd.gradcheck(f, (*x, *m.parameters()), fast_mode=True)
         except GradcheckError as exc:
