@@ -67,7 +67,7 @@ class DualAttention(nn.Module):
         with full_precision(x):
             # z z^T is symmetric. The softmax over its columns, transposed, is the one over its rows, and no runtime
             # takes it for the attention of z to itself: OpenVINO 2026.4 does so for that spelling, and is wrong
-            weight = (wide(z) @ wide(z).transpose(1, 2)).softmax(1).transpose(1, 2)  # (B, C, C)
+            weight = (wide(z) @ wide(z).transpose(1, 2)).transpose(1, 2).softmax(-1)  # (B, C, C)
         channel = (match(weight, x) @ z).reshape(-1, c, h, w)
         y = self.beta(self.alpha(x, position), channel)
         return y if self.once else y + x

@@ -62,17 +62,18 @@ class S2Attention(nn.Module):
         """Mix shifted copies of `x`."""
         a, b, c = self.mlp1(x).split(self.channels, 1)
         parts = (self.shift(a, (3, -3, 2, -2)), self.shift(b, (2, -2, 3, -3)), c)
-        weight = self.split_attention(sum((wide(p).sum((2, 3)) for p in parts[1:]), wide(parts[0]).sum((2, 3))))
+        sums = [wide(p).sum((2, 3), keepdim=True) for p in parts]
+        weight = self.split_attention(sums[0] + sums[1] + sums[2])
         a, b, c = (p * match(w, p) for p, w in zip(parts, weight))
         y = self.mlp2(a + b + c)
         return y if self.blend is None else self.blend(x, y)
 
     def split_attention(self, total: Tensor) -> tuple[Tensor, ...]:
-        """Return the weight of each third, (B, C) -> 3 x (B, C, 1, 1)."""
+        """Return the weight of each third, (B, C, 1, 1) -> 3 x (B, C, 1, 1); convolutions, for MNN 3.6 misreads a (B, 3 C)."""
         with full_precision(total):
-            z = nn.functional.gelu(nn.functional.linear(total, match(self.fc1.weight, total)))
-            z = nn.functional.linear(z, match(self.fc2.weight, total))
-            return z.reshape(-1, 3, self.channels, 1).softmax(1).transpose(1, 2).split(1, 2)
+            w1, w2 = (match(f.weight, total).unsqueeze(2).unsqueeze(3) for f in (self.fc1, self.fc2))
+            z = nn.functional.conv2d(nn.functional.gelu(nn.functional.conv2d(total, w1)), w2)
+            return z.reshape(-1, 3, self.channels, 1).transpose(1, 2).softmax(2).split(1, 2)
 
     def shift(self, x: Tensor, way: tuple[int, ...]) -> Tensor:
         """Shift quarters of the channels by one position: 2 down, -2 up, 3 right, -3 left."""

@@ -93,7 +93,7 @@ class SK(nn.Module):
         u = [path(x) for path in self.paths]
         z = sum((spatial_mean(v) for v in u[1:]), spatial_mean(u[0]))  # the mean of the sum
         score = self.fc_select(self.act(self.bn(self.fc_reduce(z)))).reshape(-1, len(u), self.channels, 1)
-        weight = match(score.softmax(1), x).transpose(1, 2).split(1, 2)  # one for each branch, (B, C, 1, 1)
+        weight = match(score.transpose(1, 2).softmax(2), x).split(1, 2)  # one for each branch, (B, C, 1, 1)
         y = u[0] * weight[0]
         for v, w in zip(u[1:], weight[1:]):
             y = y + v * w
