@@ -65,8 +65,8 @@ class DualAttention(nn.Module):
         position = attend(q, k, v).transpose(1, 2).reshape(-1, c, h, w)
         z = x.reshape(-1, c, h * w)
         with full_precision(x):
-            # z z^T is symmetric. The softmax over its columns, transposed, is the one over its rows, and no runtime
-            # takes it for the attention of z to itself: OpenVINO 2026.4 does so for that spelling, and is wrong
+            # z z^T is symmetric, and transposed no runtime takes it for the attention of z to itself: OpenVINO 2026.4
+            # does so without, and is wrong where shapes are dynamic
             weight = (wide(z) @ wide(z).transpose(1, 2)).transpose(1, 2).softmax(-1)  # (B, C, C)
         channel = (match(weight, x) @ z).reshape(-1, c, h, w)
         y = self.beta(self.alpha(x, position), channel)

@@ -69,7 +69,7 @@ class S2Attention(nn.Module):
         return y if self.blend is None else self.blend(x, y)
 
     def split_attention(self, total: Tensor) -> tuple[Tensor, ...]:
-        """Return the weight of each third, (B, C, 1, 1) -> 3 x (B, C, 1, 1); convolutions, for MNN 3.6 misreads a (B, 3 C)."""
+        """Return the weight of each third, (B, C, 1, 1) -> 3 x (B, C, 1, 1)."""
         with full_precision(total):
             w1, w2 = (match(f.weight, total).unsqueeze(2).unsqueeze(3) for f in (self.fc1, self.fc2))
             z = nn.functional.conv2d(nn.functional.gelu(nn.functional.conv2d(total, w1)), w2)
