@@ -1,20 +1,28 @@
-"""The READMEs: generated tables fresh, commands and files real, both languages equal."""
+"""READMEs and docs: generated tables fresh, commands and files real, both languages equal, the site builds."""
 
 from __future__ import annotations
 
+import csv
+import importlib.util
+import os
 import re
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_python
 
+import yolo_attn
 from yolo_attn import cli
 from yolo_attn.model_yaml import find
 from yolo_attn.training import options
 
 READMES = ["README.md", "README.zh-CN.md"]
+DOCS = [f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md"))]
+OTHERS = ["CONTRIBUTING.md", "SECURITY.md", "skills/yolo-attn/SKILL.md", *(f"examples/{p.name}" for p in sorted((ROOT / "examples").glob("*.md")))]
+PAIRS = [(READMES[0], READMES[1]), *((n, n.replace(".md", ".zh.md")) for n in DOCS if not n.endswith(".zh.md"))]
 
 
 def text(name: str) -> str:
@@ -41,17 +49,17 @@ def test_generated_tables_are_fresh() -> None:
 def test_the_two_commands_come_first(name: str) -> None:
     """CI runs the second one step by step: nothing between its steps but the hosts that the tests run on.
 
-    CI also installs the runtimes, without which the tests of the formats skip.
+    CI also installs the runtimes and what builds the docs, without which their tests skip.
     """
     first = commands(name)[:2]
     assert first == ["pip install -e . && python train_detect.py --cfg yolov5s_se.yaml", 'pip install -e ".[test]" && pytest']
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
-    install, test = first[1].replace("[test]", "[test,deploy]").split(" && ")
+    install, test = first[1].replace("[test]", "[test,deploy,docs]").split(" && ")
     assert any(line.startswith("set -e") for line in script)  # as `&&` does, a failing step ends it
     assert script[script.index(install) :] == [install, "python tools/prepare_hosts.py", test]
 
 
-@pytest.mark.parametrize("name", READMES)
+@pytest.mark.parametrize("name", [*READMES, *DOCS, *OTHERS])
 def test_commands_and_files_are_real(name: str) -> None:
     for line in commands(name):
         words = line.split()
@@ -65,14 +73,17 @@ def test_commands_and_files_are_real(name: str) -> None:
     for yaml in re.findall(r"`((?:yolo|se|eca)[\w.-]*\.yaml)`", text(name)):
         assert "_mine" in yaml or find.locate(yaml) is not None, yaml  # the reader's own is not shipped
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", text(name)):
-        assert (ROOT / link).exists(), link
+        assert ((ROOT / name).parent / link).exists(), link
 
 
-def test_both_languages_are_equal() -> None:
+@pytest.mark.parametrize("pair", PAIRS, ids=[a for a, _ in PAIRS])
+def test_both_languages_are_equal(pair: tuple[str, str]) -> None:
     """The same code, pictures, figures and number of sections and rows; only the words differ."""
-    english, chinese = (text(n) for n in READMES)
+    if pair[0] == "docs/safety.md":  # SECURITY.md itself, in English; the Chinese page is a summary that says so
+        pytest.skip("a summary")
+    english, chinese = (text(n) for n in pair)
     strip = re.compile(r"#.*")
-    assert [strip.sub("", b).split() for b in blocks(READMES[0])] == [strip.sub("", b).split() for b in blocks(READMES[1])]
+    assert [strip.sub("", b).split() for b in blocks(pair[0])] == [strip.sub("", b).split() for b in blocks(pair[1])]
     for pattern in (r"^#+ ", r"^\| ", r"!\["):
         assert len(re.findall(pattern, english, re.MULTILINE)) == len(re.findall(pattern, chinese, re.MULTILINE)), pattern
     numbers = [sorted(re.findall(r"[-+]?\d+\.\d+", t)) for t in (english, chinese)]
@@ -85,7 +96,7 @@ def test_every_command_has_help() -> None:
     assert {f for f in files if not f.startswith("_")} == set(cli.COMMANDS)
 
 
-@pytest.mark.parametrize("name", READMES)
+@pytest.mark.parametrize("name", ["docs/troubleshooting.md", "docs/troubleshooting.zh.md"])
 def test_troubleshooting_quotes_what_is_printed(name: str) -> None:
     """Each message of the table stands in the code, but for the two that a host prints."""
     code = "\n".join(p.read_text(encoding="utf-8") for d in ("yolo_attn", "patches") for p in (ROOT / d).rglob("*.py"))
@@ -101,3 +112,102 @@ def test_troubleshooting_quotes_what_is_printed(name: str) -> None:
             wanted = re.sub(r"\d+", "0", part).strip(" :")
             if len(wanted) > 3:
                 assert wanted in code, (message, wanted)
+
+
+def test_the_readme_is_short() -> None:
+    for name in READMES:
+        assert len(text(name).splitlines()) <= 200, name
+
+
+@pytest.mark.parametrize("name", ["docs/environment.md", "docs/environment.zh.md"])
+def test_every_environment_variable_is_documented(name: str) -> None:
+    code = "\n".join(p.read_text(encoding="utf-8") for d in ("yolo_attn", "patches") for p in (ROOT / d).rglob("*.py"))
+    used = set(re.findall(r"[\"'](YOLO_ATTN_[A-Z_]+)[\"']", code))
+    assert len(used) >= 8
+    assert set(re.findall(r"`(YOLO_ATTN_[A-Z_]+)`", text(name))) == used
+
+
+@pytest.mark.parametrize("name", ["docs/api.md", "docs/api.zh.md"])
+def test_every_public_name_is_in_the_reference(name: str) -> None:
+    told = set(re.findall(r"^::: yolo_attn\.([\w.]+)$", text(name), re.MULTILINE))
+    want = set()
+    for public, where in yolo_attn._EXPORTS.items():
+        module, _, attribute = where.partition(":")
+        want.add(f"{module}.{attribute or public}")
+    assert told == want
+
+
+class _Links(HTMLParser):
+    """Links and pictures of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [v for k, v in attrs if k in ("href", "src") and v]
+
+
+def test_the_site_builds_and_no_link_is_dead(tmp_path: Path) -> None:
+    """With warnings as errors; every page and picture that a page names is in the folder, so that it reads from disk."""
+    if not os.environ.get("CI") and any(importlib.util.find_spec(m) is None for m in ("material", "mkdocstrings", "mkdocs_static_i18n")):
+        pytest.skip("needs the extra docs")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path / "site")],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    site = tmp_path / "site"
+    made = list(site.rglob("*.html"))
+    assert len(made) >= 2 * 15
+    for page in made:
+        if page.name == "404.html":  # its links are from the root of a server
+            continue
+        links = _Links()
+        links.feed(page.read_text(encoding="utf-8"))
+        for link in links.found:
+            target = link.partition("#")[0].partition("?")[0]
+            if target and not re.match(r"[a-z]+:|//", target):
+                assert (page.parent / target).exists(), (page.relative_to(site), link)
+
+
+def test_the_example_of_an_own_module_runs(tmp_path: Path) -> None:
+    """From the class to a proved ONNX file, in a process of its own, as a reader would run it."""
+    script = ROOT / "examples" / "own_attention.py"
+    words = ["--epochs", "1", "--img", "32", "--output", str(tmp_path / "run")]
+    done = run_python(str(script), *words, cwd=tmp_path).ok()
+    assert "attention: 4 x EnergyGate" in done and "verified: equal to PyTorch" in done
+    assert (tmp_path / "run/train/weights/best.onnx").is_file()
+
+
+NO_FIGURE = re.compile(r"(?:Python|ultralytics|YOLOv5|torch|MNN|OpenVINO|AGPL|version|版本|v)[ -]?(?:until |before |之前的 )?\d+(?:\.\d+)+|\d+\.\d+\.\d+\S*|\d{4}\.\d{5}")
+
+
+def figures(page: str) -> list[str]:
+    """The decimal numbers of a page that are neither code, generated, a version nor a paper's number."""
+    prose = re.sub(r"<!-- (\w+) -->.*?<!-- /\1 -->|```.*?```|`[^`\n]*`|\]\([^)]*\)", " ", text(page), flags=re.DOTALL)
+    return re.findall(r"(?<![\w.])[-+]?\d+\.\d+(?:e[-+]?\d+)?", NO_FIGURE.sub(" ", prose))
+
+
+def recorded() -> set[str]:
+    """Every value in results/*.csv."""
+    found: set[str] = set()
+    for file in sorted((ROOT / "results").glob("*.csv")):
+        with file.open(encoding="utf-8", newline="") as stream:
+            for row in csv.DictReader(stream):
+                assert row["what"] and row["values"] and (row.get("command") or row.get("source")), (file.name, row)
+                found |= set(row["values"].split())
+    return found
+
+
+@pytest.mark.parametrize("name", [*READMES, *DOCS])
+def test_every_figure_that_is_quoted_is_on_record(name: str) -> None:
+    """With the command that made it, or the paper that it is from."""
+    missing = [f for f in figures(name) if f not in recorded()]
+    assert not missing, f"{name}: {missing} stand in no file of results/"
+
+
+def test_a_figure_that_is_not_on_record_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = "It gains 0.4711, `0.5` in code, YOLOv5 7.0, Python 3.9, arXiv 1709.01507 and 2.71e-4."
+    monkeypatch.setattr(sys.modules[__name__], "text", lambda name: page)
+    assert figures("any") == ["0.4711", "2.71e-4"]

@@ -1,4 +1,4 @@
-"""Generate the catalogue that `yolo-attn list` reads, and the tables of both READMEs.
+"""Generate the catalogue that `yolo-attn list` reads, and the tables of READMEs and docs in both languages.
 
 python tools/generate.py           # write
 python tools/generate.py --check   # exit with 1 and name stale files
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 CATALOG = ROOT / "yolo_attn" / "commands" / "catalog.json"
 CHANNELS, SIDE = 256, 20
@@ -85,37 +85,40 @@ def _options(entry: Any) -> list[str]:
 
 
 def tables(language: str) -> dict[str, str]:
-    """Return the generated tables of a README, by the names of their markers."""
+    """Return the generated tables, by the names of their markers."""
+    import messages
+
     from yolo_attn.commands import _tables
     from yolo_attn.model_yaml import find
 
     rows, yamls = json.loads(CATALOG.read_text(encoding="utf-8")), find.list_configs()
     functions = _tables.patched_count()
     said = {
-        "en": ("All {} with paper, cost and proof", "All {} YAMLs", "All {} functions that are patched, and why"),
-        "zh": ("全部 {} 个：论文、开销与对照验证（说明为英文）", "全部 {} 个 YAML（说明为英文）",
-               "全部 {} 个被替换的函数及原因（说明为英文）"),
-    }[language]  # fmt: skip
+        "en": ("{} modules.", "{} YAMLs.", "{} functions."),
+        "zh": ("共 {} 个模块，说明为英文。", "共 {} 个 YAML，说明为英文。", "共 {} 个函数，说明为英文。"),
+    }[language]
     return {
         "kinds": _tables.kinds(rows, language),
-        "modules": folded(said[0].format(len(rows)), _tables.modules(rows, language)),
-        "configs": folded(said[1].format(len(yamls)), _tables.configs(language)),
+        "modules": said[0].format(len(rows)) + "\n\n" + _tables.modules(rows, language),
+        "configs": said[1].format(len(yamls)) + "\n\n" + _tables.configs(language),
         "hosts": _tables.hosts(language),
-        "patched": folded(said[2].format(functions), _tables.patched(language)),
+        "patched": said[2].format(functions) + "\n\n" + _tables.patched(language),
+        "messages": messages.table(language),
     }
 
 
-def folded(summary: str, table: str) -> str:
-    """Return a collapsed table."""
-    return f"<details>\n<summary>{summary}</summary>\n\n{table}\n\n</details>"
-
-
-def fill(readme: str, parts: dict[str, str]) -> str:
+def fill(page: str, parts: dict[str, str]) -> str:
     """Put each table between its markers, `<!-- modules -->` and `<!-- /modules -->`."""
     for name, table in parts.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        readme = pattern.sub(lambda m, t=table: m.group(1) + t + "\n" + m.group(2), readme)
-    return readme
+        page = pattern.sub(lambda m, t=table: m.group(1) + "\n" + t + "\n\n" + m.group(2), page)
+    return page
+
+
+def pages() -> dict[Path, str]:
+    """Return the READMEs and the pages of the docs with their languages."""
+    docs = {p: "zh" if p.name.endswith(".zh.md") else "en" for p in sorted((ROOT / "docs").glob("*.md"))}
+    return {ROOT / "README.md": "en", ROOT / "README.zh-CN.md": "zh", **docs}
 
 
 def main() -> int:
@@ -127,10 +130,10 @@ def main() -> int:
     wanted = {CATALOG: json.dumps(rows, indent=1, ensure_ascii=False) + "\n"}
     if not check:
         CATALOG.write_text(wanted[CATALOG], encoding="utf-8")
-    for name, language in (("README.md", "en"), ("README.zh-CN.md", "zh")):
-        file = ROOT / name
+    made = {language: tables(language) for language in ("en", "zh")}
+    for file, language in pages().items():
         if file.is_file():
-            wanted[file] = fill(file.read_text(encoding="utf-8"), tables(language))
+            wanted[file] = fill(file.read_text(encoding="utf-8"), made[language])
     stale = [p for p, text in wanted.items() if not p.is_file() or p.read_text(encoding="utf-8") != text]
     for path in stale:
         if check:

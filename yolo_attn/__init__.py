@@ -21,6 +21,7 @@ _EXPORTS = {
     "attach": "detectors.attaching",
     "compare": "study.api",
     "detach": "detectors.attaching",
+    "embedded_data": "training.shapes:make",
     "export_model": "export.onnx:export",
     "fold": "inside.fold",
     "get_module": "registry.registry",
@@ -49,6 +50,7 @@ __all__ = [
     "attach",
     "compare",
     "detach",
+    "embedded_data",
     "export_model",
     "fold",
     "get_module",
@@ -84,6 +86,7 @@ if TYPE_CHECKING:
     from .registry.registry import get_module, list_modules, register, unregister
     from .study.api import compare
     from .study.search import search
+    from .training.shapes import make as embedded_data
     from .training.trainer import Trainer
     from .weights.align import transfer
 
