@@ -399,3 +399,32 @@ def test_bench_takes_turns_and_compares(files: dict[str, Path], cli: Any, tmp_pa
     out = cli("bench", str(files["dynamic"]), "--imgsz", "50", "--rounds", "1").ok()
     assert "rounded up to 64x64" in out and "1x3x64x64" in out
     assert "batch of 1 only" in cli("bench", str(files["static"]), "--batch", "4").mistake()
+
+
+def test_an_int8_file_opens_whose_convolutions_share_their_weights(tmp_path):
+    """onnxruntime refuses it with the exact kernels, which are asked for first: EMAttention's two strips are such."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    from yolo_attn.runtime.engines.network import Options
+    from yolo_attn.runtime.engines.onnxruntime import open_network
+
+    rng = np.random.default_rng(0)
+    value = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 4, 8, 8]) for n in "xz"]
+    nodes = [helper.make_node("Conv", [a, "w"], [b], name=b) for a, b in ("xy", "yz")]
+    weight = numpy_helper.from_array(rng.normal(size=(4, 4, 1, 1)).astype("f"), "w")
+    graph = helper.make_graph(nodes, "g", value[:1], value[1:], [weight])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "a.onnx")
+
+    class Reader(CalibrationDataReader):
+        left = iter([{"x": rng.normal(size=(1, 4, 8, 8)).astype("f")}])
+
+        def get_next(self):
+            return next(self.left, None)
+
+    quantize_static(
+        str(tmp_path / "a.onnx"), str(tmp_path / "b.onnx"), Reader(), quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QInt8, weight_type=QuantType.QInt8, per_channel=True,
+    )  # fmt: skip
+    assert open_network(tmp_path / "b.onnx", Options()).run(np.ones((1, 4, 8, 8), "f"))[0].shape == (1, 4, 8, 8)

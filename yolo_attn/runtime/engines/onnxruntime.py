@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,24 @@ def providers(wanted: Sequence[str] | str = "auto") -> list[str]:
     return out if "CPUExecutionProvider" in out else [*out, "CPUExecutionProvider"]
 
 
+# Of int8 files: without VNNI the sums of unsigned and signed products saturate; this takes the kernels in which not.
+EXACT = "session.x64quantprecision"
+
+
+def _session(path: Path, given: Any, wanted: list[str]) -> Any:
+    """Open a file with the exact int8 kernels; onnxruntime 1.32 cannot where convolutions share their weights."""
+    import onnxruntime as ort
+
+    given.add_session_config_entry(EXACT, "1")
+    given.log_severity_level = 4  # the second try tells
+    try:
+        return ort.InferenceSession(str(path), given, providers=wanted)
+    except Exception:
+        given.add_session_config_entry(EXACT, "0")
+        given.log_severity_level = 3
+        return ort.InferenceSession(str(path), given, providers=wanted)
+
+
 def open_network(path: Path, options: Options) -> Network:
     """Open a file.
 
@@ -56,16 +75,13 @@ def open_network(path: Path, options: Options) -> Network:
             "onnxruntime is not installed. Install it, or use --runtime opencv for a file without dynamic shapes."
         ) from exc
     given = ort.SessionOptions()
-    given.log_severity_level = 3
     if options.threads > 0:
         given.intra_op_num_threads = options.threads
-    # int8 files: without VNNI the sums of unsigned and signed products saturate; this takes the kernels in which not
-    given.add_session_config_entry("session.x64quantprecision", "1")
     if not options.spin:
         given.add_session_config_entry("session.intra_op.allow_spinning", "0")
     wanted = providers(options.provider)
     try:
-        session = ort.InferenceSession(str(path), given, providers=wanted)
+        session = _session(path, given, wanted)
     except Exception as exc:  # onnxruntime's errors share no base class
         raise refused(path, "onnxruntime", "load it", exc) from exc
     inputs = session.get_inputs()
