@@ -197,6 +197,29 @@ def test_two_models_beside_each_other() -> None:
         check(layout.layout_of(drawn))
 
 
+def test_rows_that_differ_in_their_arguments_alone_are_changed(tmp_path: Path) -> None:
+    """A kernel, a reduction, a shortcut and the number of classes make another model, at the same widths."""
+    text = find.require("yolov5n_se.yaml").read_text(encoding="utf-8")
+    assert "[512, 3, 2]" in text and "[1024, 5]" in text
+    (tmp_path / "an.yaml").write_text(text)
+    other = text.replace("[512, 3, 2]", "[512, 5, 2]").replace("[1024, 5]", "[1024, 9]").replace("nc: 80", "nc: 8")
+    (tmp_path / "bn.yaml").write_text(other + "channels: 4\n")
+    a, b = (of(str(tmp_path / name)) for name in ("an.yaml", "bn.yaml"))
+    both = beside(a, b)
+    found = {i.module: i.was for i in both.items if i.state}
+    assert found == {"Conv": "Conv [512, 3, 2]", "SPPF": "SPPF [1024, 5]", "Detect": "Detect [80]"}
+    assert both.channels == 4 and not any(link.state for link in both.links)
+    assert "was SPPF [1024, 5]" in dot.dot_of(both) and "4 · 640×640" in dot.dot_of(both)
+    assert not any(i.state for i in beside(a, of(str(tmp_path / "an.yaml"))).items)
+
+
+def test_an_ending_in_capitals_is_the_file_that_is_named_and_is_not_overwritten(cli: Callable[..., Run], tmp_path: Path) -> None:
+    run = cli("draw", "yolov5n_se.yaml", "-o", tmp_path / "a.SVG")
+    assert run.code == 0 and "a.svg: " in run.out and (tmp_path / "a.svg").is_file()
+    with pytest.raises(FileError, match="a.svg exists"):
+        api.draw_models(["yolov5n_se.yaml"], tmp_path / "a.SVG")
+
+
 @pytest.mark.parametrize("pair", ["yolov8n.yaml yolov8n-seg.yaml", "yolov5n_se.yaml seresnet50-cls.yaml", "rtdetr-l.yaml yolov5n.yaml", "yolov9e.yaml yolov10n.yaml"])
 def test_models_with_little_in_common_beside_each_other(pair: str) -> None:
     base, other = map(of, pair.split())

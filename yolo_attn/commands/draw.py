@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Draw, and print what the picture shows."""
     os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing here needs a network
-    from ..inside.draw.api import draw_models
+    from ..inside.draw.api import draw_models, target_of
 
     if args.imgsz < 32:
         raise UsageError(f"--imgsz must be at least 32, got {args.imgsz}")
@@ -31,5 +31,5 @@ def run(args: argparse.Namespace) -> int:
     states = Counter(i.state for i in scene.items if i.state)
     if scene.base:
         words += [f"{states[s]} {s}" for s in ("added", "changed", "removed") if states[s]] or ["no difference"]
-    print(f"{args.output}: {scene.name}, {', '.join(words)}")
+    print(f"{target_of(args.output)}: {scene.name}, {', '.join(words)}")
     return 0

@@ -14,9 +14,15 @@ from .layout import layout_of
 from .picture import KINDS, draw
 from .scene import Scene, model_of, scene_of
 
-__all__ = ["ENDINGS", "draw_models"]
+__all__ = ["ENDINGS", "draw_models", "target_of"]
 
 ENDINGS = (*KINDS, "dot")
+
+
+def target_of(output: str | os.PathLike[str]) -> Path:
+    """Return the file that is written: its ending is lower case, as the figures are saved."""
+    file = Path(os.path.expanduser(output))
+    return file.with_suffix(file.suffix.lower()) if file.suffix else file
 
 
 def draw_models(
@@ -39,7 +45,7 @@ def draw_models(
         ConfigError: A YAML is not valid; a row that cannot be built is named.
         FileError: The file exists or cannot be written, or no font has the characters.
     """
-    file = Path(os.path.expanduser(output))
+    file = target_of(output)
     check_language(language)
     if file.suffix[1:].lower() not in ENDINGS:
         raise UsageError(f"{output}: the ending chooses the kind of picture: .{', .'.join(ENDINGS)}")

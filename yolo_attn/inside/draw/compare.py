@@ -9,6 +9,8 @@ from .scene import ADDED, CHANGED, KEPT, REMOVED, Item, Link, Scene
 
 __all__ = ["beside"]
 
+_LONGEST = 30  # letters of what a row was
+
 
 def beside(base: Scene, other: Scene) -> Scene:
     """Return the second model with what distinguishes it from the first.
@@ -44,7 +46,7 @@ def beside(base: Scene, other: Scene) -> Scene:
     for source, target in left:
         if (source, target) not in through:
             links.append(Link(source, target, REMOVED))
-    return Scene(other.name, other.imgsz, order, links, base.name)
+    return Scene(other.name, other.imgsz, order, links, base.name, other.channels)
 
 
 def _paired(base: list[Item], other: list[Item]) -> tuple[dict[Item, Item], list[Item]]:
@@ -55,11 +57,14 @@ def _paired(base: list[Item], other: list[Item]) -> tuple[dict[Item, Item], list
     pairs: dict[Item, Item] = {last: output}
     states = dict.fromkeys(other, KEPT)
     was: dict[Item, str] = {}
-    if last.module != output.module:
-        states[output], was[output] = CHANGED, last.module
+    if last.module != output.module or last.args != output.args:
+        states[output], was[output] = CHANGED, _was(last, output)
     for tag, a0, a1, b0, b1 in matcher.get_opcodes():
         if tag == "equal":
-            pairs.update(zip(base[a0:a1], other[b0:b1]))
+            for a, b in zip(base[a0:a1], other[b0:b1]):
+                pairs[a] = b
+                if a.args != b.args:
+                    states[b], was[b] = CHANGED, _was(a, b)
         elif tag == "insert":
             states.update(dict.fromkeys(other[b0:b1], ADDED))
         elif tag == "replace":
@@ -80,7 +85,12 @@ def _sign(item: Item) -> tuple[object, ...]:
 
 def _was(a: Item, b: Item) -> str:
     """What a changed row was, as short as it can be said."""
-    return a.module if a.module != b.module else f"{a.name} {a.shape.split(' · ')[0]}"
+    if a.module != b.module:
+        return a.module.rpartition(".")[2]
+    if (a.channels, a.repeats) != (b.channels, b.repeats):
+        return f"{a.name} {a.shape.split(' · ')[0]}"
+    text = f"{a.name} {a.args}"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def _order(base: list[Item], other: list[Item], pairs: dict[Item, Item], now: dict[Item, Item], ghosts: dict[Item, Item]) -> list[Item]:

@@ -26,13 +26,14 @@ def dot_of(scene: Scene, language: str = "en") -> str:
         "digraph model {",
         f'  graph [label={_text(title)}, labelloc="t", rankdir="TB", nodesep=0.35, ranksep=0.3];',
         '  node [shape="box", style="rounded,filled", fontname="Helvetica", fontsize=10];',
-        f"  {_name(None)} [label={_text(say('image') + chr(10) + f'3 · {scene.imgsz[0]}×{scene.imgsz[1]}')}, {_look('image', '')}];",
+        f"  {_name(None)} [label={_text(say('image') + chr(10) + f'{scene.channels} · {scene.imgsz[0]}×{scene.imgsz[1]}')}, {_look('image', '')}];",
     ]
     for k, column in enumerate(grid_of(scene).columns):
         key = column.part if column.part != "neck" else f"neck{column.way}"
         lines.append(f'  subgraph cluster_{k} {{ label={_text(say(key))}; color="#d5d5da";')
         for item in column.items:
-            label = f"{item.number}  {item.name}" + (f"\n{item.shape}" if item.shape else "")
+            second = say("was", m=item.was) if item.was else item.shape
+            label = f"{item.number}  {item.name}" + (f"\n{second}" if second else "")
             lines.append(f"    {_name(item)} [label={_text(label)}, {_look(item.kind, item.state)}];")
         lines.append("  }")
     for link in scene.links:

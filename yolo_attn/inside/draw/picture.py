@@ -42,7 +42,7 @@ def draw(layout: Layout, file: Path, language: str = "en") -> None:
     side = max(layout.width, layout.height)
     if file.suffix.lower() == ".png" and side > LONGEST:
         raise UsageError(f"{file}: {len(layout.boxes)} boxes take {side:.0f} inches, more than a .png holds. Draw .svg or .pdf.")
-    names = "".join(i.module for i in layout.scene.items) + layout.scene.name + layout.scene.base
+    names = "".join(i.module + i.was for i in layout.scene.items) + layout.scene.name + layout.scene.base
     with figures.style(say.characters + "×·", names):
         figure = _figure(layout, say)
         figures.save(figure, file.with_suffix(""), [file.suffix[1:].lower()])
@@ -76,7 +76,7 @@ def _figure(layout: Layout, say: Any) -> Any:
     for k, arrow in enumerate(layout.arrows):
         _arrow(axes, arrow, k)
     for box in layout.boxes:
-        _box(axes, box, say, scene.imgsz)
+        _box(axes, box, say, scene.imgsz, scene.channels)
     _legend(axes, layout, say, width)
     return figure
 
@@ -92,7 +92,7 @@ def _bands(axes: Any, layout: Layout) -> None:
             axes.plot([0.14, right], [y, y], color="#d5d5da", linewidth=0.6, linestyle=(0, (2, 3)), zorder=0)
 
 
-def _box(axes: Any, box: Box, say: Any, imgsz: tuple[int, int]) -> None:
+def _box(axes: Any, box: Box, say: Any, imgsz: tuple[int, int], channels: int) -> None:
     from matplotlib.patches import FancyBboxPatch
 
     item = box.item
@@ -112,10 +112,10 @@ def _box(axes: Any, box: Box, say: Any, imgsz: tuple[int, int]) -> None:
     x, y = box.x + box.width / 2, box.y + box.height / 2
     if item is None:
         axes.text(x, y - 0.075, say("image"), fontsize=8, va="center", ha="center", color=ink, zorder=4)
-        axes.text(x, y + 0.085, f"3 · {imgsz[0]}×{imgsz[1]}", fontsize=7, va="center", ha="center", color="#3a3a40", zorder=4)
+        axes.text(x, y + 0.085, f"{channels} · {imgsz[0]}×{imgsz[1]}", fontsize=7, va="center", ha="center", color="#3a3a40", zorder=4)
         return
     weight = _bold() if kind == "attention" else "normal"
-    second = say("was", m=item.was.rpartition(".")[2]) if item.was else item.shape
+    second = say("was", m=item.was) if item.was else item.shape
     if kind == "output" and box.height > 0.8:
         axes.text(x, y - 0.09, str(item.number), fontsize=7, va="center", ha="center", color=ink, zorder=4)
         axes.text(x, y + 0.07, item.name, fontsize=8.5, fontweight=_bold(), va="center", ha="center", color=ink, zorder=4)

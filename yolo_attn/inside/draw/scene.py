@@ -15,6 +15,7 @@ from ...errors import CheckpointError, YoloAttnError
 from ...hook.resolve import named
 from ...model_yaml import find, load
 from ...model_yaml.graph import Graph, is_block
+from ...model_yaml.text import flow
 from ...model_yaml.widths import Scale, widths
 
 __all__ = ["ADDED", "CHANGED", "KEPT", "REMOVED", "Item", "Link", "Scene", "measure", "model_of", "scene_of"]
@@ -36,7 +37,8 @@ class Item:
         channels: Its output channels; None where nothing tells.
         size: Height and width of its output in pixels; None where nothing tells.
         state: Beside another model: ``added``, ``changed``, ``removed``, or empty.
-        was: The module that a changed row had.
+        was: What a changed row was: its module, or its width or arguments where only these differ.
+        args: Its arguments as the file has them, with the number of classes for its name.
     """
 
     number: int
@@ -49,6 +51,7 @@ class Item:
     size: tuple[int, int] | None = None
     state: str = KEPT
     was: str = ""
+    args: str = ""
 
     @property
     def name(self) -> str:
@@ -88,6 +91,7 @@ class Scene:
         items: The rows.
         links: The arrows.
         base: The name of the file that it is compared with; empty for none.
+        channels: Of the image.
     """
 
     name: str
@@ -95,6 +99,7 @@ class Scene:
     items: list[Item] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)
     base: str = ""
+    channels: int = 3
 
 
 _WITHOUT = frozenset(["ResNetStem", "Classifier"])  # blocks of the kit that hold no attention
@@ -160,12 +165,12 @@ def scene_of(d: dict[str, Any], name: str, imgsz: int = 640, *, built: bool = Tr
         items.append(
             Item(
                 i, node.module, _repeats(repeats, d), part, "output" if last else kind_of(node, d), None if last else stride,
-                None if last else channels, None if last else size,
+                None if last else channels, None if last else size, args=_args(node, d, last),
             )
         )  # fmt: skip
     at = dict(zip(graph.nodes, items))
     links = [Link(None if e.target is None else at[e.target], at[node]) for node in graph.nodes for e in node.edges]
-    return Scene(name, (imgsz, imgsz), items, links)
+    return Scene(name, (imgsz, imgsz), items, links, channels=int(d.get("channels", d.get("ch", 3))))
 
 
 def kind_of(node: Any, d: Mapping[str, Any]) -> str:
@@ -243,6 +248,15 @@ def _shape(out: Any) -> tuple[int, int, int] | None:
         return None
     height, width = maps[-1].shape[2:]
     return sum(int(v.shape[1]) for v in maps if v.shape[2:] == maps[-1].shape[2:]), int(height), int(width)
+
+
+def _args(node: Any, d: Mapping[str, Any], last: bool) -> str:
+    """A row's arguments as text; of a head without its anchors, which no picture shows."""
+    known = {k: d.get(k) for k in ("nc", "kpt_shape", "nm", "npr", "ne")}
+    given = [None if a == "None" else known.get(a, a) if isinstance(a, str) else a for a in node.args]
+    if last:
+        given = [a for a in given if a != "anchors" and not (isinstance(a, list) and a and isinstance(a[0], list))]
+    return flow(given)
 
 
 def _size(imgsz: int, stride: float) -> tuple[int, int] | None:
