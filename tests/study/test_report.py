@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -191,6 +192,7 @@ def test_the_table_of_latex(study: Path, written: Any) -> None:
     assert len(lines) == 3 and all(len(re.split(r"(?<!\\)&", line)) == len(columns[1]) for line in lines)
     assert [line.count("\\checkmark") for line in lines] == [0, 3, 3], "module, place and start"
     assert text.count("\\begin{") == text.count("\\end{") and text.count("{") == text.count("}")
+    assert "standard deviation over 2 to 3 seeds." in text, "one run of nine failed"
     assert "yolov5n\\_se\\_identity" in text and "\\multicolumn{2}{c}{module}" in text and "my\\_set" in text
     rows = written[0]
     best = max(rows, key=lambda r: r["mAP50-95"])
@@ -404,6 +406,16 @@ def test_folders_that_are_damaged_or_partly_missing(trained: Any, tmp_path: Path
         assert part in text, part
     assert "Traceback" not in text
     Read(report.write(found, list(rows.values())).read_text(encoding="utf-8"))
+    assert "Ablation on my, one seed." in (out / "ablation.tex").read_text(encoding="utf-8")
+    trained("elsewhere", "yolov5n_eca.yaml", 1, [0.1, 0.2003], data="/gone/other.yaml", imgsz=96)
+    trained("alike", "yolov5n_se.yaml", 1, [0.1, 0.3002])
+    found = gathering.gather([str(tmp_path / "runs" / n) for n in ("good", "elsewhere", "alike")], out, validate=False)
+    drawn = latency.Latency(5.0, 0.1, 1.0, 0.9, 1.1)
+    found = dataclasses.replace(found, latency=dict.fromkeys(found.configs, drawn))
+    text = report.write(found, verdict.judged(found)).with_suffix(".md").read_text(encoding="utf-8")
+    assert "data: data sets that differ or are not named" in text and "the embedded data set" not in text
+    assert "640 px" in text and "None" not in text, "sides differ, and what is timed is the default"
+    assert text.count("**0.300**") == 2, "equal as printed: both are the best"
     with pytest.raises(FileError, match="none of the folders holds a figure"):
         gathering.gather([str(tmp_path / "runs" / "nothing")], out)
 
@@ -453,14 +465,27 @@ def test_a_study_by_the_command_line(study: Path, written: Any, tmp_path: Path, 
     assert cli.main(["report", str(study), "--no-latency"]) == 0
     assert before == {p: p.read_bytes() for p in before}
     out = capsys.readouterr().out
+    assert "- 1 of 9 runs have not finished: yolov5n_eca_neck-2." in out and "failed: RuntimeError: <oom>" in out
     assert "beside yolov5n:" in out and f"report: {study / 'report.html'}" in out and "1.02 (1.02 to 1.02)" in out
     assert cli.main(["report", str(study), str(study)]) == 2 and cli.main(["report", str(study), "--baseline", "x"]) == 2
     assert cli.main(["report", str(tmp_path)]) == 1
     broken = tmp_path / "broken"
     broken.mkdir()
-    (broken / "study.yaml").write_text("form: 1\nhost: ultralytics\n", encoding="utf-8")
-    assert cli.main(["report", str(broken)]) == 1
-    assert "is no plan of a study" in capsys.readouterr().err
+    whole = yaml.safe_load((study / "study.yaml").read_text(encoding="utf-8"))
+    without: dict[str, Any] = {"form": 1, "host": "ultralytics"}
+    wrong: list[dict[str, Any]] = [{"configs": {}}, {"seeds": []}, {"seeds": "abc"}, {"seeds": [0, 0]}, {"arguments": {"imgsz": "abc"}}]
+    for held in (without, *({**whole, **w} for w in wrong)):
+        (broken / "study.yaml").write_text(yaml.safe_dump(held), encoding="utf-8")
+        assert cli.main(["report", str(broken)]) == 1
+        assert "is no plan of a study" in capsys.readouterr().err, held
+
+
+def test_a_latency_file_that_somebody_changed_is_measured_again(tmp_path: Path) -> None:
+    whole = {"milliseconds": 5, "spread": 0.1, "ratio": 1.0, "ratio_low": None, "ratio_high": 1.1, "reason": ""}
+    cases: list[tuple[dict[str, Any], int]] = [(whole, 1), ({**whole, "ratio": "a"}, 0), ({"ratio": 1.0}, 0), ({"reason": "no ONNX"}, 1)]
+    for held, count in cases:
+        (tmp_path / latency.FILE).write_text(json.dumps({"configs": {"a": held}}), encoding="utf-8")
+        assert len(latency.read(tmp_path)) == count, held
 
 
 @pytest.mark.slow

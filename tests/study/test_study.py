@@ -245,6 +245,16 @@ def test_a_record_that_somebody_changed(tmp_path: Path) -> None:
     (folder / "run.yaml").write_text("status: finished\nconfig: b\nseed: 0\n", encoding="utf-8")
     with pytest.raises(FileError, match="no record of a-0"):
         record.read(tmp_path, the.runs[0])
+    whole = "status: finished\nconfig: a\nseed: 0\nseconds: 60.5\nfigures: {mAP50-95: 1.0, AP_small: null, classes: {b: 0.5}}\n"
+    (folder / "run.yaml").write_text(whole, encoding="utf-8")
+    assert record.read(tmp_path, the.runs[0]) is not None
+    for part, other, named in (
+        ("60.5", "abc", "seconds: abc"), ("1.0", "80.1", "mAP50-95: 80.1"), ("1.0", "true", "mAP50-95: True"),
+        ("{b: 0.5}", "[1]", r"classes: \[1\]"), ("0.5", "x", "b: x"), ("null", "-1", "AP_small: -1"),
+    ):  # fmt: skip
+        (folder / "run.yaml").write_text(whole.replace(part, other), encoding="utf-8")
+        with pytest.raises(FileError, match=f"run.yaml: {named} is no figure of a run"):
+            record.read(tmp_path, the.runs[0])
 
 
 # -- configs

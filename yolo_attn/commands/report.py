@@ -42,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from ..files import expand
-    from ..study import closing, plan, report, verdict
+    from ..study import closing, plan, report, results, verdict
+    from ..study.wording import Words
     from ._tables import grid
 
     report.check_language(args.lang)
@@ -54,7 +55,7 @@ def _run(args: argparse.Namespace) -> int:
             if value:
                 raise UsageError(f"{name} is not taken with a study: its plan says it, and its report goes into its folder")
         found, page = closing.close(expand(studies[0]), args.lang, timed=not args.no_latency)
-        notes: list[str] = []
+        notes = report.notes(results.of_folder(expand(studies[0])), Words("en"))
     else:
         found, page, notes = _of_folders(args)
     if args.json:
@@ -80,5 +81,4 @@ def _of_folders(args: argparse.Namespace) -> tuple[list[dict[str, Any]], Path, l
         host=args.host, validate=not args.no_val, timed=not args.no_latency,
     )  # fmt: skip
     rows = verdict.judged(results)
-    words = Words("en")
-    return rows, report.write(results, rows, args.lang), [words(n.key, **n.fields) for n in results.notes]
+    return rows, report.write(results, rows, args.lang), report.notes(results, Words("en"))

@@ -83,7 +83,7 @@ def gather(
     files = {c: opened[c][1] for c in order if c in opened}
     times: dict[str, latency.Latency] = {}
     if timed and order[0] in files:
-        times = latency.measure(output, files, int(imgsz) if isinstance(imgsz, int) else 640, host)
+        times = latency.measure(output, files, latency.side(imgsz), host)
     conditions = {k: _common(named, k) for k in ("data", "epochs", "imgsz")}
     return Results(
         output, {c: opened[c][0] if c in opened else about.Config(known=False) for c in order},

@@ -53,12 +53,21 @@ class Latency:
     reason: str = ""
 
 
+def side(imgsz: Any) -> int:
+    """Return the side of the input that is timed: what all trainings share, else 640 pixels."""
+    return imgsz if isinstance(imgsz, int) and imgsz > 0 else 640
+
+
 def read(folder: Path) -> dict[str, Latency]:
     """Return what a folder's file holds, by config; empty where there is none, or none that can be read."""
     file = folder / FILE
     try:
         held = json.loads(read_text(file, FileError))["configs"]
         plain: dict[str, dict[str, Any]] = {n: {k: math.nan if x is None else x for k, x in v.items()} for n, v in held.items()}
+        for v in plain.values():
+            numbers = [x for k, x in v.items() if k != "reason"]
+            if not all(isinstance(x, (int, float)) for x in numbers) or not (v.get("reason") or len(numbers) == 5):
+                return {}
         return {n: Latency(**v) for n, v in plain.items()}
     except (FileError, ValueError, TypeError, KeyError, AttributeError):  # it is measured again
         return {}

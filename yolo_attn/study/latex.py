@@ -8,7 +8,7 @@ from typing import Any
 from .statistics import BETTER, SAME, UNTOLD, WORSE
 from .wording import Words
 
-__all__ = ["escape", "table"]
+__all__ = ["best", "escape", "table"]
 
 Rows = Sequence[Mapping[str, Any]]
 MOST_MARKS = 8  # columns of check marks of one kind; of more, names stand in one column
@@ -25,15 +25,16 @@ def escape(text: str) -> str:
     return "".join(SPECIAL.get(c, c) for c in text)
 
 
-def table(rows: Rows, words: Words, data: str, seeds: int) -> str:
+def table(rows: Rows, words: Words, data: str) -> str:
     """Return the file.
 
     Args:
         rows: Of :func:`yolo_attn.study.verdict.judged`.
         words: The language.
         data: What the data set is called.
-        seeds: How many each config was trained with.
     """
+    counts = sorted({int(r["finished"]) for r in rows if r["finished"]})  # not the same where a run failed or is missing
+    seeds = words("up_to", low=counts[0], high=counts[-1]) if len(counts) > 1 else str(counts[0] if counts else 0)
     marks = _Marks(rows, words)
     figures = [
         (words("params") + " (M)", lambda r: _number(r["parameters"] and r["parameters"] / 1e6, 2), None),
@@ -50,7 +51,7 @@ def table(rows: Rows, words: Words, data: str, seeds: int) -> str:
         + (" and \\usepackage{ctex} with XeLaTeX or LuaLaTeX" if words.language == "zh" else ""),
         "\\begin{table}",
         "  \\centering",
-        f"  \\caption{{{words('tex_caption' if seeds > 1 else 'tex_caption_one', data=escape(data), seeds=seeds)}}}",
+        f"  \\caption{{{words('tex_caption_one' if counts == [1] else 'tex_caption', data=escape(data), seeds=seeds)}}}",
         "  \\label{tab:ablation}",
         "  \\small\\setlength{\\tabcolsep}{3pt}",
         "  \\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",  # narrower where it does not fit
@@ -60,11 +61,11 @@ def table(rows: Rows, words: Words, data: str, seeds: int) -> str:
         "    " + " & ".join(escape(h) for h in head) + " \\\\",
         "    \\midrule",
     ]
-    best = {key: _best(rows, key) for _, _, key in figures if key}
+    bold = {key: best(rows, key) for _, _, key in figures if key}
     for k, row in enumerate(rows):
         cells = [escape(str(row["config"])) + _sign(row), *marks.of(row)]
         for _, text, key in figures:
-            cells.append(f"\\textbf{{{text(row)}}}" if key and k in best[key] else text(row))
+            cells.append(f"\\textbf{{{text(row)}}}" if key and k in bold[key] else text(row))
         lines.append("    " + " & ".join(cells) + " \\\\")
     lines += ["    \\bottomrule", "  \\end{tabular}}", ""]
     lines += ["  \\smallskip", f"  {{\\footnotesize {_footnote(rows, words)}}}", "\\end{table}", ""]
@@ -123,8 +124,8 @@ def _spread(value: float | None, spread: float | None, digits: int) -> str:
     return f"{value:.{digits}f}" + ("" if spread is None else f"{{\\scriptsize\\,$\\pm$\\,{spread:.{digits}f}}}")
 
 
-def _best(rows: Rows, key: str) -> set[int]:
-    """The rows that are highest as printed; equal ones are all set in bold."""
+def best(rows: Rows, key: str) -> set[int]:
+    """Return the rows that are highest as printed; equal ones are all set in bold."""
     there = [round(r[key], 3) for r in rows if r[key] is not None]
     return {k for k, r in enumerate(rows) if there and r[key] is not None and round(r[key], 3) == max(there)}
 

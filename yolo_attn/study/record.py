@@ -50,7 +50,27 @@ def read(study: Path, run: Run) -> dict[str, Any] | None:
     d = read_mapping(file, FileError, "It is the record of a run. Remove the run's folder, and it is trained again.")
     if d.get("status") not in ("finished", "failed") or d.get("config") != run.config or d.get("seed") != run.seed:
         raise FileError(f"{file}: is no record of {run.name}. Remove the run's folder, and it is trained again.")
+    wrong = _wrong(d)
+    if wrong:
+        raise FileError(f"{file}: {wrong} is no figure of a run. Remove the run's folder, and it is trained again.")
     return d
+
+
+def _wrong(d: Mapping[str, Any]) -> str:
+    """What in a record cannot be a figure: a text, a percentage; nothing where all is well."""
+    figures = d.get("figures")
+    classes = figures.get("classes") if isinstance(figures, dict) else None
+    for name, held in (("figures", figures), ("classes", classes)):
+        if not isinstance(held, (dict, type(None))):
+            return f"{name}: {str(held)[:40]}"
+    shares = {**{k: v for k, v in (figures or {}).items() if k != "classes"}, **(classes or {})}
+    amounts = {k: d.get(k) for k in ("parameters", "gflops", "seconds", "images")}
+    for values, most in ((shares, 1 + 1e-9), (amounts, math.inf)):
+        for name, v in values.items():
+            number = isinstance(v, (int, float)) and not isinstance(v, bool)
+            if v is not None and not (number and (math.isnan(v) or 0 <= v <= most)):
+                return f"{name}: {str(v)[:40]}"
+    return ""
 
 
 def read_all(study: Path, plan: Plan) -> dict[Run, dict[str, Any]]:

@@ -16,7 +16,7 @@ from .results import Note, Results
 from .verdict import METRIC, number
 from .wording import Words
 
-__all__ = ["check_language", "folder", "write"]
+__all__ = ["check_language", "folder", "notes", "write"]
 
 KINDS = ("svg", "pdf")
 PAGE = "report.html"
@@ -73,7 +73,7 @@ def write(results: Results, rows: Rows, language: str = "en") -> Path:
         (results.folder / "figures").mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise FileError(f"{results.folder}: cannot be written: {exc.strerror or exc}") from exc
-    notes = [words(n.key, **n.fields) for n in (*_remarks(results), *results.notes)]
+    said = notes(results, words)
     data = _data(results, words)
     with style(words.characters, _names(results)):
         drawn = _drawn(results, rows, words)
@@ -84,10 +84,10 @@ def write(results: Results, rows: Rows, language: str = "en") -> Path:
         for name in set(_NAMES) - set(drawn):  # of an earlier report, when there was something to draw
             for kind in KINDS:
                 (results.folder / "figures" / f"{name}.{kind}").unlink(missing_ok=True)
-    write_text(results.folder / "ablation.tex", latex.table(rows, words, data, _seeds(results)))
-    write_text(results.folder / "report.md", _markdown(results, rows, words, drawn, notes))
+    write_text(results.folder / "ablation.tex", latex.table(rows, words, data))
+    write_text(results.folder / "report.md", _markdown(results, rows, words, drawn, said))
     page = results.folder / PAGE
-    _page(results, rows, words, inline, notes).write(page)
+    _page(results, rows, words, inline, said).write(page)
     return page
 
 
@@ -105,7 +105,7 @@ def _drawn(results: Results, rows: Rows, words: Words) -> dict[str, tuple[Any, s
         "precision-recall": (drawing.precision_recall(results, words), words("fig_pr")),
         "parameters": (drawing.parameters(rows, words), words("fig_parameters", metric=METRIC)),
         "latency": (
-            drawing.latency(rows, words), words("fig_latency", metric=METRIC, imgsz=results.conditions.get("imgsz"))
+            drawing.latency(rows, words), words("fig_latency", metric=METRIC, imgsz=latency.side(results.conditions.get("imgsz")))
         ),
         "classes": (
             drawing.classes(results, words), words("fig_classes", metric=METRIC, baseline=base) + (" " + some if some else "")
@@ -122,13 +122,14 @@ def _names(results: Results) -> str:
     return "".join(sorted(set("".join(names))))
 
 
-def _seeds(results: Results) -> int:
-    return max((len(results.finished(c)) for c in results.configs), default=0)
-
-
 def _data(results: Results, words: Words) -> str:
     data = str(results.conditions.get("data") or "")
-    return Path(data).stem if data else words("embedded")
+    return Path(data).stem if data else words("embedded" if results.planned else "unnamed")
+
+
+def notes(results: Results, words: Words) -> list[str]:
+    """Return what a reader must know: runs that failed or are missing, what could not be measured or was left out."""
+    return [words(n.key, **n.fields) for n in (*_remarks(results), *results.notes)]
 
 
 def _remarks(results: Results) -> list[Note]:
@@ -152,7 +153,7 @@ def _remarks(results: Results) -> list[Note]:
 
 def _main(rows: Rows, words: Words) -> tuple[list[str], list[list[Cell]]]:
     """The table of configs: figures, and the best mAP in bold."""
-    best = max((r[METRIC] for r in rows if r[METRIC] is not None), default=None)
+    best = latex.best(rows, METRIC)
     head, columns = [], []
 
     def column(title: str, cells: list[Cell]) -> None:
@@ -165,7 +166,7 @@ def _main(rows: Rows, words: Words) -> tuple[list[str], list[list[Cell]]]:
         titles = {"modules": "module", "places": "place", "starts": "start"}
         column(words(titles[key]), [Cell(", ".join(map(words.said, r[key])) or "-") for r in rows])
     column(words("runs"), [Cell(str(r["finished"]), r["finished"]) for r in rows])
-    column(METRIC, [_spread(r[METRIC], r["deviation"], bold=r[METRIC] is not None and r[METRIC] == best) for r in rows])
+    column(METRIC, [_spread(r[METRIC], r["deviation"], bold=k in best) for k, r in enumerate(rows)])
     column("mAP50", [_spread(r["mAP50"], r["mAP50_deviation"]) for r in rows])
     for key, title in (("AP_small", "small"), ("AP_medium", "medium"), ("AP_large", "large")):
         column(words(title), [_plain(r[key]) for r in rows])
@@ -243,7 +244,7 @@ def _interval(low: float | None, high: float | None) -> Cell:
 
 def _conditions(results: Results, words: Words) -> list[tuple[str, str]]:
     held = results.conditions
-    out = [(words("data"), str(held["data"]) if held.get("data") else words("embedded"))]
+    out = [(words("data"), str(held["data"]) if held.get("data") else words("embedded" if results.planned else "unnamed"))]
     if "weights" in held:
         out.append((words("weights"), str(held["weights"] or words("scratch"))))
     for key in ("host", "epochs", "imgsz", "seeds"):

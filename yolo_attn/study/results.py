@@ -114,9 +114,18 @@ def of_folder(folder: Path) -> Results:
             seeds=tuple(found["seeds"]),
             plugins=tuple(found["plugins"]),
         )
+        _check(the)
         return of_study(folder, the)
-    except (KeyError, TypeError, AttributeError, StopIteration) as exc:  # of a plan that somebody changed
+    except (KeyError, TypeError, AttributeError, ValueError) as exc:  # of a plan that somebody changed
         raise FileError(f"{folder / plan.FILE}: is no plan of a study: {exc!r}") from exc
+
+
+def _check(the: Plan) -> None:
+    if not the.configs:
+        raise ValueError("no configs")
+    if not the.seeds or len(set(the.seeds)) < len(the.seeds) or not all(isinstance(s, int) for s in the.seeds):
+        raise ValueError(f"seeds {list(the.seeds)}")
+    int(the.arguments.get("imgsz", 0))
 
 
 def of_study(folder: Path, the: Plan) -> Results:
