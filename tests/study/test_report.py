@@ -201,6 +201,12 @@ def test_the_table_of_latex(study: Path, written: Any) -> None:
     assert ("\\dagger$ not distinguishable" in text) == bool(same)
 
 
+def test_latex_says_what_names_need(written: Any) -> None:
+    rows = [{**r, "config": f"混合 {r['config']}"} for r in written[0]]
+    english = wording.Words("en")
+    assert "ctex" in latex.table(rows, english, "d").splitlines()[0] and "ctex" not in latex.table(written[0], english, "d")
+
+
 def test_latex_prints_names_as_they_are() -> None:
     assert latex.escape("a_b%c&d#e$f{g}h~i^j\\k\nl") == (
         "a\\_b\\%c\\&d\\#e\\$f\\{g\\}h\\textasciitilde{}i\\textasciicircum{}j\\textbackslash{}k l"

@@ -381,6 +381,9 @@ def test_what_the_command_refuses(command: Any, tmp_path: Path) -> None:
     assert command("search", "--ray-gpus", "0.5")[0] == 2 and command("search", "--device", "0,1", "--jobs", "1")[0] == 2
     assert command("search", "--attention", "ECA", "--where", "neck", "--storage", "nowhere")[0] == 2
     assert "not 0+1" in command("search", "--device", "0+1")[1]
+    code, said = command("search", "--attention", "ECA", "--where", "neck", "--start", "paper", "--budget", "13runs")
+    assert code == 2 and "--budget 13runs: the least for a search is 14 full trainings, 14runs" in said
+    assert not (tmp_path / "search").exists(), "nothing has trained, and the folder would be of that budget"
 
 
 def test_the_same_folder_takes_the_same_search_alone(command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,8 +47,6 @@ def table(rows: Rows, words: Words, data: str) -> str:
     head = [words("config"), *marks.head, *(f[0] for f in figures)]
     columns = "l" + marks.columns + "r" * len(figures)
     lines = [
-        "% \\input this; it needs \\usepackage{booktabs,amssymb,graphicx}"
-        + (" and \\usepackage{ctex} with XeLaTeX or LuaLaTeX" if words.language == "zh" else ""),
         "\\begin{table}",
         "  \\centering",
         f"  \\caption{{{words('tex_caption_one' if counts == [1] else 'tex_caption', data=escape(data), seeds=seeds)}}}",
@@ -69,7 +67,10 @@ def table(rows: Rows, words: Words, data: str) -> str:
         lines.append("    " + " & ".join(cells) + " \\\\")
     lines += ["    \\bottomrule", "  \\end{tabular}}", ""]
     lines += ["  \\smallskip", f"  {{\\footnotesize {_footnote(rows, words)}}}", "\\end{table}", ""]
-    return "\n".join(lines)
+    needs = "% \\input this; it needs \\usepackage{booktabs,amssymb,graphicx}"
+    if any("\u2e80" <= c <= "\uffef" for line in lines for c in line):  # of labels, or of a config's name
+        needs += " and \\usepackage{ctex} with XeLaTeX or LuaLaTeX"
+    return "\n".join([needs, *lines])
 
 
 class _Marks:

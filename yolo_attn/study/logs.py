@@ -46,7 +46,8 @@ class Log:
     skipped: int = 0
 
     def best(self) -> int | None:
-        """The place of the epoch that the hosts keep as `best.pt`: 0.1 mAP50 + 0.9 mAP50-95 is highest; None without these."""
+        """The place of the best epoch: 0.1 mAP50 + 0.9 mAP50-95 is highest; None without these. The hosts choose `best.pt` by
+        it, but for newer ultralytics, which goes by mAP50-95 alone and whose version a log does not say."""
         if "mAP50-95" not in self.columns or "mAP50" not in self.columns:
             return None
         scores = [0.1 * a + 0.9 * b for a, b in zip(self.columns["mAP50"], self.columns["mAP50-95"])]

@@ -113,6 +113,9 @@ def search(
         made, data=data, epochs=epochs, seeds=(), weights=weights, imgsz=imgsz, batch=batch, host=host, plugins=plugins,
         arguments=arguments,
     )  # fmt: skip
+    if spent.runs is not None and search_plan.design(len(space.choices), spent.runs, plan.epochs) is None:
+        least = math.ceil(search_plan.least(len(space.choices), plan.epochs))
+        raise UsageError(f"{option('budget', budget)}: the least for a search is {least} full trainings, {least}runs")
     folder = Path(os.path.abspath(expand(output)))
     planning.settle(folder, plan, made, file=FILE, more={"budget": str(budget), "storage": search_ledger.without_password(storage)})
     api.check_built(made, folder, plan.host)

@@ -129,7 +129,7 @@ class Course:
             of_time = f" ({math.ceil(needed * full / 60)}m)" if self.budget.runs is None else ""
             raise UsageError(
                 f"{option('budget')} has room for {budget:.3g} full trainings, and the least for a search is "
-                f"{needed:.0f}{of_time}: raise it, or lower {option('epochs')} (one full training takes {full / 60:.1f} minutes)"
+                f"{math.ceil(needed)}{of_time}: raise it or lower {option('epochs')}, in another folder (one full training takes {full / 60:.1f} minutes)"
             )
         survivors, seeds = search_plan.confirmation(budget - found.cost, found.rungs[-1].keep)
         tells = search_plan.detectable(seeds, survivors)
