@@ -279,7 +279,8 @@ def test_mistakes_are_told_in_one_line(checkpoint, shapes, capsys, tmp_path, mon
         ([checkpoint, "--data", shapes, "-o", "taken"], 1, "holds files and no gates.html"),
         ([checkpoint, "--data", shapes, "-o", str(bare)], 1, "is a file. Choose a folder"),
         ([checkpoint, "--data", shapes, "--images", "0"], 2, "--images must be at least 1, got 0"),
-        ([checkpoint, "--data", shapes, "--lang", "fr"], 2, "texts exist in en and zh"),
+        ([checkpoint, "--data", shapes, "--lang", "fr"], 2, "--lang fr: texts exist in en and zh"),
+        ([checkpoint, "--data", shapes, "--device", "gpu"], 2, "--device gpu: PyTorch cannot use it here"),
     ):
         assert cli.main(["gates", *argv]) == code, argv
         said = capsys.readouterr().err.strip().splitlines()

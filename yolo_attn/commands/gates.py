@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from .. import words
 from ..errors import UsageError
 
 
@@ -33,14 +34,15 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
     if args.imgsz < 0 or not 0 <= args.tolerance < 1:
-        raise UsageError(f"--imgsz takes pixels and --tolerance a number from 0 to 1, got {args.imgsz} and {args.tolerance:g}")
+        raise UsageError(f"--imgsz takes pixels and --tolerance a number of at least 0 and below 1, got {args.imgsz} and {args.tolerance:g}")
     from ..inside import gates_of_file
 
-    done = gates_of_file.run(
-        args.weights, args.data, output=args.output, imgsz=args.imgsz, batch=args.batch, most=args.images,
-        train_most=args.train_images, tolerance=args.tolerance, classes=args.classes, test=not args.no_test,
-        device=args.device, host=args.host, language=args.lang,
-    )  # fmt: skip
+    with words.command_line():
+        done = gates_of_file.run(
+            args.weights, args.data, output=args.output, imgsz=args.imgsz, batch=args.batch, most=args.images,
+            train_most=args.train_images, tolerance=args.tolerance, classes=args.classes, test=not args.no_test,
+            device=args.device, host=args.host, language=args.lang,
+        )  # fmt: skip
     if args.json:
         print(json.dumps({**done.numbers, "report": str(done.page)}, indent=2))
         return 0

@@ -14,11 +14,12 @@ from typing import Any, Callable
 
 import numpy as np
 
-from ..errors import DataError, YoloAttnError
+from ..errors import DataError, UsageError, YoloAttnError
 from ..runtime.boxes import decode, layout_of
 from ..runtime.image import blob, letterbox, round_up, unletterbox
+from ..words import option
 
-__all__ = ["Split", "batches", "detect", "detect_ways", "figures", "size_of", "split_of"]
+__all__ = ["Split", "batches", "detect", "device_of", "detect_ways", "figures", "size_of", "split_of"]
 
 CONF, IOU, MAX_DET = 0.001, 0.7, 300  # what the hosts validate with
 MAX_CANDIDATES = 30_000
@@ -175,6 +176,23 @@ def detect_ways(
     return truth, found
 
 
+def device_of(device: str) -> Any:
+    """Return the device that a user names as the hosts take it: ``cpu``, a GPU's number, or nothing for a GPU if there is one.
+
+    Raises:
+        UsageError: PyTorch cannot use it here.
+    """
+    import torch
+
+    first = (device or ("0" if torch.cuda.is_available() else "cpu")).split(",")[0]
+    try:
+        where = torch.device(f"cuda:{first}" if first.isdigit() else first)
+        torch.zeros(1, device=where)
+    except (RuntimeError, AssertionError) as exc:
+        raise UsageError(f"{option('device', device)}: PyTorch cannot use it here: {str(exc).splitlines()[0]}") from exc
+    return where
+
+
 def batches(
     source: Any, split: Split, imgsz: int, device: str = "", batch: int = 16
 ) -> Iterator[tuple[Any, list[Any], list[Any]]]:
@@ -183,9 +201,7 @@ def batches(
     """
     import torch
 
-    if not device:
-        device = "0" if torch.cuda.is_available() else "cpu"
-    where = torch.device(f"cuda:{device.split(',')[0]}" if device.split(",")[0].isdigit() else device)
+    where = device_of(device)
     size = round_up((imgsz, imgsz), source.stride, tell=lambda line: None)
     source.model.to(where)
     waiting: list[Any] = []

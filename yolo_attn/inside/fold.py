@@ -215,7 +215,7 @@ def _recorded(
     """Record the gates over train images; return them and how many images those were."""
     import torch
 
-    from ..evaluation.figures import split_of
+    from ..evaluation.figures import device_of, split_of
     from ..runtime.image import blob, letterbox, round_up
     from .progress import Progress
     from .recording import record_gates
@@ -224,7 +224,7 @@ def _recorded(
     if len(split.files) < LEAST_IMAGES:
         raise DataError(f"{data}: 'train:' has {len(split.files)} images; over fewer than {LEAST_IMAGES}, any gate may seem constant")
     tell(f"recording gates on {len(split.files)} train images")
-    where = _device(device)
+    where = device_of(device)
     size = round_up((imgsz, imgsz) if imgsz else source.imgsz, source.stride, tell)
     model = source.model.to(where)
     waiting: list[Any] = []
@@ -247,18 +247,6 @@ def _recorded(
     if seen < LEAST_IMAGES:
         raise DataError(f"{data}: only {seen} images of 'train:' can be read; at least {LEAST_IMAGES} are needed")
     return gates, seen
-
-
-def _device(device: str) -> Any:
-    import torch
-
-    first = (device or ("0" if torch.cuda.is_available() else "cpu")).split(",")[0]
-    try:
-        where = torch.device(f"cuda:{first}" if first.isdigit() else first)
-        torch.zeros(1, device=where)
-    except (RuntimeError, AssertionError) as exc:
-        raise UsageError(f"{option('device', device)}: PyTorch cannot use it here: {str(exc).splitlines()[0]}") from exc
-    return where
 
 
 def constant_gates(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import first_line
+from .repeat import far
 from .subject import Subject, each, mapped, quiet
 from .verdict import Doubt, Fault
 
@@ -36,7 +37,7 @@ def one_pixel(s: Subject) -> str:
 
 
 def one_image(s: Subject) -> str:
-    """A batch of one in training: the hosts' first forward pass, and the rest of an epoch."""
+    """A batch of one in training, the hosts' first forward pass; in eval mode, an image alone gives what it gives in a batch."""
     _step(s, s.small, s.size, batch=1, train=True)
     try:
         _step(s, s.small, (1, 1), batch=1, train=True)
@@ -44,7 +45,26 @@ def one_image(s: Subject) -> str:
         if "more than 1 value per channel" not in exc.said:
             raise
         raise Doubt(f"{exc.said}; so does a convolution of the host, whose maps are larger", exc.remedy, exc.line) from exc
-    return f"1 image of {s.size[0]} x {s.size[1]} and of 1 x 1"
+    _alone(s)
+    return f"1 image of {s.size[0]} x {s.size[1]} and of 1 x 1; equal alone and in a batch"
+
+
+def _alone(s: Subject) -> None:
+    """An image's result does not depend on the images beside it; in training it may, as with batch normalization."""
+    import torch
+
+    with quiet(), torch.no_grad():
+        m = s.build(stir=True).eval()
+        one = s.maps(batch=1)
+        both = [torch.cat((a, 5 * b + 1)) for a, b in zip(each(one), each(s.maps(batch=1, seed=3)))]
+        alone, again = m(one).clone(), m(one)
+        beside = m(both if s.inputs > 1 else both[0])[:1]
+    if torch.equal(alone, again) and float((alone - beside).abs().max()) > 1e-3 * float(alone.abs().max()):
+        raise Fault(
+            f"in eval mode, an image gives another result with another one beside it: {far(alone, beside)}",
+            "nothing is to mix images: x.mean((2, 3)) and not x.mean(), softmax over dimension 1 or later, no reshape across the batch",
+            s.sources.method(s.cls, "forward"),
+        )
 
 
 def widths(s: Subject) -> str:
