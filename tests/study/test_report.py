@@ -443,6 +443,9 @@ def test_grouping(trained: Any, tmp_path: Path) -> None:
     assert list(found.configs) == ["base", "mine"]
     with pytest.raises(DataError, match=r"gone\.yaml"):
         gathering.gather(words, tmp_path / "out", data="gone.yaml")
+    alike = [f"{n}={tmp_path / 'runs' / d}" for n, d in (("se, 1", "exp10"), ("se; 1", "exp11"))]
+    with pytest.raises(UsageError, match="'se, 1' and 'se; 1' both come out as se__1"):
+        gathering.gather(alike, tmp_path / "out", validate=False)
     nasty = folders.read(tmp_path / "runs" / "exp", "../../a b\x1b[2J")
     assert nasty.config == ".._.._a_b__2J", "it names a folder, and is printed"
     with pytest.raises(UsageError, match="there are mine, base"):

@@ -50,11 +50,16 @@ def gather(
     Raises:
         FileError: One is no training folder, or none holds a figure.
         DataError: `data` cannot be used.
-        UsageError: There is no config of the baseline's name.
+        UsageError: There is no config of the baseline's name, or two names come out alike.
     """
     if data:
         evaluation.split_of(data)  # what the user names must be usable; what a folder names may be gone
-    found = [read(path, name) for name, path in find(given)]
+    pairs = find(given)
+    found = [read(path, name) for name, path in pairs]
+    written: dict[str, str] = {}
+    for (name, _), folder in zip(pairs, found):
+        if name and written.setdefault(folder.config, name) != name:
+            raise UsageError(f"{written[folder.config]!r} and {name!r} both come out as {folder.config}: give names that differ in it")
     if host:
         from ..detectors.classic import use_host
 
