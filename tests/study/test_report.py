@@ -179,6 +179,8 @@ def test_every_config_has_a_curve(name: str, study: Path, written: Any) -> None:
     assert sorted(set(ids)) == sorted(wanted)
     said = {t.text for t in svg.iter(f"{SVG}text")}
     assert set(configs[1:]) <= said, "the legend is no text"
+    if name == "training":
+        assert {"1", "4"} <= said and not {"1.5", "1.0"} & said, "epochs are whole"
     if name == "classes":
         assert set(CLASSES) <= said, "a class's name is taken for a formula"
 

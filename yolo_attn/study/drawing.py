@@ -55,6 +55,7 @@ def training(results: Results, words: Words) -> Any:
                     low, high = _column(np.nanmin, curves), _column(np.nanmax, curves)
                     axes.fill_between(epochs, low, high, color=look["color"], alpha=0.15, linewidth=0)
         axes.set_xlabel(words("epoch"))
+        axes.xaxis.get_major_locator().set_params(integer=True)  # there is no epoch 1.5
         axes.set_ylabel(label)
     _legend(panels[-1])
     return figure
