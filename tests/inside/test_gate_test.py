@@ -17,6 +17,7 @@ from yolo_attn.detectors.source import Source
 from yolo_attn.errors import CheckpointError, DataError
 from yolo_attn.inside import gate_report, gate_test, gates_of_file
 from yolo_attn.inside.gate_words import Words, sentence
+from yolo_attn.inside.recording import Gates
 from yolo_attn.training.shapes import Recipe
 from yolo_attn.training.shapes import make as make_shapes
 
@@ -258,6 +259,25 @@ def test_without_the_frozen_gate_test_it_is_not_said_whether_a_gate_matters(day_
     assert said[0] == "row 1 (SEAttention): 25% of its gates move by more than 0.02 over images; whether mAP needs it was not measured"
     assert said[1] == "row 2 (SEAttention) is a constant: 100% of its gates move by at most 0.02 over images"
     assert out.value is None and out.train == 0 and out.rows[0].classes[0].share > 0.9
+
+
+def test_a_gate_that_is_no_number_is_no_constant(day_and_night):
+    """Broken weights stand still as well: the row is named among those without a gate, and gets no verdict."""
+    broken = planted(0, 3)
+    with torch.no_grad():
+        broken.fc2.bias.fill_(float("nan"))
+    out = gate_test.measure(source(planted(20, 3), broken), day_and_night[0], test=False)
+    assert [r.location for r in out.rows] == ["row 1 (SEAttention)"]
+    assert "a finite number on no image" in out.without["model.2"]
+
+
+def test_channels_that_cannot_be_told_are_not_counted_as_still():
+    gates = Gates(nn.Sequential(planted(0, 3)), keep=2)
+    (gate,) = gates.values()
+    value = torch.tensor([0.5, 0.5, 0.5, 0.5]).reshape(1, 4, 1, 1)
+    for move in (-0.2, 0.2):  # the first moves, the second stands still, the others have no input
+        gate.moments.add(value + move * torch.eye(4)[0].reshape(1, 4, 1, 1), torch.tensor([True, True, False, False]).reshape(1, 4, 1, 1))
+    assert gate.still() == 0.5
 
 
 def test_mistakes_are_told_in_one_line(checkpoint, shapes, capsys, tmp_path, monkeypatch):

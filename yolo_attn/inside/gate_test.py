@@ -135,13 +135,15 @@ def measure(
     gone = [k for k, g in gates.items() if not g.images]
     for key in gone:
         gates.drop(key, "no forward pass went through it, or it could not be told what its gate is")
+    for key in [k for k, g in gates.items() if not bool((g.moments.count > 0).any())]:
+        gates.drop(key, "its gate is a finite number on no image: the weights or the features are broken")
     if not gates:
         raise CheckpointError(f"{source.path}: {_why_none(gates)}")
     out.without, out.images = dict(gates.without), len(truth)
     holds = presence(truth, len(split.names))
     out.holding = holds.sum(0).tolist()
     rows = {r.location: r for r in out.rows} or _rows(gates, tolerance)
-    out.rows = [r for r in rows.values() if all(g.images for g in r.gates)]
+    out.rows = [r for r in rows.values() if all(g.name in gates for g in r.gates)]
     for row in out.rows:
         if holds.any():
             row.classes = [by_class(_vectors(g), holds) for g in row.gates]

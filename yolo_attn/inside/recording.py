@@ -120,8 +120,11 @@ class Gate:
         return _stacked(self._seen().maps)
 
     def still(self, tolerance: float = 0.02) -> float:
-        """Share of the channels and cells whose spread over images is at most `tolerance`."""
-        return float((self.spread <= tolerance).double().mean())
+        """Share of the channels and cells whose spread over images is at most `tolerance`, of those that could be told.
+
+        NaN where none could, since input or gate was not a finite number, or the input was 0.
+        """
+        return float((self.spread <= tolerance)[self._seen().count > 0].double().mean())
 
     def _filled(self, values: Any) -> Any:
         import torch
