@@ -425,6 +425,30 @@ def test_nms_inside_a_classic_detector() -> None:
         assert not got[0, len(want) :].any()
 
 
+def test_an_engine_is_not_called_verified(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its ONNX file is; beside it stands what proves it on the GPU that it was built on."""
+
+    def build(onnx: Path, target: Path, *rest: Any) -> Path:
+        assert onnx.is_file()
+        target.write_bytes(b"engine")
+        return target
+
+    monkeypatch.setattr(tensorrt, "require", lambda *args: None)
+    monkeypatch.setattr(tensorrt, "build", build)
+    lines: list[str] = []
+    result = export(checkpoint, format="engine", imgsz=64, output=tmp_path / "a.engine", tolerance=1e-3, log=lines.append)
+    told = json.loads(result.report_path.read_text())
+    assert result.path.name == "a.engine" and result.report["proof"] == told["proof"]
+    assert told["proof"]["passed"] is False and told["format"] == "engine" and told["bytes"] == 6
+    assert json.loads((tmp_path / "a.onnx.json").read_text())["proof"]["passed"] is True
+    assert lines[-1].startswith("converted, not proved") and lines[-1].endswith("python a.engine.prove.py")
+    script = (tmp_path / "a.engine.prove.py").read_text(encoding="utf-8")
+    compile(script, "a.engine.prove.py", "exec")
+    assert "TOLERANCE = 0.001" in script and (tmp_path / "a.engine.expected.npz").is_file()
+    other = export(checkpoint, format="engine", imgsz=64, nms=True, output=tmp_path / "b.engine", log=lines.append)
+    assert "script" not in other.report["proof"] and not other.report["proof"]["passed"]
+
+
 def test_an_engine_where_tensorrt_is_missing(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The line to type elsewhere, with shapes that a dynamic engine needs, in quotes where a path has blanks."""
     monkeypatch.chdir(tmp_path)

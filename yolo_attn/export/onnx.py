@@ -142,9 +142,14 @@ def export_source(source: Source, asked: Asked, log: Callable[[str], Any] = prin
         raise UsageError(f"--normalize-boxes is for detectors of ultralytics, {source.path} is not one")
     kind = RUNTIME_FORMATS.get(format)
     if kind is not None:
-        check_options(kind, source, half=half, int8=asked.int8 is not None, dynamic=dynamic, nms=nms)
+        rest = {"opset": opset is not None, "plain": not asked.simplify}
+        check_options(kind, source, half=half, int8=asked.int8 is not None, dynamic=dynamic, nms=nms, **rest)
     target = _target(source, asked.output, format)
     if format == "bundle":
+        given = {"--half": half, "--dynamic": dynamic, "--nms": nms, "--opset": opset is not None, "--no-simplify": not asked.simplify}
+        if any(given.values()):
+            wrong = " and ".join(option for option, wanted in given.items() if wanted)
+            raise UsageError(f"--format bundle has no {wrong}: it holds the weights as they are, for PyTorch")
         from ..detectors.bundle import save
 
         save(source, target)
@@ -233,9 +238,12 @@ def _export_onnx(
 
         add_int8(source, onnx_target, found, asked.int8, asked.int8_from, asked.int8_symmetric, log)
     if format == "engine":
+        from .formats.elsewhere import engine_report
         from .tensorrt import build
 
-        return ExportResult(build(onnx_target, target, size, dynamic, half, log), found)
+        build(onnx_target, target, size, dynamic, half, log)
+        job = Job(source, size, dynamic, half, opset)
+        return ExportResult(target, engine_report(job, target, found, asked.images, asked.tolerance, log))
     return ExportResult(onnx_target, found)
 
 

@@ -88,7 +88,9 @@ class Format:
             runs on other machines only.
         half: Whether fp16 is offered.
         int8: Whether int8 is offered.
+        weights_only: Whether that int8 is of the weights alone, which needs no pictures to calibrate on.
         dynamic: Whether dynamic shapes are offered.
+        onnx: Whether it is made from ONNX, so that an opset can be chosen.
         classic: Whether detectors of classic YOLOv5 can be converted.
         precision: What it computes in where neither fp16 nor int8 is asked for.
         parts: Patterns of the names in a folder of this format.
@@ -105,6 +107,8 @@ class Format:
     half: bool = False
     int8: bool = False
     dynamic: bool = False
+    onnx: bool = False
+    weights_only: bool = False
     classic: bool = True
     precision: str = "fp32"
     parts: tuple[str, ...] = field(default=())
@@ -142,16 +146,18 @@ def numbers(version: str) -> list[int]:
     return [int(v) for v in re.findall(r"\d+", version.partition("+")[0])[:3]]
 
 
-def check_options(format: Format, source: Source, *, half: bool, int8: bool, dynamic: bool, nms: bool) -> None:
-    """Refuse what a format does not offer.
+def check_options(
+    format: Format, source: Source, *, half: bool, int8: bool, dynamic: bool, nms: bool, opset: bool = False, plain: bool = False
+) -> None:
+    """Refuse what a format does not offer; `plain` is a graph that is not simplified.
 
     Raises:
         UsageError: The message names the option.
     """
-    asked = {"--half": half, "--int8": int8, "--dynamic": dynamic, "--nms": nms}
-    offered = {"--half": format.half, "--int8": format.int8, "--dynamic": format.dynamic, "--nms": False}
+    asked = {"--half": half, "--int8": int8, "--dynamic": dynamic, "--nms": nms, "--opset": opset, "--no-simplify": plain}
+    offered = {"--half": format.half, "--int8": format.int8, "--dynamic": format.dynamic, "--opset": format.onnx}
     for option, wanted in asked.items():
-        if wanted and not offered[option]:
+        if wanted and not offered.get(option):
             able = [o for o, yes in offered.items() if yes]
             rest = f"only {', '.join(able)}" if able else "none of these"
             raise UsageError(f"--format {format.name} has no {option}, {rest}")

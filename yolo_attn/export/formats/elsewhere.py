@@ -17,7 +17,7 @@ from ...runtime.image import letterbox
 from .. import proof, report
 from .base import Format, Job
 
-__all__ = ["leave_proof", "proof_script"]
+__all__ = ["engine_report", "leave_proof", "proof_script"]
 
 # How a file is run, by format: `run(images)` maps (N, H, W, 3) RGB bytes to the outputs, the main one first.
 RUNNERS = {
@@ -66,7 +66,7 @@ def main():
     kept = np.load(os.path.join(here, EXPECTED))
     expected = [kept[k] for k in sorted(kept.files) if k.startswith("output")]
     outputs = run(os.path.join(here, FILE), kept["images"])
-    wrong = []
+    wrong = [] if outputs else ["it has no output"]
     for k, y in enumerate(outputs):
         same = [e for e in expected if e.shape == y.shape]
         if not same:
@@ -135,6 +135,7 @@ def leave_proof(
     target: Path,
     found: dict[str, Any],
     images: list[Any] | None,
+    tolerance: float | None,
     move: Callable[[Path, Path], None],
     log: Callable[[str], Any],
 ) -> None:
@@ -144,7 +145,7 @@ def leave_proof(
         FileError: One of them cannot be written.
     """
     report.place_file(made, target, found, move)
-    script = write_proof(format.name, job, target, images)
+    script = write_proof(format.name, job, target, images, tolerance)
     found["proof"] = {"passed": False, "problem": f"not run: it runs on {format.where} alone", "script": script.name}
     report.write(target, found)
     log(
@@ -152,8 +153,44 @@ def leave_proof(
     )
 
 
-def write_proof(format: str, job: Job, target: Path, images: list[Any] | None) -> Path:
+def engine_report(
+    job: Job,
+    target: Path,
+    found: dict[str, Any],
+    images: list[Any] | None,
+    tolerance: float | None,
+    log: Callable[[str], Any],
+) -> dict[str, Any]:
+    """Write and return the report of a TensorRT engine: what was proved is the ONNX file that it was built from.
+
+    Args:
+        job: What was exported.
+        target: The engine.
+        found: The report of the ONNX file.
+        images: As for :func:`write_proof`.
+        tolerance: As for :func:`write_proof`.
+        log: Called with each line of progress.
+
+    Raises:
+        FileError: The report, the script or its data cannot be written.
+    """
+    proof: dict[str, Any] = {"passed": False, "problem": "not run: the ONNX file that it was built from was"}
+    told = "converted, not proved: the ONNX file that it was built from was"
+    if not (found["nms"] or found["end2end"]):  # the script knows the outputs that PyTorch has
+        proof["script"] = write_proof("engine", job, target, images, tolerance).name
+        told += f". Prove it on this GPU: python {proof['script']}"
+    about = report.described(job.source, target, found["attention"], found["versions"])
+    kept = {k: v for k, v in found.items() if k not in ("graph", "seconds", "int8")}
+    made = {**kept, **about, "end2end": found["end2end"], "format": "engine", "onnx": found["path"], "proof": proof}
+    report.write(target, made)
+    log(told)
+    return made
+
+
+def write_proof(format: str, job: Job, target: Path, images: list[Any] | None, tolerance: float | None = None) -> Path:
     """Write the script and its data beside a file; return the path of the script.
+
+    The tolerance is that of the precision when absent.
 
     Raises:
         FileError: One of them cannot be written.
@@ -176,6 +213,6 @@ def write_proof(format: str, job: Job, target: Path, images: list[Any] | None) -
     precision = "fp16" if job.half else "fp32"
     layout = job.source.layout if job.source.task == "detect" else None
     script = target.with_name(f"{target.name}.prove.py")
-    limits = report.TOLERANCES[precision], report.LEAST_IOU[precision]
+    limits = report.TOLERANCES[precision] if tolerance is None else tolerance, report.LEAST_IOU[precision]
     write_text(script, proof_script(format, target.name, expected.name, layout, *limits))
     return script

@@ -42,5 +42,6 @@ def keep_quiet() -> None:
 
 
 FORMAT = Format(
-    "mnn", "MNN", ".mnn", "mnn", (Need("MNN", "MNN", "2.9.6"),), convert, "mnn", half=True, int8=True, dynamic=True
+    "mnn", "MNN", ".mnn", "mnn", (Need("MNN", "MNN", "2.9.6"),), convert, "mnn", half=True, int8=True, dynamic=True,
+    onnx=True, weights_only=True,
 )

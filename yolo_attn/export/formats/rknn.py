@@ -28,6 +28,7 @@ FORMAT = Format(
     (Need("rknn", "rknn-toolkit2", "2.3.2", "2.5"), Need("onnx", "onnx", "", "1.19"), Need("setuptools", "setuptools", "", "82")),
     convert,
     "rknn",
+    onnx=True,
     precision="fp16",
     classic=False,
     parts=("*.rknn", "*.onnx", "metadata.yaml"),

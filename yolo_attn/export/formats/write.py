@@ -69,7 +69,7 @@ def write(
         if not format.runtime:
             from .elsewhere import leave_proof
 
-            leave_proof(format, job, made, target, found, images, place, log)
+            leave_proof(format, job, made, target, found, images, tolerance, place, log)
             return found
         report.prove(
             made,
