@@ -251,6 +251,8 @@ def compare(
                     f"PyTorch itself cannot run it at {shape}: {type(exc).__name__}: {first_line(exc)[:200]}"
                 ) from exc
             outputs = file(x)
+            if not outputs:  # nothing to compare is no proof
+                raise ExportError(f"at {'x'.join(map(str, x.shape))} it has no output")
             entry: dict[str, Any] = {"shape": [batch, 3, h, w], "images": batch}
             pairs: list[dict[str, Any]] = []
             found: Callable[..., dict[str, Any]] = functools.partial(

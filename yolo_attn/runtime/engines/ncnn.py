@@ -33,6 +33,9 @@ def open_network(path: Path, options: Options) -> Network:
         if not part.is_file() or found(str(part)) != 0:
             raise FileError(f"{path}: NCNN {version} cannot load it: {part.name} is missing, damaged, or has an operator that it lacks.")
     entries = read_yaml(file.parent)
+    shape = sized(entries)
+    if not all(shape[2:]):  # NCNN computes another size without a word, and wrongly: its anchors are those of one size
+        raise FileError(f"{path}: its metadata.yaml is missing, or does not tell the input size (imgsz), the only one that it is right at.")
     inputs, outputs = list(net.input_names()), sorted(net.output_names())  # pnnx numbers them
 
     def run(x: np.ndarray) -> list[np.ndarray]:
@@ -51,4 +54,4 @@ def open_network(path: Path, options: Options) -> Network:
 
     if len(inputs) != 1 or not outputs:
         raise FileError(f"{path}: is not a detector: it has {len(inputs)} inputs and {len(outputs)} outputs.")
-    return Network(run, entries, sized(entries), [[0, 0, 0] for _ in outputs], "CPU", version)
+    return Network(run, entries, shape, [[0, 0, 0] for _ in outputs], "CPU", version)

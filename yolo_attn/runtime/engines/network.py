@@ -96,7 +96,7 @@ def one_file(path: Path, pattern: str, title: str) -> Path:
         return path
     found = sorted(path.glob(pattern))
     if len(found) != 1:
-        raise FileError(f"{path}: is not a {title} model: it should hold one {pattern}, it holds {len(found)}.")
+        raise FileError(f"{path}: is no {title} model: it should hold one {pattern}, it holds {len(found)}.")
     return found[0]
 
 
@@ -162,4 +162,9 @@ def in_pixels(outputs: Sequence[np.ndarray], x: np.ndarray, entries: Mapping[str
 
 def refused(path: Path, runtime: str, doing: str, exc: BaseException) -> FileError:
     """Return the error for a file that a runtime cannot open or run."""
-    return FileError(f"{path}: {runtime} cannot {doing}: {(first_line(exc) or type(exc).__name__)[:300]}")
+    if isinstance(exc, SystemError) and exc.__cause__ is not None:  # a binding that set an error and returned: that error
+        exc = exc.__cause__
+    lines = map(str.strip, str(exc).splitlines())
+    # OpenVINO begins with places in its source
+    told = next((line for line in lines if line and not re.match(r"(Exception from|Check '.*' failed at) \S+:\d+:?$", line)), "")
+    return FileError(f"{path}: {runtime} cannot {doing}: {(told or first_line(exc) or type(exc).__name__)[:300]}")
