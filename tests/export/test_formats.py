@@ -6,8 +6,10 @@ import faulthandler
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from classic_host import Classic, classic  # noqa: F401  # the fixture
 from conftest import slow_but
 from torch import nn
 
@@ -23,13 +26,18 @@ from yolo_attn.detectors.drawn import drawn_images
 from yolo_attn.detectors.opening import CALM, open_source
 from yolo_attn.detectors.source import Source
 from yolo_attn.errors import ExportError, FileError, UsageError
-from yolo_attn.export.formats import base, table, write
+from yolo_attn.export import proof
+from yolo_attn.export.formats import base, int8, table, write
 from yolo_attn.export.onnx import Asked, export_source
 from yolo_attn.export.several import export_several, formats_of
+from yolo_attn.model_yaml import find
 from yolo_attn.runtime.boxes import iou_matrix
 from yolo_attn.runtime.child import Apart, Died
+from yolo_attn.runtime.engines.network import refused
+from yolo_attn.runtime.image import blob, letterbox
 from yolo_attn.runtime.predict import predict
 from yolo_attn.runtime.session import Detector
+from yolo_attn.weights.attention import attention_in
 
 INSTALLED = {
     name: all(importlib.util.find_spec(n.module) is not None for n in f.needs) for name, f in table.FORMATS.items()
@@ -66,6 +74,17 @@ def _one_thread() -> Iterator[None]:
 def lively(source: Source) -> Source:
     """A detector whose detections are many and whose gates are not those of the first step: fresh weights, perturbed."""
     torch.manual_seed(0)
+    gates = [source.model.get_submodule(path) for path in attention_in(source.model)]
+    assert len(gates) == 4  # of yolov5n_se.yaml; what is perturbed nowhere proves nothing
+
+    def stir(gate: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        """Move a gate's weights; the first ones by what arrives, so that it neither stays at a half nor saturates."""
+        for p in gate.parameters():
+            p += 0.3 * torch.randn_like(p)
+        means = given[0].mean((2, 3))
+        next(gate.parameters()).div_(means.square().mean().sqrt() * (means.shape[1] / 32) ** 0.5)
+
+    hooks = [gate.register_forward_pre_hook(stir) for gate in gates]
     for m in source.model.modules():
         if isinstance(m, nn.BatchNorm2d):
             m.running_var /= CALM
@@ -74,12 +93,17 @@ def lively(source: Source) -> Source:
         nn.init.normal_(scores[-1].bias, -1.5, 0.3)
         scores[-1].weight.data *= 0.5
         boxes[-1].bias.data = -torch.arange(16.0).repeat(4)  # small boxes: distances near 0
+    with torch.no_grad():
+        source.model.eval()(torch.from_numpy(blob([letterbox(drawn_images(1)[0], (64, 96))[0]])))
+    for hook in hooks:
+        hook.remove()
     source.model.names = {i: f"thing{i}" for i in range(80)}
     return source
 
 
 @pytest.fixture(scope="module")
 def source() -> Source:
+    torch.manual_seed(0)  # the fresh weights are the same in every order of the tests
     return lively(open_source("yolov5n_se.yaml"))
 
 
@@ -177,6 +201,43 @@ def test_dynamic_shapes_are_proved_at_several(source: Source, name: str, tmp_pat
     assert detector(np.zeros((2, 3, 64, 160), np.float32)).shape[:2] == (2, 84)
 
 
+def test_gates_of_the_detector_under_proof_are_not_constant(source: Source) -> None:
+    """A gate that is the same everywhere hides a runtime that computes it wrongly."""
+    seen: list[torch.Tensor] = []
+
+    def keep(m: nn.Module, x: tuple[torch.Tensor, ...], y: torch.Tensor) -> None:
+        seen.append((y / x[0]).nanmedian(dim=-1).values.nanmedian(dim=-1).values)
+
+    hooks = [source.model.get_submodule(p).register_forward_hook(keep) for p in attention_in(source.model)]
+    with torch.inference_mode():
+        source.model.eval()(torch.from_numpy(blob([letterbox(drawn_images(1)[0], (64, 96))[0]])))
+    for hook in hooks:
+        hook.remove()
+    assert len(seen) == 4 and all(g.std() > 0.02 for g in seen)
+
+
+@pytest.mark.parametrize("name", runtimes("mnn"))
+def test_int8_of_weights_alone_says_so(source: Source, name: str, tmp_path: Path) -> None:
+    """MNN's: nothing is calibrated, and the pictures are those that detections are compared on."""
+    lines: list[str] = []
+    asked = Asked(name, imgsz=[64, 96], int8=drawn_images(2, seed=3), output=tmp_path).checked()
+    result = export_source(source, asked, lines.append)
+    near, small = result.report["int8"], Path(result.report["int8"]["path"])
+    assert small.name == f"yolov5n_se_int8{table.suffix_of(name)}" and result.report["proof"]["passed"]
+    assert near["bytes"] < 0.35 * result.report["bytes"] and near["calibrated_on"] == 0
+    assert near["same_iou_0.5"] >= 0.4 * near["found"] > 0
+    assert any("weights alone, without calibration" in line for line in lines) and "calibrated on" not in "".join(lines)
+    assert Detector(small).names[79] == "thing79"
+
+
+def test_what_is_told_of_a_loss_of_int8() -> None:
+    """What is known of the cause, and a remedy that is not the very format; every format that has int8."""
+    for name in (name for name, f in table.FORMATS.items() if f.int8):
+        told = int8.lost(name, table.FORMATS[name].title)
+        assert f"not measured in {table.FORMATS[name].title}" in told and "--format onnx --int8 names the layers" in told
+        assert ("compare with --format openvino" in told) == (name != "openvino")
+
+
 @pytest.mark.parametrize("name", runtimes("openvino"))
 def test_int8_stands_beside_the_proved_file(source: Source, name: str, tmp_path: Path) -> None:
     """The sigmoids, the decoding and attention stay in fp32; detections are compared by the runtime itself."""
@@ -193,6 +254,47 @@ def test_int8_stands_beside_the_proved_file(source: Source, name: str, tmp_path:
     text = next(small.glob("*.xml")).read_text(encoding="utf-8")
     assert "FakeQuantize" in text
     assert len(Detector(small)(np.zeros((1, 3, 64, 96), np.float32))) == 1
+
+
+def test_classic_detectors(classic: Classic, tmp_path: Path) -> None:  # noqa: F811
+    """Converted by the kit itself, proved and run: in a process of its own, as the host is."""
+    formats = [name for name in ("torchscript", "openvino") if INSTALLED[name] or (IN_CI and name in EVERYWHERE)]
+    code = """
+    {host}
+    import sys, json, torch, numpy as np
+    from yolo_attn.cli import main
+    from yolo_attn.detectors.opening import open_source
+    from yolo_attn.runtime.session import Detector
+    from yolo_attn.weights.attention import attention_in
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = yolo.Model(sys.argv[1], ch=3, nc=3)
+    with torch.no_grad():
+        gates = [model.get_submodule(p) for p in attention_in(model)]
+        for p in (p for gate in gates for p in gate.parameters()):
+            p += 0.3 * torch.randn_like(p)
+        for conv in model.model[-1].m:  # candidates enough to compare
+            conv.bias.normal_(0.0, 0.5)
+    torch.save({"model": model, "ema": None, "epoch": -1}, "best.pt")
+    assert main(["export", "best.pt", "--format", sys.argv[2], "--imgsz", "64", "96"]) == 0
+    assert main(["export", "best.pt", "--format", "tflite,executorch", "--imgsz", "64"]) == 1
+    x = np.random.default_rng(0).random((1, 3, 64, 96), np.float32)
+    with torch.inference_mode():
+        want = open_source("best.pt").model.float().eval()(torch.from_numpy(x))[0].numpy()
+    for name in sys.argv[2].split(","):
+        path = "best." + name if name == "torchscript" else f"best_{name}_model"
+        with open(path + ".json") as file:
+            report = json.load(file)
+        detector = Detector(path, threads=1)
+        print("SEEN", name, len(gates), report["host"], report["proof"]["passed"], report["attention"], detector.layout or "later",
+              sum(r["detections"]["compared"] for r in report["proof"]["runs"]) > 10, bool(np.abs(detector(x) - want).max() < 1e-2))
+    """
+    body = textwrap.dedent(code).replace("{host}", classic.imports)
+    out = classic.python(body, str(find.configs_folder() / "yolov5n_se.yaml"), ",".join(formats), cwd=tmp_path).ok()
+    seen = [line.split() for line in out.splitlines() if line.startswith("SEEN")]
+    assert [s[1] for s in seen] == formats
+    for line in seen:
+        assert line[3:5] == ["yolov5", "True"] and "SEAttention" in " ".join(line) and line[-2:] == ["True", "True"], line
 
 
 # --- what differs is found ------------------------------------------------------------------------------------------
@@ -354,6 +456,49 @@ def test_a_folder_of_the_users_is_not_replaced(source: Source, made: Any, tmp_pa
     move(table.FORMATS["openvino"], draft, target)
     assert (target / "model.xml").read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["best_openvino_model"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"format": "bundle", "half": True, "dynamic": True}, "bundle has no --half and --dynamic: it holds the weights"),
+        ({"format": "bundle", "opset": 17}, "bundle has no --opset"),
+        ({"format": "torchscript", "opset": 17}, "torchscript has no --opset, only --dynamic"),
+        ({"format": "torchscript", "simplify": False}, "torchscript has no --no-simplify"),
+        ({"format": "torchscript", "half": True}, "torchscript has no --half"),
+    ],
+)
+def test_an_option_that_a_format_lacks_is_refused(
+    source: Source, options: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    """None is left out in silence."""
+    with pytest.raises(UsageError, match=told):
+        quiet(source, output=tmp_path, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_runtime_that_returns_nothing_proves_nothing(source: Source) -> None:
+    with pytest.raises(ExportError, match="1x3x32x32 it has no output"):
+        list(proof.compare(lambda x: [x], lambda x: [], drawn_images(1), [(1, 32, 32)], tolerance=1e-4, layout=None))
+
+
+def test_messages_of_runtimes_are_those_that_say_something() -> None:
+    long = "Exception from src/core.cpp:84:\nCheck 'a(b, c)' failed at src/util.cpp:900:\nIncorrect weights in bin file!\n"
+    assert str(refused(Path("x"), "OpenVINO 1", "load it", RuntimeError(long))).endswith("load it: Incorrect weights in bin file!")
+    wrapped = SystemError("<built-in function f> returned a result with an exception set")
+    wrapped.__cause__ = RuntimeError("load failed")
+    assert str(refused(Path("x"), "MNN 1", "load it", wrapped)).endswith("load it: load failed")
+    assert str(refused(Path("x"), "MNN 1", "load it", ValueError())).endswith("load it: ValueError")
+
+
+@pytest.mark.parametrize("name", runtimes("ncnn"))
+def test_ncnn_without_its_metadata_is_refused(made: Any, name: str, tmp_path: Path) -> None:
+    """NCNN runs a network of one size at every other one, and computes other boxes."""
+    folder = tmp_path / "moved_ncnn_model"
+    shutil.copytree(made(name).path, folder)
+    (folder / "metadata.yaml").unlink()
+    with pytest.raises(FileError, match="metadata.yaml is missing, or does not tell the input size"):
+        Detector(folder)
 
 
 def test_files_that_detect_cannot_run(tmp_path: Path) -> None:

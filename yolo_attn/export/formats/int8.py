@@ -58,7 +58,7 @@ def add_int8(
             full, small = _Opened(first, layout), _Opened(second, layout)
             near: dict[str, Any] = {
                 **agreement(full, small, pictures[:CHECKED], job.size),
-                "calibrated_on": len(pictures),
+                "calibrated_on": 0 if format.weights_only else len(pictures),
                 "bytes": size,
             }
             labelled = labelled_images(asked, job.source)
@@ -67,8 +67,9 @@ def add_int8(
         move(format, made, place)
     found["int8"] = {"path": str(place), **near}
     report.write(target, found)
+    how = "weights alone, without calibration" if format.weights_only else f"calibrated on {len(pictures)} images"
     log(
-        f"int8: {place} ({size / 1e6:.1f} MB, calibrated on {len(pictures)} images). Of {near['found']} detections of the "
+        f"int8: {place} ({size / 1e6:.1f} MB, {how}). Of {near['found']} detections of the "
         f"fp32 file it finds {near['same_iou_0.9']} with IoU >= 0.9 and {near['same_iou_0.5']} with IoU >= 0.5, and "
         f"{near['extra']} others"
     )
@@ -78,5 +79,20 @@ def add_int8(
         a, b = (near["map"][k]["mAP50-95"] or 0.0 for k in ("fp32", "int8"))
         log(f"int8: mAP50-95 {b:.3f}, fp32 {a:.3f}, on the {near['map']['images']} labelled images among them")
         if a - b > LOST:
-            log(f"int8: it loses more than {LOST}: keep the fp32 file, or compare with --format openvino, whose attention and box decoding stay in fp32")
+            log(f"int8: {lost(format.name, format.title)}")
     return place
+
+
+def lost(name: str, title: str) -> str:
+    """Return what to tell where int8 loses more than :data:`LOST`: what is known of the cause, and what to do."""
+    known = {
+        "tflite": "The host's converter quantizes every layer, attention and box decoding among them",
+        "openvino": "Attention and box decoding are in fp32, all other layers in int8",
+        "mnn": "The weights of every layer are in int8, what is computed is not",
+    }
+    remedies = ["calibrate on more images"] if name != "mnn" else []
+    remedies += ["compare with --format openvino, whose attention and box decoding stay in fp32"] if name != "openvino" else []
+    return (
+        f"it loses more than {LOST}: keep the fp32 file, or {' or '.join(remedies)}. {known[name]}; which of them loses it "
+        f"is not measured in {title}. --format onnx --int8 names the layers that lose most there"
+    )
