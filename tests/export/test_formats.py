@@ -82,7 +82,9 @@ def lively(source: Source) -> Source:
         for p in gate.parameters():
             p += 0.3 * torch.randn_like(p)
         means = given[0].mean((2, 3))
-        next(gate.parameters()).div_(means.square().mean().sqrt() * (means.shape[1] / 32) ** 0.5)
+        first = next(gate.parameters())
+        first /= means.square().mean().sqrt() * (means.shape[1] / 32) ** 0.5
+        first *= torch.sign(first.flatten(1) @ means[0])[:, None, None, None]  # no unit is dead
 
     hooks = [gate.register_forward_pre_hook(stir) for gate in gates]
     for m in source.model.modules():
