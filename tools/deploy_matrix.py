@@ -43,6 +43,7 @@ from yolo_attn.export.formats.base import check_installed
 from yolo_attn.export.formats.table import FORMATS
 from yolo_attn.export.one_module import export_module, make_module
 from yolo_attn.export.onnx import Asked, export_source
+from yolo_attn.export.report import TOLERANCES
 from yolo_attn.files import write_text
 from yolo_attn.registry import registry
 from yolo_attn.runtime.image import blob, letterbox
@@ -61,6 +62,7 @@ head:
 JOINED = YAML.replace("  - [{before}", "  - [-1, 1, Conv, [32, 3, 1]]\n  - [[-1, -2]").replace("[[2, 3]", "[[3, 4]")
 # Modules that read between positions; positions moved far multiply the last digit of a float, in PyTorch as well.
 MOVED, NEAR = ("DeformableLKA", "DeformableLKAAttention"), 0.05
+FLIPPED = 0.05
 # Operators of YOLO detectors without attention, and their like element by element: every runtime has them.
 COMMON = frozenset(
     "Add AveragePool BatchNormalization Clip Concat Constant Conv Div Exp Flatten GlobalAveragePool GlobalMaxPool Identity "
@@ -145,6 +147,9 @@ def try_one(source: Source, name: str, format: str, half: bool, folder: Path) ->
         row.update({k: sum(p[k] for p in pairs) for k in ("compared", "missing", "extra")})
         if proof["passed"]:
             row["result"] = "exact" if proof["largest_difference"] <= EXACT else "close"
+        elif half and proof["largest_difference"] <= TOLERANCES["fp16"] and row["missing"] + row["extra"] <= FLIPPED * row["compared"]:
+            # of a hundred detections of a random head, one or two lie at a threshold, where fp16 decides otherwise
+            row["result"], row["reason"] = "close", ""
     return row
 
 

@@ -37,7 +37,9 @@ def test_every_line_says_what_became_of_a_registered_module() -> None:
         assert (row["result"] in deployment.BAD) == bool(row["reason"]), row
         if row["result"] in ("exact", "close"):
             assert float(row["difference"]) <= (1e-4 if row["precision"] == "fp32" else 5e-2)
-            assert int(row["compared"]) > 10 and row["missing"] == row["extra"] == "0" and row["version"]
+            flipped = int(row["missing"]) + int(row["extra"])
+            assert int(row["compared"]) > 10 and row["version"]
+            assert flipped <= (0 if row["precision"] == "fp32" else 0.05 * int(row["compared"]))
     assert all(r["result"] == "exact" for r in rows if r["format"] == "onnx" and r["precision"] == "fp32")
 
 
