@@ -211,3 +211,18 @@ def test_a_figure_that_is_not_on_record_is_found(monkeypatch: pytest.MonkeyPatch
     page = "It gains 0.4711, `0.5` in code, YOLOv5 7.0, Python 3.9, arXiv 1709.01507 and 2.71e-4."
     monkeypatch.setattr(sys.modules[__name__], "text", lambda name: page)
     assert figures("any") == ["0.4711", "2.71e-4"]
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every cell, in a kernel of its own, on the embedded data; it shows the drawing and the picture of the run."""
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep))
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    notebook = nbformat.read(ROOT / "examples" / "quickstart.ipynb", as_version=4)
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    said = "".join(o.get("text", "") for c in notebook.cells if c.cell_type == "code" for o in c.outputs)
+    shown = {k for c in notebook.cells if c.cell_type == "code" for o in c.outputs for k in o.get("data", {})}
+    assert "equal to PyTorch" in said and "every gate at its mean" in said
+    assert {"image/svg+xml", "image/jpeg"} <= shown
