@@ -226,11 +226,11 @@ def test_a_tracker_that_refuses_is_no_trouble_of_the_training(monkeypatch: pytes
 
 
 def test_the_address_of_a_cluster_may_be_left_out() -> None:
-    from yolo_attn.commands import compare, parser_of
+    from yolo_attn.commands import _study, parser_of
 
     def asked(*argv: str) -> tuple[object, list[str]]:
         args = parser_of("compare").parse_args(["--cfgs", "a.yaml", "b.yaml", *argv])
-        return compare.cluster(args, args.more), args.more
+        return _study.cluster(args, args.more), args.more
 
     assert asked() == (None, []) and asked("--ray") == (ray_runs.Ray(), [])
     assert asked("--ray", "lr0=0.1") == (ray_runs.Ray(), ["lr0=0.1"]), "a key=value is no address"

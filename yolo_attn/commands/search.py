@@ -7,10 +7,8 @@ import json
 from typing import Any
 
 from .. import words
-from ..errors import UsageError
 from ..model_yaml.places import PLACEMENTS
-from ..training import options
-from .compare import cluster, where_to_train
+from ._study import cluster, host_arguments, training
 
 EPILOG = """examples:
   yolo-attn search --base yolov5n.yaml --data my.yaml --budget 6h --epochs 50 --weights yolov5nu.pt
@@ -41,12 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add("--data", default="", metavar="YAML", help="data set YAML (default: the embedded data set)")
     add("--epochs", type=int, metavar="N", help="of a full training (default 100; 20 on the embedded data set)")
-    add("--weights", default="", metavar="PT", help="what all start from (default: from scratch)")
-    add("--imgsz", type=int, metavar="N", help="pixels (default 640; 128 on the embedded data set)")
-    add("--batch", type=int, metavar="N", help="images a step (default 16; 8 on the embedded data set)")
-    add("--workers", type=int, metavar="N", help="data loader workers of each run (default 8)")
-    where_to_train(parser)
-    add("--host", default="ultralytics", metavar="HOST", help="ultralytics, yolov5 (the package), or a checkout's path")
+    training(parser)
     add(
         "--storage",
         default="sqlite",
@@ -72,22 +65,9 @@ def _run(args: argparse.Namespace) -> int:
     from ._tables import grid
 
     ray = cluster(args, args.more)
-    more: dict[str, Any] = {}
-    for name in ("attention", "where", "start", "more"):  # lists of words swallow the key=value behind them
-        kept = []
-        for word in getattr(args, name):
-            key, equals, _ = word.partition("=")
-            if name == "more" or (equals and key.isidentifier()):
-                more.update([options.pair(word)])
-            else:
-                kept += [p for p in word.split(",") if p]
-        setattr(args, name, kept)
-    for name in ("jobs", "epochs", "imgsz", "batch"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} must be at least 1, got {value}")
-    if args.workers is not None:
-        more["workers"] = args.workers
+    more = host_arguments(args, ("attention", "where", "start"))
+    for name in ("attention", "where", "start"):
+        setattr(args, name, [p for word in getattr(args, name) for p in word.split(",") if p])
     found = searching.search(
         args.base, attention=args.attention, where=args.where, start=args.start, data=args.data, budget=args.budget,
         epochs=args.epochs, weights=args.weights, imgsz=args.imgsz, batch=args.batch, device=args.device, host=args.host,

@@ -19,7 +19,7 @@ from ..runtime.boxes import decode, layout_of
 from ..runtime.image import blob, letterbox, round_up, unletterbox
 from ..words import option
 
-__all__ = ["Split", "batches", "detect", "device_of", "detect_ways", "figures", "size_of", "split_of"]
+__all__ = ["Split", "batches", "detect", "detect_ways", "device_of", "figures", "size_of", "split_of"]
 
 CONF, IOU, MAX_DET = 0.001, 0.7, 300  # what the hosts validate with
 MAX_CANDIDATES = 30_000
