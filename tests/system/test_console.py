@@ -142,6 +142,13 @@ COMMANDS: dict[str, list[str]] = {
     "patch": ["patch", "--diff", "script.py"],
     "adopt": ["adopt", "nowhere.yaml", "-o", "mine.yaml"],
     "compare": ["compare", "--data", "nowhere.yaml", "--cfgs", "nowhere.yaml", "elsewhere.yaml"],
+    "report": ["report", "nowhere"],
+    "search": ["search", "--data", "nowhere.yaml", "--base", "nowhere.yaml"],
+    "gates": ["gates", "nowhere.pt", "--data", "nowhere.yaml"],
+    "fold": ["fold", "nowhere.pt", "--data", "nowhere.yaml"],
+    "explain": ["explain", "nowhere.pt", "nowhere.jpg"],
+    "check": ["check", "nowhere.py:Nothing"],
+    "draw": ["draw", "yolov5n_se.yaml", "-o", "drawn.svg"],
     "completion": ["completion", "bash"],
     "data": ["data", "drawn", "--train", "1", "--val", "1", "--size", "32"],
 }
