@@ -179,7 +179,7 @@ def test_a_full_disk_is_one_message(checkpoint: Path, python: Any, tmp_path: Pat
             else:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, -1))
             try:
-                export(sys.argv[1], imgsz=64, format=format, simplify=False, output=f"x.{format}", log=lambda line: None)
+                export(sys.argv[1], imgsz=64, format=format, simplify=format == "bundle", output=f"x.{format}", log=lambda line: None)
             except YoloAttnError as exc:
                 print("one message:", exc)
             resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
