@@ -343,6 +343,9 @@ def test_means_and_maxima_become_pooling_where_they_are_the_same(reduce: str) ->
         onnx.checker.check_model(model)
         np.testing.assert_allclose(run(model), before, rtol=1e-6)
     assert pool_means(build([2, 3], 4, channels=1)) == 0  # which OpenCV would not run
+    raw = build([2, 3], 4)  # as the tracer writes it, before constants are folded
+    raw.graph.node.insert(0, helper.make_node("Constant", [], ["unused"], value_float=1.0))
+    assert pool_means(raw) == 1
 
 
 @pytest.mark.slow

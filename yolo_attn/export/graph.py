@@ -39,8 +39,10 @@ def pool_means(model: Any) -> int:
     constants = {t.name: t for t in model.graph.initializer}
     found = 0
     for node in model.graph.node:
+        if node.op_type not in POOLED:  # of the others, Constant has no input
+            continue
         of = shape.get(node.input[0], [])
-        if node.op_type not in POOLED or len(of) != 4 or of[1] == 1:  # OpenCV 5.0 does not pool a map of one channel
+        if len(of) != 4 or of[1] == 1:  # OpenCV 5.0 does not pool a map of one channel
             continue
         given = {a.name: a for a in node.attribute}
         axes = list(given["axes"].ints) if "axes" in given else []
