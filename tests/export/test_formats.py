@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from busy import make_busy
 from classic_host import Classic, classic  # noqa: F401  # the fixture
 from conftest import slow_but
 from torch import nn
 
 from yolo_attn.detectors.drawn import drawn_images
-from yolo_attn.detectors.opening import CALM, open_source
+from yolo_attn.detectors.opening import open_source
 from yolo_attn.detectors.source import Source
 from yolo_attn.errors import ExportError, FileError, UsageError
 from yolo_attn.export import proof
@@ -87,14 +88,7 @@ def lively(source: Source) -> Source:
         first *= torch.sign(first.flatten(1) @ means[0])[:, None, None, None]  # no unit is dead
 
     hooks = [gate.register_forward_pre_hook(stir) for gate in gates]
-    for m in source.model.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            m.running_var /= CALM
-    head = source.model.model[-1]
-    for scores, boxes in zip(head.cv3, head.cv2):
-        nn.init.normal_(scores[-1].bias, -1.5, 0.3)
-        scores[-1].weight.data *= 0.5
-        boxes[-1].bias.data = -torch.arange(16.0).repeat(4)  # small boxes: distances near 0
+    make_busy(source.model)
     with torch.no_grad():
         source.model.eval()(torch.from_numpy(blob([letterbox(drawn_images(1)[0], (64, 96))[0]])))
     for hook in hooks:
