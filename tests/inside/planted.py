@@ -352,6 +352,15 @@ class ReadsInsideConv(Gate):
         return x * self.score(z.mean((2, 3), keepdim=True))
 
 
+class AttendsInTrainingOnly(Gate):
+    found = "parameters"  # a failure: what is exported does not attend
+
+    def forward(self, x):
+        if not self.training:  # HERE
+            return x * 1
+        return x * self.score(x.mean((2, 3), keepdim=True))
+
+
 class Shrinks(Gate):
     found = "shrinkage"  # a warning
 

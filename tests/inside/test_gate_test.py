@@ -271,6 +271,17 @@ def test_a_gate_that_is_no_number_is_no_constant(day_and_night):
     assert "a finite number on no image" in out.without["model.2"]
 
 
+def test_a_gate_that_is_no_number_in_one_channel_is_told_with_its_channel(day_and_night):
+    broken = planted(0, 3)
+    with torch.no_grad():
+        broken.fc2.bias[2] = float("nan")
+    out = gate_test.measure(source(broken, nn.Identity()), day_and_night[0], test=False)
+    (note,) = [n for n in out.notes if "NaN" in n]
+    gate = out.rows[0].gates[0]
+    assert note.startswith(f"{gate.location}: its gate is NaN or infinite in 1 of {gate.mean.shape[0]} channels (2), on {gate.images} of")
+    assert out.rows[0].gates[0].number == pytest.approx(0.5, abs=0.2)  # of the other channels
+
+
 def test_channels_that_cannot_be_told_are_not_counted_as_still():
     gates = Gates(nn.Sequential(planted(0, 3)), keep=2)
     (gate,) = gates.values()

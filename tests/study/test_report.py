@@ -274,6 +274,8 @@ def test_without_a_font_nothing_is_trained(monkeypatch: pytest.MonkeyPatch, tmp_
         assert "apt install fonts-noto-cjk" in capsys.readouterr().err
     assert not list(tmp_path.glob("s/runs/*"))
     assert cli.main(["report", str(tmp_path), "--lang", "fr"]) == 2
+    assert cli.main(["compare", "--cfgs", "yolov5n.yaml", "yolov5n_se.yaml", "-o", str(tmp_path / "s"), "--lang", "fr"]) == 2
+    assert not (tmp_path / "s").exists()
     fonts._find.cache_clear()
 
 

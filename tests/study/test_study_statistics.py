@@ -119,6 +119,22 @@ def test_a_seed_that_failed_is_left_out() -> None:
 def test_holm() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.04, math.nan, 0.01])[::2] == pytest.approx([0.04, 0.02])
+    assert holm([0.04, math.nan, 0.01], tests=3)[::2] == pytest.approx([0.08, 0.03])
+
+
+@pytest.mark.parametrize("last", [0.001, 0.02, 0.9])
+def test_no_corrected_p_grows_once_the_study_is_whole(last: float) -> None:
+    before, after = holm([0.04, math.nan, 0.01], tests=3), holm([0.04, last, 0.01])
+    assert all(a <= b for a, b in zip(after[::2], before[::2]))
+
+
+def test_a_config_that_has_not_finished_counts() -> None:
+    """Two of three have finished: what they are corrected for is what was planned."""
+    values = {"base": {0: 0.50, 1: 0.52, 2: 0.51}, "a": {0: 0.53, 1: 0.56, 2: 0.535}, "b": {0: 0.51, 1: 0.5, 2: 0.53}}
+    alone = {c.name: c for c in compare(values, "base")}
+    waiting = {c.name: c for c in compare({**values, "c": {}}, "base")}
+    assert waiting["a"].p == alone["a"].p and waiting["a"].holm == pytest.approx(1.5 * alone["a"].holm)
+    assert waiting["c"].verdict == "cannot tell"
 
 
 def test_seeds_to_tell() -> None:

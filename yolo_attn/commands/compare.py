@@ -8,6 +8,7 @@ import json
 from .. import words
 from ..errors import UsageError
 from ..model_yaml.places import PLACEMENTS
+from ..training.options import split_commas
 from ._study import cluster, host_arguments, training
 
 EPILOG = """examples:
@@ -53,16 +54,17 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from ..files import write_text
-    from ..study import api, verdict
+    from ..study import api, report, verdict
     from ..study.jobs_where import check_places
     from ._tables import grid
 
     ray = cluster(args, args.more)
     more = host_arguments(args, ("cfgs", "attention", "where", "start"))
-    lists = {n: [p for w in getattr(args, n) for p in w.split(",") if p] for n in ("attention", "where", "start")}
+    lists = {n: split_commas(getattr(args, n)) for n in ("attention", "where", "start")}
     if args.cfgs and (lists["attention"] or lists["where"]):
         raise UsageError("--attention and --where go with --base, which they are put into; --cfgs names whole models")
     check_places(args.device, args.jobs, ray)
+    report.check_language(args.lang)
     study = api.prepare(
         args.cfgs, base=args.base, attention=lists["attention"], where=lists["where"], starts=lists["start"],
         data=args.data, epochs=args.epochs, seeds=args.seeds, weights=args.weights, imgsz=args.imgsz, batch=args.batch,

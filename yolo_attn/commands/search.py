@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import words
 from ..model_yaml.places import PLACEMENTS
+from ..training.options import split_commas
 from ._study import cluster, host_arguments, training
 
 EPILOG = """examples:
@@ -67,7 +68,7 @@ def _run(args: argparse.Namespace) -> int:
     ray = cluster(args, args.more)
     more = host_arguments(args, ("attention", "where", "start"))
     for name in ("attention", "where", "start"):
-        setattr(args, name, [p for word in getattr(args, name) for p in word.split(",") if p])
+        setattr(args, name, split_commas(getattr(args, name)))
     found = searching.search(
         args.base, attention=args.attention, where=args.where, start=args.start, data=args.data, budget=args.budget,
         epochs=args.epochs, weights=args.weights, imgsz=args.imgsz, batch=args.batch, device=args.device, host=args.host,

@@ -148,12 +148,25 @@ def measure(
         if holds.any():
             row.classes = [by_class(_vectors(g), holds) for g in row.gates]
         row.verdict = verdict(row, nothing=out.value is not None and out.value[0] <= 2 * SMALL)
+    out.notes += [_broken(g) for row in out.rows for g in row.gates if bool(g.not_finite.any())]
     if out.value is not None and out.value[0] <= 2 * SMALL:
         out.notes.append(
             f"the detector reaches mAP50-95 {out.value[0]:.4f} on these images: freezing could hardly cost anything, and "
             f"says nothing. Train it first"
         )
     return out
+
+
+def _broken(gate: Gate) -> str:
+    """What is said of a gate that is NaN or infinite in some channels of some images."""
+    n = gate.not_finite
+    channels = [k for k, images in enumerate(n.tolist()) if images]
+    shown = ", ".join(map(str, channels[:5])) + (", ..." if len(channels) > 5 else "")
+    of = f"in {len(channels)} of {len(n)} channels ({shown})" if len(n) > 1 else "at some position"
+    return (
+        f"{gate.location}: its gate is NaN or infinite {of}, on {int(n.max())} of {gate.images} images: the weights or the "
+        f"features are broken there, and all figures of this gate are of the rest"
+    )
 
 
 def _why_none(gates: Gates) -> str:

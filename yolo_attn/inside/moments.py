@@ -33,6 +33,7 @@ class Moments:
         self.most: Any = None
         self.dead: Any = None  # share of the cell that is dead, summed over images
         self.ended: Any = None  # likewise at an end of the range other than 0
+        self.not_finite: Any = None  # (C,) in how many images a number of the channel is NaN or infinite
         self.channels: list[Any] = []  # (C,) of each kept image
         self.maps: list[Any] = []  # (h, w) of each kept image
 
@@ -46,6 +47,8 @@ class Moments:
         import torch
 
         gate = gate.detach().double() if gate.device.type != "mps" else gate.detach().cpu().double()
+        broken = (~gate.isfinite()).flatten(2).any(2).sum(0).cpu()
+        self.not_finite = broken if self.not_finite is None else self.not_finite + broken
         good = gate.isfinite() if good is None else good.to(gate.device) & gate.isfinite()
         gate = torch.where(good, gate, 0.0)
         weight = good.double()

@@ -21,23 +21,25 @@ def over(x: Any, y: Any, axes: str) -> tuple[Any, Any]:
         axes: ``channel``, ``spatial`` or ``value``.
 
     Returns:
-        The gate and a mask, (B, C, 1, 1), (B, 1, H, W) or (B, C, H, W); where the mask is False the input is 0, or a
-        number is not finite, and the gate is 0.
+        The gate and a mask, (B, C, 1, 1), (B, 1, H, W) or (B, C, H, W). Where the mask is False the input is 0, and so
+        is the gate; or a number is not finite, and the gate is NaN.
     """
     import torch
 
     tiny = 1e-4 if x.dtype == torch.float16 else 1e-30  # below it half precision has few digits, fp32 none
     x, y = x.detach().float(), y.detach().float()
     if axes == "value":
-        good = (x.abs() > tiny) & x.isfinite() & y.isfinite()
-        return torch.where(good, y / torch.where(good, x, 1.0), 0.0), good
+        finite = x.isfinite() & y.isfinite()
+        good = (x.abs() > tiny) & finite
+        return torch.where(good, y / torch.where(good, x, 1.0), torch.where(finite, 0.0, torch.nan)), good
     dims = (2, 3) if axes == "channel" else (1,)
     scale = x.abs().amax(dims, keepdim=True)
-    good = (scale > tiny) & scale.isfinite() & y.abs().amax(dims, keepdim=True).isfinite()
+    finite = scale.isfinite() & y.abs().amax(dims, keepdim=True).isfinite()
+    good = (scale > tiny) & finite
     scale = torch.where(good, scale, 1.0)
     x, y = x / scale, y / scale
     gate = (x * y).sum(dims, keepdim=True) / x.square().sum(dims, keepdim=True).clamp(min=0.5)
-    return torch.where(good, gate, 0.0), good
+    return torch.where(good, gate, torch.where(finite, 0.0, torch.nan)), good
 
 
 def recognise(x: Any, y: Any) -> str | None:

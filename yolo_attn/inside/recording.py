@@ -119,6 +119,12 @@ class Gate:
         """Mean gate of each cell in each of the first images, (N, h, w)."""
         return _stacked(self._seen().maps)
 
+    @property
+    def not_finite(self) -> Any:
+        """In how many images the gate of each channel is NaN or infinite somewhere, (C,): there it counts in nothing."""
+        self._seen()
+        return self.moments.not_finite
+
     def still(self, tolerance: float = 0.02) -> float:
         """Share of the channels and cells whose spread over images is at most `tolerance`, of those that could be told.
 

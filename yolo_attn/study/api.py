@@ -10,6 +10,7 @@ from typing import Any, Union
 
 from ..errors import ConfigError, DataError, UsageError, YoloAttnError
 from ..files import expand
+from ..training.options import split_commas
 from . import candidates as making
 from . import plan as planning
 from . import report
@@ -104,6 +105,7 @@ def compare(
             another plan, a full disk. A run that fails is no error: its row says so.
     """
     check_places(str(device), jobs, as_cluster(ray))
+    report.check_language(lang)
     study = prepare(
         cfgs, base=base, attention=listed(attention), where=listed(where), starts=listed(start), data=data, epochs=epochs,
         seeds=seeds, weights=weights, imgsz=imgsz, batch=batch, host=host, output=output, plugins=plugins,
@@ -118,7 +120,7 @@ def compare(
 
 
 def listed(given: Names) -> list[str]:
-    return [p for p in given.split(",") if p] if isinstance(given, str) else list(given or [])
+    return split_commas([given] if isinstance(given, str) else given or [])
 
 
 def prepare(

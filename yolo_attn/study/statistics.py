@@ -58,7 +58,7 @@ class Comparison:
         low: Lower end of the 95 % interval of the difference over seeds, for this config alone; NaN where there is none.
         high: Upper end.
         p: Two-sided, of this config alone; NaN where there is none.
-        holm: The same after Holm's correction over all configs.
+        holm: The same after Holm's correction over all configs of `values`, those without a p among them.
         method: ``pooled residual`` or ``paired t``.
         verdict: ``better``, ``worse``, ``not distinguishable`` or ``cannot tell``.
         seeds_to_tell: How many seeds would tell this difference with power 0.8; None where no number would or it
@@ -101,8 +101,9 @@ def compare(values: Mapping[str, Mapping[int, float]], baseline: str) -> list[Co
         common = sorted(set(base) & set(_finite(values[n])))
         if n not in found and len(common) > 1:
             found[n] = family(np.array([[base[s] for s in common], [values[n][s] for s in common]]))[0]
-    corrected = dict(zip(found, holm([row.p for row in found.values()])))
-    return [_judged(n, base, _finite(values[n]), found.get(n), corrected.get(n, math.nan), len(found)) for n in names]
+    # A config that has not finished was planned all the same: were it left out, the others' p would grow once it has.
+    p = holm([found[n].p if n in found else math.nan for n in names], tests=len(names))
+    return [_judged(n, base, _finite(values[n]), found.get(n), p[k], len(names)) for k, n in enumerate(names)]
 
 
 def _finite(given: Mapping[int, float]) -> dict[int, float]:
@@ -204,12 +205,18 @@ def spread_test(table: Any) -> Any:
     return stats.f.sf(ratio, seeds - 1, (configs - 2) * (seeds - 1))
 
 
-def holm(p: Sequence[float]) -> list[float]:
-    """Correct p values for being several, by Holm's steps; what is NaN stays so and does not count."""
+def holm(p: Sequence[float], tests: int | None = None) -> list[float]:
+    """Correct p values for being several, by Holm's steps; what is NaN stays so.
+
+    Args:
+        p: The p values.
+        tests: How many tests there are in all; as many as have a number when absent. A test whose p is not known yet
+            counts as the largest: no corrected p can become greater than it is then.
+    """
     order = sorted((v, k) for k, v in enumerate(p) if not math.isnan(v))
     out, least = [math.nan] * len(p), 0.0
     for step, (value, k) in enumerate(order):
-        least = max(least, min(1.0, value * (len(order) - step)))
+        least = max(least, min(1.0, value * ((tests or len(order)) - step)))
         out[k] = least
     return out
 

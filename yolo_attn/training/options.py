@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..model_yaml.reader import read_mapping
 from ..model_yaml.schedule import frozen_epochs
 from ..system.console import Parser
 
-__all__ = ["host_arguments", "pair", "parse", "parser"]
+__all__ = ["host_arguments", "pair", "parse", "parser", "split_commas"]
 
 EXAMPLES = """examples:
   python train_detect.py                                             # embedded data set, a few minutes on a CPU
@@ -226,10 +226,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+def split_commas(given: Iterable[str]) -> list[str]:
+    """Return the names in a list of words, of which one may hold several: ``SE,ECA CBAM``."""
+    return [name for word in given for name in word.split(",") if name]
+
+
 def _check_attention(options: argparse.Namespace) -> None:
     """Split lists at commas, and check the options that need or exclude --attention."""
-    options.where = [p for w in options.where for p in w.split(",") if p]
-    options.after = [a for w in options.after for a in w.split(",") if a]
+    options.where, options.after = split_commas(options.where), split_commas(options.after)
     partners = {"--where": options.where, "--after": options.after, "--args": options.attention_args}
     lonely = next((flag for flag, value in partners.items() if value), None)
     if lonely and not options.attention:

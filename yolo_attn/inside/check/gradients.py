@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .subject import Subject, each, mapped, quiet
 from .verdict import Doubt, Fault
 
@@ -70,11 +72,11 @@ def constant_map(s: Subject) -> str:
 
 
 def parameters_learn(s: Subject) -> str:
-    """Every parameter gets a gradient: in training on several GPUs, one that does not is an error."""
+    """Every parameter gets a gradient in training, as several GPUs want it, and is used in eval mode as well."""
     with quiet():
         m = s.build(stir=True).train()
-        m(mapped(s.maps(batch=4), lambda v: v.requires_grad_())).square().sum().backward()
-        without = [n for n, p in m.named_parameters() if p.requires_grad and p.grad is None]
+        without = _unused(s, m)
+        idle = [n for n in _unused(s, s.build(stir=True).eval()) if n not in without]
     if without:
         name = without[0].rpartition(".")[2] if "." not in without[0] else without[0].partition(".")[0]
         raise Doubt(
@@ -82,4 +84,25 @@ def parameters_learn(s: Subject) -> str:
             "use the parameter in forward, or remove it",
             s.line_of(m, name),
         )
-    return f"all {sum(1 for _ in m.parameters())}"
+    if idle:
+        name = idle[0].rpartition(".")[2] if "." not in idle[0] else idle[0].partition(".")[0]
+        raise Fault(
+            f"{', '.join(idle[:4])} {'is' if len(idle) == 1 else 'are'} trained, and not used in eval mode: the detector is "
+            "measured and exported without",
+            "compute the same in training and in eval mode; only batch norms and dropout differ",
+            s.sources.first(s.cls, _reads_training, ("forward",)) or s.line_of(m, name),
+        )
+    return f"all {sum(1 for _ in m.parameters())}, in training and in eval mode"
+
+
+def _unused(s: Subject, m: Any) -> list[str]:
+    """Names of the parameters that the output does not depend on."""
+    y = m(mapped(s.maps(batch=4), lambda v: v.requires_grad_()))
+    y.square().sum().backward()
+    return [n for n, p in m.named_parameters() if p.requires_grad and p.grad is None]
+
+
+def _reads_training(node: Any) -> bool:
+    import ast
+
+    return isinstance(node, ast.Attribute) and node.attr == "training"
