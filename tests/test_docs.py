@@ -11,6 +11,7 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import absolute_links
 import pytest
 from conftest import ROOT, run_python
 
@@ -135,6 +136,28 @@ def test_every_public_name_is_in_the_reference(name: str) -> None:
         module, _, attribute = where.partition(":")
         want.add(f"{module}.{attribute or public}")
     assert told == want
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    """It stands in _version.py; what cannot read it from there agrees with it."""
+    version = yolo_attn.__version__
+    cited = re.search(r'^version: (\S+)\ndate-released: "([\d-]+)"$', text("CITATION.cff"), re.MULTILINE)
+    released = re.search(r"^## \[(\d\S*)\] - ([\d-]+)$", text("CHANGELOG.md"), re.MULTILINE)
+    assert cited and released and cited.groups() == released.groups() == (version, released[2])
+    assert 'dynamic = ["version"]' in text("pyproject.toml")
+    for name in [*READMES, "examples/quickstart.ipynb"]:
+        assert set(re.findall(r"yolo_attn-(\d[\d.]*\d)-py3", text(name))) == {version}, name
+
+
+def test_links_of_the_package_s_page_are_absolute() -> None:
+    """A package index shows the README without the files beside it."""
+    page = absolute_links.absolute(text("README.md"), "https://example.org/a/b", "v1")
+    links = re.findall(r"(!?)\[[^\]]*\]\(([^)]*)\)", page)
+    assert len(links) > 40 and all(link.startswith("https://") for _, link in links)
+    for picture, link in links:
+        kind = "raw" if picture else "blob"
+        if link.startswith("https://example.org"):
+            assert (ROOT / link.partition("#")[0].removeprefix(f"https://example.org/a/b/{kind}/v1/")).exists(), link
 
 
 class _Links(HTMLParser):
