@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from yolo_attn.errors import FileError
-from yolo_attn.export.deployment import matrix
+from yolo_attn.export.deployment import PRECISIONS, matrix, on_cpu
 from yolo_attn.files import read_text, write_text
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -14,6 +14,10 @@ SAID = {
     "deployment.md": {
         "fp32": "fp32",
         "fp16": "fp16",
+        "int8": "int8, with the share of fp32's detections that it finds",
+        "on_cpu": "left to the CPU",
+        "format": "format",
+        "precision": "precision",
         "reasons": "What is not proved, and why",
         "none": "Nothing: every file that was made here computes what PyTorch computes.",
         "versions": "Versions",
@@ -23,6 +27,10 @@ SAID = {
     "deployment.zh.md": {
         "fp32": "fp32",
         "fp16": "fp16",
+        "int8": "int8，附其找到的 fp32 检测框的比例",
+        "on_cpu": "留给 CPU 的算子",
+        "format": "格式",
+        "precision": "精度",
         "reasons": "未通过验证的组合及原因",
         "none": "无：此处生成的每个文件都与 PyTorch 的计算结果一致。",
         "versions": "版本",
@@ -45,9 +53,9 @@ def write_docs(rows: Sequence[Mapping[str, str]]) -> None:
 
 
 def tables(rows: Sequence[Mapping[str, str]], words: Mapping[str, str]) -> str:
-    """Return the tables of both precisions, the reasons, and the versions."""
+    """Return the tables of all precisions, the reasons, and the versions."""
     parts = []
-    for precision in ("fp32", "fp16"):
+    for precision in PRECISIONS:
         head, body = matrix(rows, precision)
         if body:
             parts += [f"**{words[precision]}**", markdown([words["module"], *head[1:]], body)]
@@ -58,6 +66,9 @@ def tables(rows: Sequence[Mapping[str, str]], words: Mapping[str, str]) -> str:
     beyond = {r["module"]: r["beyond"] for r in rows if r["beyond"]}
     if beyond:
         parts.append(markdown([words["module"], words["beyond"]], [[n, o] for n, o in sorted(beyond.items())]))
+    left = on_cpu(rows)
+    if left:
+        parts.append(markdown([words[k] for k in ("module", "format", "precision", "on_cpu")], left))
     versions = sorted({f"{r['format']} {r['version']}" for r in rows if r["version"]})
     parts.append(f"{words['versions']}: {', '.join(versions)}.")
     return "\n\n".join(parts) + "\n"

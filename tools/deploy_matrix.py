@@ -1,15 +1,16 @@
 """Which module computes what in which runtime: every module in a small detector, exported and proved by the product itself.
 
     python tools/deploy_matrix.py                                   # all modules, every format that is installed here
-    python tools/deploy_matrix.py --modules SE ECA --formats onnx openvino --half
-    python tools/deploy_matrix.py --docs                            # only write the tables of docs/deployment*.md again
+    python tools/deploy_matrix.py --modules SE ECA --formats onnx openvino --precision fp16 int8
+    python tools/deploy_matrix.py --docs                            # only write table and docs again, without doubled lines
 
 One line is kept for each module, format and precision, in ``yolo_attn/export/deployment.csv``; lines of other modules and
 formats stay, so that the table can be made in parts, by interpreters with different runtimes, and goes on after an
 interruption with ``--missing``. `yolo-attn list --deploy` and `yolo-attn export` read it.
 
 The detector has two convolutions, the module at 32 channels and two heads. Its weights are moved away from their start:
-fresh gates are constant, and hide a runtime that computes them wrongly. Converters and runtimes run in processes of
+fresh gates are constant, and hide a runtime that computes them wrongly. An int8 file is calibrated on drawn pictures, and
+judged, as the export does, by the detections of its fp32 file: those that it finds with an IoU of at least 0.5. Converters and runtimes run in processes of
 their own, as in every export, since some of them crash.
 """
 
@@ -24,6 +25,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from datetime import datetime, timezone
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +41,9 @@ from yolo_attn.detectors.drawn import drawn_images
 from yolo_attn.detectors.opening import open_source
 from yolo_attn.detectors.source import Source
 from yolo_attn.errors import YoloAttnError
-from yolo_attn.export.deployment import COLUMNS, EXACT, PATH, read
+from yolo_attn.export.deployment import COLUMNS, EXACT, PATH, PRECISIONS, key_of, read
 from yolo_attn.export.formats.base import check_installed
-from yolo_attn.export.formats.table import FORMATS
+from yolo_attn.export.formats.table import FORMATS, named
 from yolo_attn.export.one_module import export_module, make_module
 from yolo_attn.export.onnx import Asked, export_source
 from yolo_attn.export.report import TOLERANCES
@@ -63,6 +66,7 @@ JOINED = YAML.replace("  - [{before}", "  - [-1, 1, Conv, [32, 3, 1]]\n  - [[-1,
 # Modules that read between positions; positions moved far multiply the last digit of a float, in PyTorch as well.
 MOVED, NEAR = ("DeformableLKA", "DeformableLKAAttention"), 0.05
 FLIPPED = 0.05
+CALIBRATED = 16  # drawn pictures for int8
 # Operators of YOLO detectors without attention, and their like element by element: every runtime has them.
 COMMON = frozenset(
     "Add AveragePool BatchNormalization Clip Concat Constant Conv Div Exp Flatten GlobalAveragePool GlobalMaxPool Identity "
@@ -121,36 +125,87 @@ def graph_of(name: str) -> dict[str, Any]:
     }
 
 
-def try_one(source: Source, name: str, format: str, half: bool, folder: Path) -> dict[str, Any]:
-    """Export and prove one file, and return what became of it."""
+def try_one(source: Source, name: str, format: str, precision: str, folder: Path) -> list[dict[str, Any]]:
+    """Export and prove one file, and return what became of it; of int8, also what became of the file that it is made from."""
     target = folder / f"m{FORMATS[format].suffix if format in FORMATS else '.onnx'}"
-    row: dict[str, Any] = {"precision": "fp16" if half else "fp32", "format": format, "module": name}
-    asked = Asked(format=format, imgsz=SIZE, half=half, output=target)
+    row: dict[str, Any] = {"precision": precision, "format": format, "module": name, "measured": now()}
+    pictures = drawn_images(CALIBRATED) if precision == "int8" else None
+    asked = Asked(format=format, imgsz=SIZE, half=half_of(format, precision), int8=pictures, output=target)
+    problem = ""
     try:
         found = export_source(source, asked.checked(), log=lambda line: None).report
-        row["result"] = "converted"
     except YoloAttnError as exc:
-        row["reason"] = reason_of(str(exc), folder)
-        row["result"] = "refused"
-        left = [json.loads(p.read_text(encoding="utf-8")) for p in folder.glob("*failed*.json")]
-        found = left[0] if left else {}
-        if found.get("proof", {}).get("runs"):
-            row["result"] = "differs"
-        elif found:
-            row["result"] = "crashes"
+        problem = reason_of(str(exc), folder)
+        left = [p for p in folder.glob("*.json") if "failed" in p.name] or [*folder.glob("*.json")]
+        found = json.loads(left[0].read_text(encoding="utf-8")) if left else {}
+    if precision != "int8":
+        return [judged(row, found, problem)]
+    base = {**row, "precision": found.get("precision", "fp32")}
+    proved = bool(found.get("proof", {}).get("passed"))
+    rows = [judged(base, found, "" if proved else problem)] if found else []
+    return [*rows, judged_int8(row, found, problem)]
+
+
+def half_of(format: str, precision: str) -> bool:
+    """Whether fp16 has to be asked for: some formats have nothing else."""
+    return precision == "fp16" and (format == "onnx" or FORMATS[format].half)
+
+
+def now() -> str:
+    """Return the time of a line."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def judged(row: dict[str, Any], found: dict[str, Any], problem: str) -> dict[str, Any]:
+    """Return a line with what a report says of its file; `problem` is the export's error, without places."""
+    row = {**row, "version": version_in(found, row["format"]), "on_cpu": listed(found.get("on_cpu", ""))}
     proof = found.get("proof") or {}
-    versions = found.get("versions", {})
-    row["version"] = versions.get(FORMATS[format].runtime if format in FORMATS else "onnxruntime", "")
+    if problem:
+        row["result"], row["reason"] = "differs" if proof.get("runs") else "crashes" if found else "refused", problem
+    else:
+        row["result"] = "converted"
     if proof.get("runs"):
         row["difference"] = f"{proof['largest_difference']:.1e}"
         pairs = [r["detections"] for r in proof["runs"]]
         row.update({k: sum(p[k] for p in pairs) for k in ("compared", "missing", "extra")})
+        near = proof["largest_difference"] <= TOLERANCES["fp16"] and row["missing"] + row["extra"] <= FLIPPED * row["compared"]
         if proof["passed"]:
             row["result"] = "exact" if proof["largest_difference"] <= EXACT else "close"
-        elif half and proof["largest_difference"] <= TOLERANCES["fp16"] and row["missing"] + row["extra"] <= FLIPPED * row["compared"]:
+        elif row["precision"] == "fp16" and near:
             # of a hundred detections of a random head, one or two lie at a threshold, where fp16 decides otherwise
             row["result"], row["reason"] = "close", ""
     return row
+
+
+def judged_int8(row: dict[str, Any], found: dict[str, Any], problem: str) -> dict[str, Any]:
+    """Return a line with what a report says of the int8 file beside its own."""
+    row = {**row, "version": version_in(found, row["format"])}
+    near = found.get("int8")
+    if near is None:
+        return {**row, "result": "refused", "reason": problem}
+    row["on_cpu"] = listed(near.get("on_cpu", ""))
+    row.update(compared=near["found"], missing=near["found"] - near["same_iou_0.5"], extra=near["extra"])
+    if row["missing"] + row["extra"] <= FLIPPED * row["compared"]:
+        return {**row, "result": "close"}
+    most = ", ".join(f"{part['layer']} {part['error']:.1%}" for part in near.get("layers", [])[:3])
+    told = f"{row['missing']} of {row['compared']} detections are missing, {row['extra']} are new"
+    return {**row, "result": "loses", "reason": f"{told}{'; what loses most: ' if most else ''}{most}"}
+
+
+def version_in(found: dict[str, Any], format: str) -> str:
+    """Return the version of the runtime that a report names; where there is none, of the converter that is installed."""
+    known = found.get("versions", {})
+    if format not in FORMATS:
+        return str(known.get("onnxruntime", ""))
+    kind = FORMATS[format]
+    packages = [n.package for n in kind.needs[:1]] or ["torch"]
+    version = known.get(kind.runtime) or known.get(packages[0]) or metadata.version(packages[0])
+    return str(version).partition("+")[0]
+
+
+def listed(operators: Any) -> str:
+    """Return operators in one text."""
+    return operators if isinstance(operators, str) else " ".join(map(str, operators))
 
 
 def reason_of(message: str, folder: Path) -> str:
@@ -174,7 +229,7 @@ def write(new: dict[tuple[str, str, str], dict[str, Any]]) -> None:
 def on_disk() -> dict[tuple[str, str, str], dict[str, Any]]:
     """Return the table as it is now; another process may have added to it."""
     read.cache_clear()
-    return {(r["module"], r["format"], r["precision"]): dict(r) for r in read()}
+    return {key_of(r): dict(r) for r in read()}
 
 
 def main() -> int:
@@ -182,17 +237,29 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--modules", nargs="+", help="names or aliases (default: all attention modules)")
     parser.add_argument("--formats", nargs="+", help="formats (default: onnx and all that are installed)")
-    parser.add_argument("--half", action="store_true", help="fp16 instead of fp32, where the format has it")
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, help="where the format has it (default: all)")
     parser.add_argument("--missing", action="store_true", help="only what the table has no line of yet")
-    parser.add_argument("--docs", action="store_true", help="only write the tables of docs/deployment*.md")
+    parser.add_argument("--docs", action="store_true", help="only write the table and docs/deployment*.md again, without doubled lines")
     args = parser.parse_args()
-    if not args.docs:
-        names = [registry.get_entry(n).name for n in args.modules or modules()]
-        formats = args.formats or ["onnx", *(f for f in FORMATS if installed(f))]
-        formats = [f for f in formats if not args.half or f == "onnx" or FORMATS[f].half]
-        make(names, formats, args.half, args.missing)
-    write_docs(list(on_disk().values()))
+    try:
+        if not args.docs:
+            names = [registry.get_entry(n).name for n in args.modules or modules()]
+            formats = [named(f) for f in args.formats or ()] or ["onnx", *(f for f in FORMATS if installed(f))]
+            make(names, formats, args.precision or list(PRECISIONS), args.missing)
+        write({})
+        write_docs(list(on_disk().values()))
+    except YoloAttnError as exc:
+        print(f"deploy_matrix.py: {exc}", file=sys.stderr)
+        return 1
     return 0
+
+
+def precisions_of(format: str) -> list[str]:
+    """Return the precisions that a format has."""
+    if format == "onnx":
+        return list(PRECISIONS)
+    kind = FORMATS[format]
+    return [kind.precision, *["fp16"][: kind.half], *["int8"][: kind.int8]]
 
 
 def installed(format: str) -> bool:
@@ -205,24 +272,26 @@ def installed(format: str) -> bool:
     return True
 
 
-def make(names: list[str], formats: list[str], half: bool, missing: bool) -> None:
-    """Try each module in each format, and keep the table after each module."""
-    precision = "fp16" if half else "fp32"
+def make(names: list[str], formats: list[str], precisions: list[str], missing: bool) -> None:
+    """Try each module in each format and precision, and keep the table after each module."""
     for name in names:
         known = on_disk() if missing else {}
-        todo = [f for f in formats if (name, f, precision) not in known]
+        todo = [(f, p) for f in formats for p in reversed(precisions_of(f)) if p in precisions and (name, f, p) not in known]
         if not todo:
             continue
         begin, rows = time.perf_counter(), {}
         about = graph_of(name)
         with tempfile.TemporaryDirectory() as text:
             source = detector(name, Path(text))
-            for format in todo:
-                folder = Path(text) / format
+            for format, precision in todo:
+                if (name, format, precision) in rows:  # with int8
+                    continue
+                folder = Path(text) / f"{format} {precision}"
                 folder.mkdir()
-                row = try_one(source, name, format, half, folder)
-                rows[(name, format, precision)] = {**row, **about}
-                print(f"{name:32}{format:12}{row['result']:10}{row.get('difference', ''):>8}  {row.get('reason', '')[:120]}", flush=True)
+                for row in try_one(source, name, format, precision, folder):
+                    rows[key_of(row)] = {**row, **about}
+                    told = f"{row['result']:10}{row.get('difference', ''):>8}  {row.get('reason', '')[:120]}"
+                    print(f"{name:32}{format:12}{row['precision']:6}{told}", flush=True)
         write(rows)
         print(f"{name}: {time.perf_counter() - begin:.0f} s", flush=True)
 

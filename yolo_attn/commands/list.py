@@ -98,7 +98,7 @@ def _one(name: str, rows: list[dict[str, Any]], args: argparse.Namespace) -> int
 
 def _deploy(args: argparse.Namespace, catalog: list[dict[str, Any]]) -> int:
     """Print the table of deployment: of one module with the reasons, or of all."""
-    from ..export.deployment import RESULTS, matrix, read
+    from ..export.deployment import PRECISIONS, RESULTS, matrix, on_cpu, read
 
     rows = list(read())
     if args.name:
@@ -112,13 +112,17 @@ def _deploy(args: argparse.Namespace, catalog: list[dict[str, Any]]) -> int:
     if args.json:
         return _json(rows)
     if args.name:
-        head = ["format", "version", "precision", "result", "difference", "reason"]
+        filled = ["on_cpu"] if on_cpu(rows) else []
+        head = ["format", "version", "precision", "result", "difference", *filled, "reason"]
         print(_tables.grid(head, [[r[k] for k in head] for r in rows]))
         return 0
-    for precision in ("fp32", "fp16"):
+    for precision in PRECISIONS:
         head, body = matrix(rows, precision)
         if body:
             print(f"{precision}\n{_tables.grid(head, body)}\n")
+    left = on_cpu(rows)
+    if left:
+        print(f"{_tables.grid(['module', 'format', 'precision', 'left to the CPU by the compiler'], left)}\n")
     for word, meaning in RESULTS.items():
         print(f"{word:<10}{meaning}")
     print("\nA detector of two convolutions, the module and two heads; 'yolo-attn list NAME --deploy' shows reasons and versions.")
