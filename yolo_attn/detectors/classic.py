@@ -23,6 +23,16 @@ from .source import Source
 
 __all__ = ["is_classic", "open_classic", "quiet", "use_host"]
 
+# Import names of what the hosts' code needs, where the package is called otherwise.
+INSTALLED_AS = {
+    "cv2": "opencv-python",
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+    "pkg_resources": "'setuptools<81'",
+    "dateutil": "python-dateutil",
+    "git": "gitpython",
+}
+
 
 def is_classic(file: Path) -> str:
     """Return the package of a checkpoint's classes, ``models`` or ``yolov5.models``, or an empty string for others.
@@ -77,10 +87,7 @@ def open_classic(file: Path) -> Source:
             importlib.import_module(f"{package}.yolo")
         loader = importlib.import_module(f"{package}.experimental").attempt_load
     except ImportError as exc:
-        hint = "pip install yolov5" if package != "models" else "name its checkout with --host DIR"
-        raise CheckpointError(
-            f"{file}: is a checkpoint of classic YOLOv5, which needs that host's code: {hint}. ({exc})"
-        ) from exc
+        raise _lacking(file, package, exc) from exc
     try:
         with quiet():
             model = loader(
@@ -92,4 +99,21 @@ def open_classic(file: Path) -> Source:
         raise CheckpointError(f"{file}: YOLOv5 cannot load it: {type(exc).__name__}: {first_line(exc)[:300]}") from exc
     if not hasattr(model, "stride") or not hasattr(model.model[-1], "anchors"):
         raise CheckpointError(f"{file}: is a YOLOv5 checkpoint, but not of a detector")
-    return Source(file, "yolov5", model.float().eval())
+    task = "segment" if hasattr(model.model[-1], "proto") else "detect"
+    return Source(file, "yolov5", model.float().eval(), task)
+
+
+def _lacking(file: Path, package: str, exc: ImportError) -> CheckpointError:
+    """Return the error that tells what could not be imported: the host itself, or a package that its code needs."""
+    root = (exc.name or "").partition(".")[0]
+    if not isinstance(exc, ModuleNotFoundError):
+        return CheckpointError(
+            f"{file}: is a checkpoint of classic YOLOv5, whose host's code cannot be imported: {first_line(exc)[:300]}"
+        )
+    if root not in ("", "models", "utils", "yolov5"):
+        return CheckpointError(
+            f"{file}: is a checkpoint of classic YOLOv5, whose host's code needs the package '{root}', which is not "
+            f"installed: pip install {INSTALLED_AS.get(root, root)}"
+        )
+    hint = "pip install yolov5" if package != "models" else "name its checkout with --host DIR"
+    return CheckpointError(f"{file}: is a checkpoint of classic YOLOv5, which needs that host's code: {hint}. ({exc})")
