@@ -17,18 +17,23 @@ OPSET = 17
 def write_onnx(
     source: Source, draft: Path, size: tuple[int, int], dynamic: bool, opset: int | None, nms: bool, simplify: bool
 ) -> None:
-    """Write a classic detector as ONNX into `draft`; output (B, N, 5 + classes), or (1, 300, 6) with NMS."""
+    """Write a classic detector as ONNX into `draft`; output (B, N, 5 + classes), or (1, 300, 6) with NMS.
+
+    For segmentation the columns end in the coefficients of masks, and a second output has the prototypes.
+    """
     import onnx
     import torch
 
     wrapped, x = prepared(source, size, dynamic, nms)
     # the TorchScript exporter, as in ultralytics; older versions of torch lack the argument
     legacy: dict[str, Any] = {"dynamo": False} if "dynamo" in torch.onnx.export.__code__.co_varnames else {}
-    axes = None
+    axes, names = None, ["output0", "output1"][: 2 if source.task == "segment" else 1]
     if dynamic:
         axes = {"images": {0: "batch", 2: "height", 3: "width"}, "output0": {0: "batch"}}
         if not nms:
             axes["output0"][1] = "anchors"
+        if len(names) > 1:
+            axes["output1"] = {0: "batch", 2: "mask_height", 3: "mask_width"}
     with torch.no_grad():
         torch.onnx.export(
             wrapped,
@@ -36,7 +41,7 @@ def write_onnx(
             str(draft),
             opset_version=opset or OPSET,
             input_names=["images"],
-            output_names=["output0"],
+            output_names=names,
             dynamic_axes=axes,
             **legacy,
         )
@@ -47,7 +52,10 @@ def write_onnx(
 
 
 def prepared(source: Source, size: tuple[int, int], dynamic: bool, nms: bool = False) -> tuple[Any, Any]:
-    """Return a fused copy of a classic network with one output, ready to be traced, and an input for it."""
+    """Return a fused copy of a classic network, ready to be traced, and an input for it.
+
+    It has one output; of segmentation two, boxes with coefficients of masks and their prototypes.
+    """
     from copy import deepcopy
 
     import torch
@@ -60,14 +68,14 @@ def prepared(source: Source, size: tuple[int, int], dynamic: bool, nms: bool = F
     for flag in ("dynamic", "onnx_dynamic"):  # renamed in v6.2
         if hasattr(head, flag):
             setattr(head, flag, dynamic)
-    wrapped, x = _first_output(model, nms).eval(), torch.zeros(1, 3, *size)
+    wrapped, x = _first_output(model, nms, source.task == "segment").eval(), torch.zeros(1, 3, *size)
     with torch.no_grad():
         wrapped(x)  # makes the head create its grid outside the trace
     return wrapped, x
 
 
-def _first_output(model: Any, nms: bool) -> Any:
-    """Wrap a network so that it returns only its first output; heads before v6.2 return the raw maps too."""
+def _first_output(model: Any, nms: bool, segment: bool = False) -> Any:
+    """Wrap a network so that it returns what a file should have; heads before v6.2 return the raw maps too."""
     import torch
     from torch.nn import functional
     from torchvision.ops import nms as suppress
@@ -78,7 +86,7 @@ def _first_output(model: Any, nms: bool) -> Any:
             self.inner = model
 
         def forward(self, x: Any) -> Any:
-            return self.inner(x)[0]
+            return tuple(self.inner(x)[:2]) if segment else self.inner(x)[0]
 
     class Suppressed(First):
         """One image's detections, (1, MAX_DET, 6) x1 y1 x2 y2 confidence class, best first, padded with zeros."""

@@ -219,8 +219,9 @@ def compare(
     """Run network and file on every shape and yield one comparison per batch.
 
     Args:
-        torch_model: Maps a float32 tensor (B, 3, H, W) to the network's output tensors, the main one first.
-        file: Maps a float32 array (B, 3, H, W) to the file's outputs.
+        torch_model: Maps a float32 tensor (B, 3, H, W) to the tensors that an exported file has to have, the main one
+            first, such as boxes and prototypes of masks.
+        file: Maps a float32 array (B, 3, H, W) to the file's outputs, in the same order.
         images: BGR images, letterboxed to each shape.
         shapes: (batch, height, width).
         tolerance: Largest difference, relative to the scale of the output, that counts as equal.
@@ -235,6 +236,7 @@ def compare(
 
     Raises:
         ReferenceFailed: The network cannot run one of the shapes.
+        ExportError: The file lacks an output, has one more, or has one of another shape.
     """
     import torch
 
@@ -251,8 +253,7 @@ def compare(
                     f"PyTorch itself cannot run it at {shape}: {type(exc).__name__}: {first_line(exc)[:200]}"
                 ) from exc
             outputs = file(x)
-            if not outputs:  # nothing to compare is no proof
-                raise ExportError(f"at {'x'.join(map(str, x.shape))} it has no output")
+            _check_outputs(references, outputs, "x".join(map(str, x.shape)), shapes=layout is None)
             entry: dict[str, Any] = {"shape": [batch, 3, h, w], "images": batch}
             pairs: list[dict[str, Any]] = []
             found: Callable[..., dict[str, Any]] = functools.partial(
@@ -262,7 +263,7 @@ def compare(
                 pairs = [found(r, o, untrained=False, suppressed=True) for r, o in zip(references[0], outputs[0])]
                 entry["difference"] = {}
             elif layout is None:
-                entry["difference"] = {f"output {k}": _nearest(references, o) for k, o in enumerate(outputs)}
+                entry["difference"] = {f"output {k}": _relative(r, o) for k, (r, o) in enumerate(zip(references, outputs))}
             else:
                 reference, output = references[0], outputs[0]
                 entry["difference"] = largest_difference(reference, output, layout)
@@ -280,10 +281,19 @@ def compare(
             yield entry
 
 
-def _nearest(references: Sequence[np.ndarray], output: np.ndarray) -> float:
-    """Return the relative difference between an output and the closest reference of the same shape."""
-    found = [_relative(r.astype(np.float64), output) for r in references if r.shape == output.shape]
-    return min((v if v == v else float("inf") for v in found), default=float("inf"))
+def _check_outputs(references: Sequence[np.ndarray], outputs: Sequence[np.ndarray], at: str, shapes: bool) -> None:
+    """Refuse a file that lacks one of the network's outputs, or has them in another order, as far as shapes tell.
+
+    Raises:
+        ExportError: The message names the output.
+    """
+    if not outputs:  # nothing to compare is no proof
+        raise ExportError(f"at {at} it has no output")
+    if len(outputs) != len(references):
+        raise ExportError(f"at {at} it has {len(outputs)} outputs, PyTorch's network has {len(references)}")
+    for k, (r, o) in enumerate(zip(references, outputs)):
+        if shapes and r.shape != o.shape:
+            raise ExportError(f"at {at} output {k} has the shape {list(o.shape)}, PyTorch's has {list(r.shape)}")
 
 
 def _relative(reference: np.ndarray, output: np.ndarray) -> float:
@@ -291,7 +301,10 @@ def _relative(reference: np.ndarray, output: np.ndarray) -> float:
 
     The channels of a head are boxes of hundreds of pixels, scores, mask coefficients, key points, angles.
     """
+    reference = reference.astype(np.float64)
     difference = np.abs(reference - output)
+    if not np.isfinite(difference).all():
+        return float("inf")
     if reference.ndim != 3:
         return float(difference.max(initial=0.0) / max(np.abs(reference).max(initial=0.0), 1e-12))
     scale = np.maximum(np.abs(reference).max((0, 2), initial=0.0), LEAST_SCORE_SCALE)
