@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import FileError
-from .network import Network, Options, flat, imported, refused, sized, version_of
+from .network import Network, Options, cores, flat, imported, refused, sized, version_of
 
 __all__ = ["open_network"]
 
@@ -46,7 +46,7 @@ def _open(path: Path, options: Options) -> Network:
     mnn = imported("MNN", "MNN", "mnn")
     title = f"MNN {version_of('MNN')}"
     # high: fp32 is computed as fp32
-    config: dict[str, Any] = {"precision": "high", "backend": "CPU", "numThread": options.threads or 4}
+    config: dict[str, Any] = {"precision": "high", "backend": "CPU", "numThread": options.threads or cores()}
     try:
         manager = mnn.nn.create_runtime_manager((config,))
         net = mnn.nn.load_module_from_file(str(path), [], [], runtime_manager=manager, rearrange=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,10 @@ import numpy as np
 from ...errors import FileError, YoloAttnError, first_line
 from ...files import read_text
 
-__all__ = ["Network", "Options", "flat", "imported", "one_file", "read_yaml", "refused", "version_of"]
+__all__ = ["Network", "Options", "cores", "flat", "imported", "one_file", "read_yaml", "refused", "version_of"]
+
+
+SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,18 @@ def imported(module: str, title: str, extra: str) -> ModuleType:
 
 def _install(extra: str) -> str:
     return f'Install it by: pip install "yolo_attn[{extra}]"'
+
+
+def cores() -> int:
+    """Return the number of physical cores that this process may run on; two threads of one core only wait for each other."""
+    able = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    places = set()
+    for n in able:
+        try:
+            places.add(read_text(SIBLINGS.format(n), FileError))
+        except FileError:  # not Linux, or it does not tell
+            places.add(str(n))
+    return len(places)
 
 
 def version_of(distribution: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,20 +46,26 @@ def providers(wanted: Sequence[str] | str = "auto") -> list[str]:
 
 # Of int8 files: without VNNI the sums of unsigned and signed products saturate; this takes the kernels in which not.
 EXACT = "session.x64quantprecision"
+QUANTIZED = b"DequantizeLinear"  # an operator that int8 files have, and no others
+SILENT = 4
 
 
 def _session(path: Path, given: Any, wanted: list[str]) -> Any:
-    """Open a file with the exact int8 kernels; onnxruntime 1.32 cannot where convolutions share their weights."""
+    """Open a file; an int8 file with the exact kernels, which onnxruntime 1.32 cannot where convolutions share their weights.
+
+    What onnxruntime logs of the try goes nowhere; a session keeps the level that it was opened with, so that the one
+    that is returned is opened at the default level.
+    """
     import onnxruntime as ort
 
-    given.add_session_config_entry(EXACT, "1")
-    given.log_severity_level = 4  # the second try tells
-    try:
-        return ort.InferenceSession(str(path), given, providers=wanted)
-    except Exception:
-        given.add_session_config_entry(EXACT, "0")
-        given.log_severity_level = 3
-        return ort.InferenceSession(str(path), given, providers=wanted)
+    if QUANTIZED in path.read_bytes():
+        probe = ort.SessionOptions()
+        probe.log_severity_level = SILENT
+        probe.add_session_config_entry(EXACT, "1")
+        with contextlib.suppress(Exception):  # what is wrong with the file itself, the next opening tells
+            ort.InferenceSession(str(path), probe, providers=["CPUExecutionProvider"])
+            given.add_session_config_entry(EXACT, "1")
+    return ort.InferenceSession(str(path), given, providers=wanted)
 
 
 def open_network(path: Path, options: Options) -> Network:
