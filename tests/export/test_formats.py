@@ -27,7 +27,8 @@ from yolo_attn.detectors.drawn import drawn_images
 from yolo_attn.detectors.opening import open_source
 from yolo_attn.detectors.source import Source
 from yolo_attn.errors import ExportError, FileError, UsageError
-from yolo_attn.export import proof
+from yolo_attn.export import proof, report
+from yolo_attn.export.beside import of_other_weights
 from yolo_attn.export.formats import base, int8, table, write
 from yolo_attn.export.onnx import Asked, export_source
 from yolo_attn.export.several import export_several, formats_of
@@ -37,6 +38,7 @@ from yolo_attn.runtime.child import Apart, Died
 from yolo_attn.runtime.engines.network import refused
 from yolo_attn.runtime.image import blob, letterbox
 from yolo_attn.runtime.predict import predict
+from yolo_attn.runtime.proved import read_report, report_path
 from yolo_attn.runtime.session import Detector
 from yolo_attn.weights.attention import attention_in
 
@@ -223,7 +225,19 @@ def test_int8_of_weights_alone_says_so(source: Source, name: str, tmp_path: Path
     assert near["bytes"] < 0.35 * result.report["bytes"] and near["calibrated_on"] == 0
     assert near["same_iou_0.5"] >= 0.4 * near["found"] > 0
     assert any("weights alone, without calibration" in line for line in lines) and "calibrated on" not in "".join(lines)
-    assert Detector(small).names[79] == "thing79"
+    assert Detector(small).names[79] == "thing79" and Detector(small).notes == []
+    told = read_report(small)
+    assert told is not None and told["fp32"] == result.path.name and told["weights"] == result.report["weights"]
+    # an export of newer weights leaves the int8 file, and names it
+    newer = {**{k: v for k, v in result.report.items() if k != "int8"}, "weights": "newer"}
+    result.report_path.write_text(json.dumps(newer), encoding="utf-8")
+    assert of_other_weights([(result.path, result.report)]) == []
+    (line,) = of_other_weights([(result.path, newer)])
+    assert f"{small} is of other weights than this export" in line
+    assert "is of other weights than" in Detector(small).notes[0]
+    report_path(small).unlink()  # as of an earlier version
+    (line,) = of_other_weights([(result.path, newer)])
+    assert f"{small} is of an earlier export, whose weights are not known" in line
 
 
 def test_what_is_told_of_a_loss_of_int8() -> None:
@@ -242,7 +256,8 @@ def test_int8_stands_beside_the_proved_file(source: Source, name: str, tmp_path:
     lines: list[str] = []
     result = export_source(source, asked, lines.append)
     small = Path(result.report["int8"]["path"])
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([small.name, result.path.name, result.report_path.name])
+    reports = [result.report_path.name, f"{small.name}.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([small.name, result.path.name, *reports])
     assert small.name == f"yolov5n_se_int8{table.suffix_of(name)}" and result.report["proof"]["passed"]
     near = result.report["int8"]
     assert near["bytes"] < 0.45 * result.report["bytes"] and near["calibrated_on"] == 3
@@ -473,9 +488,44 @@ def test_an_option_that_a_format_lacks_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_runtime_that_returns_nothing_proves_nothing(source: Source) -> None:
-    with pytest.raises(ExportError, match="1x3x32x32 it has no output"):
-        list(proof.compare(lambda x: [x], lambda x: [], drawn_images(1), [(1, 32, 32)], tolerance=1e-4, layout=None))
+@pytest.mark.parametrize(
+    ("outputs", "told"),
+    [
+        (lambda x: [], "1x3x32x32 it has no output"),
+        (lambda x: [x.reshape(1, 3, -1)], "it has 1 outputs, PyTorch's network has 2"),  # prototypes of masks are lost
+        (lambda x: [x.reshape(1, 3, -1), x, x], "it has 3 outputs"),
+        (lambda x: [x, x.reshape(1, 3, -1)], r"output 0 has the shape \[1, 3, 32, 32\], PyTorch's has \[1, 3, 1024\]"),
+        (lambda x: [x.reshape(1, 3, -1), x + 1], None),
+        (lambda x: [x.reshape(1, 3, -1), x * np.nan], None),
+        (lambda x: [x.reshape(1, 3, -1), x], ""),
+    ],
+)
+def test_every_output_is_compared(outputs: Any, told: str | None) -> None:
+    """Of tasks with several: one that is missing, another order, another shape, other values."""
+
+    def compared() -> list[dict[str, Any]]:
+        return list(proof.compare(lambda x: [x.flatten(2), x], outputs, drawn_images(1), [(1, 32, 32)], tolerance=1e-4, layout=None))
+
+    if told:
+        with pytest.raises(ExportError, match=told):
+            compared()
+    else:
+        assert compared()[0]["equal"] is (told == "")
+
+
+@pytest.mark.parametrize("shapes", [[(4, 4), (8, 8)], [(8, 8), (4, 4)]])
+def test_the_prototypes_are_told_from_the_raw_maps(shapes: list[tuple[int, int]]) -> None:
+    """In whatever order a version of the host returns them: their map is the largest."""
+
+    class Network(nn.Module):
+        def forward(self, x: torch.Tensor) -> Any:
+            return x.flatten(2), ([torch.zeros(1, 2, *s) for s in shapes], {"raw": x.flatten(1)})
+
+    def kept(task: str) -> list[tuple[int, ...]]:
+        run = report.reference(Source(Path("a.pt"), "ultralytics", Network(), task), end2end=False)
+        return [tuple(t.shape) for t in run(torch.zeros(1, 3, 2, 2))]
+
+    assert kept("segment") == [(1, 3, 4), (1, 2, 8, 8)] and kept("pose") == [(1, 3, 4)]
 
 
 def test_messages_of_runtimes_are_those_that_say_something() -> None:

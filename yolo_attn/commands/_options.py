@@ -8,7 +8,9 @@ from typing import Any
 from ..errors import UsageError, shown
 from ..model_yaml.reader import value_of
 
-__all__ = ["pair", "pairs"]
+__all__ = ["UNPROVED", "pair", "pairs"]
+
+UNPROVED = "run also a file that changed since it was proved, or that differs from PyTorch by its report"
 
 
 def pair(text: str) -> tuple[str, Any]:

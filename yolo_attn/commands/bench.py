@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import ExportError, UsageError
 from ..files import scratch, write_text
+from ._options import UNPROVED
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--provider", default="auto", metavar="NAME", help="onnxruntime provider: auto (default), cpu, cuda, ..."
     )
     parser.add_argument("--host", metavar="DIR", help="YOLOv5 checkout that classic checkpoints need")
+    parser.add_argument("--unproved", action="store_true", help=UNPROVED)
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument("--save-json", metavar="FILE", help="also write the results as JSON")
 
@@ -72,7 +74,11 @@ def run(args: argparse.Namespace) -> int:
         files = [pair for i, m in enumerate(args.models) for pair in _files(m, i, args, folder)]
         detectors, inputs = [], []
         for _, file in files:
-            d = Detector(file, runtime=args.runtime, threads=args.threads, provider=args.provider, spin=False)
+            d = Detector(
+                file, runtime=args.runtime, threads=args.threads, provider=args.provider, spin=False, unproved=args.unproved
+            )
+            for note in d.notes:
+                print(f"note: {note}", file=sys.stderr)
             wanted = round_up((args.imgsz[0], args.imgsz[-1]), d.stride) if args.imgsz else None
             if wanted and d.size and d.size != wanted:
                 raise UsageError(f"{file}: accepts {d.size[0]}x{d.size[1]} only, but --imgsz is {args.imgsz}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import DataError, UsageError
 from ..runtime.boxes import CONF, IOU, MAX_DET
+from ._options import UNPROVED
 
 if TYPE_CHECKING:
     from ..runtime.source import Frame
@@ -48,6 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", help="new or empty folder for results (default runs/detect/MODEL)")
     parser.add_argument("--no-save", action="store_true", help="do not save annotated images")
     parser.add_argument("--save-txt", action="store_true", help="save results to labels/NAME.txt")
+    parser.add_argument("--unproved", action="store_true", help=UNPROVED)
     parser.add_argument("--quiet", action="store_true", help="print only the totals, not a line per image")
     parser.add_argument("--save-json", action="store_true", help="save results to detections.json")
 
@@ -64,7 +66,11 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f"--{name} must be between 0 and 1, got {value}")
     if args.max_det < 1:
         raise UsageError(f"--max-det must be at least 1, got {args.max_det}")
-    detector = Detector(args.model, runtime=args.runtime, threads=args.threads, provider=args.provider)
+    detector = Detector(
+        args.model, runtime=args.runtime, threads=args.threads, provider=args.provider, unproved=args.unproved
+    )
+    for note in detector.notes:
+        print(f"note: {note}", file=sys.stderr)
     if detector.nms_inside and (args.iou != IOU or args.conf < CONF):
         print(
             f"{args.model}: contains NMS: --iou has no effect, and --conf only above the threshold it was exported with",

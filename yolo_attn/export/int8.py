@@ -109,6 +109,7 @@ def quantize(
             model = onnx.load(str(draft))
             set_metadata(model, {"precision": "int8"}, replace=True)
             onnx.save(model, str(draft))
+            report.path_of(target).unlink(missing_ok=True)  # of the file that is being replaced
             publish(draft, target)
         small = Detector(target)
     except Exception as exc:

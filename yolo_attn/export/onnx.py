@@ -25,6 +25,7 @@ from ..runtime.image import round_up
 from ..runtime.opencv import obstacles
 from . import graph, report
 from .asked import Asked
+from .beside import of_other_weights
 from .deployment import warnings_of
 from .formats.base import Job, check_options
 from .formats.table import FORMATS as RUNTIME_FORMATS
@@ -125,7 +126,10 @@ def export(
     source = open_source(weights, cfg)
     for note in source.notes:
         log(f"note: {note}")
-    return export_source(source, asked, log)
+    result = export_source(source, asked, log)
+    for line in of_other_weights([(result.path, result.report)]):
+        log(f"note: {line}")
+    return result
 
 
 def export_source(source: Source, asked: Asked, log: Callable[[str], Any] = print) -> ExportResult:
@@ -173,6 +177,7 @@ def export_source(source: Source, asked: Asked, log: Callable[[str], Any] = prin
             from .formats.int8 import add_int8
 
             add_int8(kind, replace(job, pictures=asked.int8), target, found, asked.int8_from, log)
+            report.write_int8(found)
         return ExportResult(target, found)
     return _export_onnx(source, asked, size, onnx_target, target, used, log)
 
@@ -237,6 +242,7 @@ def _export_onnx(
         from .int8 import add_int8
 
         add_int8(source, onnx_target, found, asked.int8, asked.int8_from, asked.int8_symmetric, log)
+        report.write_int8(found)
     if format == "engine":
         from .formats.elsewhere import engine_report
         from .tensorrt import build

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
-import platform
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
-from .._version import __version__
 from ..detectors.drawn import drawn_images
 from ..detectors.source import Source
 from ..errors import ExportError, FileError, YoloAttnError, first_line
-from ..files import read_text, write_text
+from ..files import write_text
+from ..runtime.proved import digest, read_report
+from ..runtime.proved import report_path as path_of
 from . import proof
+from .described import describe, described
 
 if TYPE_CHECKING:
     # opens a file: yields a function from a batch to its outputs, and the layout of a detector's output
@@ -35,6 +34,7 @@ __all__ = [
     "prove",
     "proved",
     "write",
+    "write_int8",
 ]
 
 
@@ -43,11 +43,6 @@ __all__ = [
 # published YOLOv5n to 2e-2 of a score and to an IoU of 0.996, less for boxes that are a few pixels wide.
 TOLERANCES = {"fp32": 1e-4, "fp16": 5e-2}
 LEAST_IOU = {"fp32": proof.MIN_IOU, "fp16": 0.95}
-
-
-def path_of(model: Path) -> Path:
-    """Return the path of a file's report, such as `best.onnx.json`."""
-    return model.with_name(model.name + ".json")
 
 
 def write(path: Path, report: dict[str, Any]) -> None:
@@ -61,68 +56,37 @@ def write(path: Path, report: dict[str, Any]) -> None:
 
 def proved(model: Path) -> bool:
     """Whether a file exists whose report says that it matches PyTorch."""
-    try:
-        told = json.loads(read_text(path_of(model), ExportError))
-        return model.is_file() and bool(told["proof"]["passed"])
-    except (YoloAttnError, ValueError, KeyError, TypeError):
-        return False
+    told = read_report(model)
+    proof = (told or {}).get("proof")
+    return model.is_file() and isinstance(proof, dict) and bool(proof.get("passed"))
 
 
-def describe(source: Source, path: Path, attention: dict[str, int]) -> dict[str, Any]:
-    """Describe an exported ONNX file: its source, content, graph and the versions of the packages used."""
-    import onnx
-    import onnxruntime
-
-    model = onnx.load(str(path))
-    meta = {p.key: p.value for p in model.metadata_props}
-    return {
-        **described(source, path, attention, {m.__name__: m.__version__ for m in (onnx, onnxruntime)}),
-        "end2end": meta.get("end2end") == "True",
-        "graph": {
-            "opset": next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0),
-            "nodes": len(model.graph.node),
-            "operators": dict(Counter(n.op_type for n in model.graph.node).most_common()),
-        },
-    }
-
-
-def described(source: Source, path: Path, attention: dict[str, int], versions: dict[str, str]) -> dict[str, Any]:
-    """Describe an exported file or folder: its source, its content, and the versions of the packages used.
+def write_int8(found: dict[str, Any]) -> None:
+    """Write a report beside the int8 file that the report of its fp32 file tells of.
 
     Args:
-        source: The network.
-        path: The file; of a folder, names and contents of its files are hashed in order.
-        attention: Registered name to count.
-        versions: Of the converter and the runtime.
+        found: The report of the fp32 file.
+
+    Raises:
+        FileError: It cannot be written.
     """
-    import numpy
-    import torch
-
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    hashed = hashlib.sha256()
-    for file in files:
-        if file != path:
-            hashed.update(f"{file.relative_to(path).as_posix()}\n".encode())
-        hashed.update(file.read_bytes())
-    known = {"yolo_attn": __version__, "python": platform.python_version(), "torch": torch.__version__}
-    known["numpy"] = numpy.__version__
-    if source.host == "ultralytics":
-        import ultralytics
-
-        known["ultralytics"] = ultralytics.__version__
-    return {
-        "path": str(path),
-        "source": str(source.path),
-        "host": source.host,
-        "sha256": hashed.hexdigest(),
-        "bytes": sum(file.stat().st_size for file in files),
-        "names": source.names,
-        "stride": source.stride,
-        "task": source.task,
-        "end2end": False,
-        "attention": attention,
-        "versions": {**known, **versions},
-    }
+    near = dict(found["int8"])
+    path = Path(near.pop("path"))
+    held = digest(path)
+    of_fp32 = ("path", "sha256", "bytes", "files", "precision", "graph", "seconds", "proof", "int8")
+    write(
+        path,
+        {
+            "path": str(path),
+            **{k: v for k, v in found.items() if k not in of_fp32},
+            "sha256": held.sha256,
+            "bytes": held.bytes,
+            **({"files": held.files} if held.files else {}),
+            "precision": "int8",
+            "fp32": Path(found["path"]).name,
+            "measured": near,
+        },
+    )
 
 
 def prove(
@@ -267,7 +231,10 @@ def _opened(path: Path, source: Source, nms: bool) -> Iterator[tuple[Callable[[A
 
 
 def reference(source: Source, end2end: bool) -> Callable[[Any], list[Any]]:
-    """Return the unchanged network as a function from images to its output tensors, the main one first."""
+    """Return the unchanged network as a function from images to the tensors that its exported file has, the main one first.
+
+    For segmentation these are the boxes with the coefficients of their masks, and the prototypes of the masks.
+    """
     from copy import deepcopy
 
     model = deepcopy(source.model).float().eval()
@@ -281,7 +248,11 @@ def reference(source: Source, end2end: bool) -> Callable[[Any], list[Any]]:
         return [t for part in y for t in flat(part)] if isinstance(y, (tuple, list)) else [y]
 
     def run(x: Any) -> list[Any]:
-        return [t for t in flat(model(x)) if hasattr(t, "numpy")]
+        main, *rest = [t for t in flat(model(x)) if hasattr(t, "numpy")]
+        if source.task != "segment":
+            return [main]
+        # beside the raw maps of the levels, which stand in an order of the host's version
+        return [main, max((t for t in rest if t.ndim == 4), key=lambda t: t.shape[2] * t.shape[3])]
 
     return run
 

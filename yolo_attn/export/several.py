@@ -9,6 +9,7 @@ from typing import Any
 
 from ..detectors.opening import open_source
 from ..errors import ExportError, UsageError, YoloAttnError
+from .beside import of_other_weights
 from .formats.table import named
 from .onnx import Asked, ExportResult, export_source
 
@@ -83,4 +84,6 @@ def export_several(
             if len(ready) == 1:
                 raise
             done.append(Outcome(name, problem=str(exc)))
+    for line in of_other_weights((d.result.path, d.result.report) for d in done if d.result is not None):
+        log(f"note: {line}")
     return done

@@ -18,6 +18,7 @@ from .engines import table
 from .engines.network import Options
 from .engines.onnxruntime import providers
 from .engines.opencv import describe
+from .proved import check
 
 __all__ = ["RUNTIMES", "Detector", "describe", "providers"]
 
@@ -34,8 +35,10 @@ class Detector:
         threads: Number of threads; 0 leaves the choice to the runtime.
         provider: onnxruntime's provider, see :func:`providers`.
         spin: Whether idle threads of onnxruntime wait actively; turn off where several files run in turns.
+        unproved: Open also a file that changed since it was proved, or that differs from PyTorch by its report.
 
     Attributes:
+        notes: What the user should know of the file, in lines.
         runtime: Name of the runtime that runs it.
         version: Its version.
         provider: The first provider of onnxruntime that runs it; the processor for other runtimes.
@@ -47,7 +50,8 @@ class Detector:
             first run.
 
     Raises:
-        YoloAttnError: No such file, no detector, or a runtime that is missing or cannot load it.
+        YoloAttnError: No such file, no detector, one that is not the proved one, or a runtime that is missing or cannot
+            load it.
     """
 
     def __init__(
@@ -58,9 +62,11 @@ class Detector:
         threads: int = 0,
         provider: str = "auto",
         spin: bool = True,
+        unproved: bool = False,
     ) -> None:
         self.path = Path(path)
         self.runtime = table.runtime_for(self.path, runtime)
+        self.notes = check(self.path, unproved)
         network = table.open_network(self.path, self.runtime, Options(threads, provider, spin))
         self._run = network.run
         self.provider, self.version, self.dtype = network.provider, network.version, network.dtype
@@ -68,6 +74,8 @@ class Detector:
         shape, outputs = network.shape, network.outputs
         self._check(shape, outputs)
         self.names = _names(meta.get("names"), self.path)
+        if not self.names:
+            self.notes.append(f"{self.path}: its metadata has no class names: classes are told by their numbers")
         self.stride = _stride(meta.get("stride"), self.path)
         fixed = [d if isinstance(d, int) and d > 0 else None for d in shape]
         self.batch = fixed[0]

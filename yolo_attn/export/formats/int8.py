@@ -64,6 +64,7 @@ def add_int8(
             labelled = labelled_images(asked, job.source)
             if labelled is not None:
                 near["map"] = {**maps(full, small, labelled, job.size), "images": len(labelled.files)}
+        report.path_of(place).unlink(missing_ok=True)  # of the file that is being replaced
         move(format, made, place)
     found["int8"] = {"path": str(place), **near}
     report.write(target, found)
