@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -40,6 +41,12 @@ def commands(name: str) -> list[str]:
     return [t.partition("  #")[0].strip() for t in lines if t.strip() and not t.startswith("#")]
 
 
+def headings(name: str) -> list[str]:
+    """The anchors of a page, as GitHub makes them and mkdocs.yml asks for."""
+    found = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text(name), flags=re.DOTALL), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", h.strip().lower()).replace(" ", "-") for h in found]
+
+
 def test_generated_tables_are_fresh() -> None:
     """The catalogue and the tables are what registry, hosts and folder give today."""
     done = subprocess.run([sys.executable, str(ROOT / "tools" / "generate.py"), "--check"], capture_output=True, text=True)
@@ -73,8 +80,13 @@ def test_commands_and_files_are_real(name: str) -> None:
             assert (ROOT / script).is_file(), line
     for yaml in re.findall(r"`((?:yolo|se|eca)[\w.-]*\.yaml)`", text(name)):
         assert "_mine" in yaml or find.locate(yaml) is not None, yaml  # the reader's own is not shipped
-    for link in re.findall(r"\]\((?!http)([^)#]+)\)", text(name)):
-        assert ((ROOT / name).parent / link).exists(), link
+    for link in re.findall(r"\]\((?!http)([^)]+)\)", text(name)):
+        page, _, anchor = link.partition("#")
+        target = (ROOT / name).parent / page if page else ROOT / name
+        assert target.exists(), link
+        assert not anchor or anchor in headings(str(target.relative_to(ROOT))), link
+        if name.endswith((".zh.md", "zh-CN.md")) and (target.parent == ROOT / "docs") and target.suffix == ".md":
+            assert target.name.endswith(".zh.md"), f"{link} leads to the English page"
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=[a for a, _ in PAIRS])
@@ -89,6 +101,32 @@ def test_both_languages_are_equal(pair: tuple[str, str]) -> None:
         assert len(re.findall(pattern, english, re.MULTILINE)) == len(re.findall(pattern, chinese, re.MULTILINE)), pattern
     numbers = [sorted(re.findall(r"[-+]?\d+\.\d+", t)) for t in (english, chinese)]
     assert numbers[0] == numbers[1]
+
+
+QUESTIONS = [  # what a new user asks, in the words of the page, with what its answer runs and the page that goes on
+    ("My own module does not build", "自己的模块构建失败", "yolo-attn check my_attn.py:MyAttn", "own_modules"),
+    ("My pretrained weights are lost", "预训练权重丢失", "yolo-attn transfer", "weights"),
+    ("Export fails, or the exported file finds nothing", "导出失败，或导出的文件检测不到目标", "yolo-attn list SE --deploy", "deployment"),
+    ("Does attention help?", "注意力有用吗？", "yolo-attn compare", "compare"),
+    ("Which module, and where?", "选哪个模块、放在哪里？", "yolo-attn search", "modules"),
+    ("How do I get to TensorRT?", "怎样部署到 TensorRT？", "yolo-attn export best.pt --format engine", "export"),
+    ("Does it work with YOLO11, YOLO12, YOLO26, segmentation, pose?", "支持 YOLO11、YOLO12、YOLO26、分割、姿态吗？", "--weights yolo11n.pt --attention ECA", "placement"),
+    ("Two GPUs?", "两块 GPU？", "--device 0,1", "quickstart"),
+    ("My plug-in on another machine?", "插件换一台机器？", "--plugin my_attn.py", "own_modules"),
+    ("How do I remove it again?", "怎样去掉？", "yolo-attn insert my.yaml --remove", "fold"),
+]
+
+
+@pytest.mark.parametrize(("english", "chinese", "command", "page"), QUESTIONS, ids=[q[0][:20] for q in QUESTIONS])
+def test_a_question_is_two_clicks_from_the_readme(english: str, chinese: str, command: str, page: str) -> None:
+    """README, question, page: each link leads to a heading that exists, and the answer has a command on the way."""
+    for readme, question, tail in ((READMES[0], english, ".md"), (READMES[1], chinese, ".zh.md")):
+        anchor = re.sub(r"[^\w\- ]", "", question.lower()).replace(" ", "-")
+        assert f"(docs/questions{tail}#{anchor})" in text(readme)
+        answer = re.search(rf"^## {re.escape(question)}\n(.*?)(?=^## |\Z)", text(f"docs/questions{tail}"), re.DOTALL | re.MULTILINE)
+        assert answer is not None
+        assert any(command in b for b in re.findall(r"```\w+\n(.*?)```", answer[1], re.DOTALL)), answer[1]
+        assert f"]({page}{tail}" in answer[1]
 
 
 def test_every_command_has_help() -> None:
@@ -166,8 +204,10 @@ class _Links(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.found: list[str] = []
+        self.loaded: list[str] = []  # from elsewhere, by the browser itself
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.loaded += [v for k, v in attrs if v and tag != "a" and k in ("href", "src", "srcset") and re.match(r"(?:https?:)?//", v)]
         self.found += [v for k, v in attrs if k in ("href", "src") and v]
 
 
@@ -183,11 +223,23 @@ def test_the_site_builds_and_no_link_is_dead(tmp_path: Path) -> None:
     site = tmp_path / "site"
     made = list(site.rglob("*.html"))
     assert len(made) >= 2 * 15
+    for language, folder in (("en", site), ("zh", site / "zh")):  # what the search box reads, served and from disk
+        index = json.loads((folder / "search" / "search_index.json").read_text(encoding="utf-8"))
+        assert json.loads((folder / "search" / "search_index.js").read_text(encoding="utf-8").partition("=")[2]) == index
+        assert index["config"]["lang"] == [language]
+        assert {e["location"].partition("#")[0] for e in index["docs"]} == {p.name for p in folder.glob("*.html")} - {"404.html"}
+        words = {w for e in index["docs"] for w in e["text"].split("\u200b")}
+        if language == "zh" and (os.environ.get("CI") or importlib.util.find_spec("jieba")):
+            assert {"插件", "权重"} <= words
+        for page in folder.glob("[a-z]*.html"):
+            assert json.loads(re.findall(r'id="__config"[^>]*>(.*?)</script>', page.read_text(encoding="utf-8"))[0])["base"] == "."
     for page in made:
         if page.name == "404.html":  # its links are from the root of a server
             continue
         links = _Links()
         links.feed(page.read_text(encoding="utf-8"))
+        assert not links.loaded, f"{page.name} loads {links.loaded}: it cannot be read without a network"
+        assert not re.search(r":(func|class|mod):", page.read_text(encoding="utf-8")), page.name
         for link in links.found:
             target = link.partition("#")[0].partition("?")[0]
             if target and not re.match(r"[a-z]+:|//", target):

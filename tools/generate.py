@@ -104,7 +104,28 @@ def tables(language: str) -> dict[str, str]:
         "hosts": _tables.hosts(language),
         "patched": said[2].format(functions) + "\n\n" + _tables.patched(language),
         "messages": messages.table(language),
+        "api": api(language),
+        "security": security(language),
     }
+
+
+def api(language: str) -> str:
+    """Return the public names with the first sentences of their docstrings."""
+    import yolo_attn
+
+    rows = []
+    for name in sorted(yolo_attn._EXPORTS, key=str.lower):
+        said = (inspect.getdoc(getattr(yolo_attn, name)) or "").split("\n\n")[0]
+        said = re.sub(r":\w+:`~?([^`]*)`", r"``\1``", " ".join(said.split())).replace("``", "`").replace("|", "\\|").rstrip(":")
+        rows.append(f"| `{name}` | {said} |")
+    head = {"en": "| name | what |", "zh": "| 名称 | 说明 |"}[language]
+    return "\n".join([head, "| --- | --- |", *rows])
+
+
+def security(language: str) -> str:
+    """Return SECURITY.md; in the Chinese page, which begins with a summary, as a section."""
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8").strip()
+    return text if language == "en" else re.sub(r"^#", "##", text.partition("\n")[2].strip(), flags=re.MULTILINE)
 
 
 def fill(page: str, parts: dict[str, str]) -> str:
