@@ -372,7 +372,7 @@ def test_base_beside_attention(folder: Path, tmp_path: Path, capsys: pytest.Capt
     outs = [tmp_path / "a", tmp_path / "b"]
     printed = []
     for out in outs:
-        assert main([*argv, "--out", str(out)]) == 0
+        assert main([*argv, "-o", str(out)]) == 0
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1]
     names = sorted(p.relative_to(outs[0]).as_posix() for p in outs[0].rglob("*") if p.is_file())
@@ -401,7 +401,7 @@ def test_base_beside_attention(folder: Path, tmp_path: Path, capsys: pytest.Capt
 def test_equal_detectors_do_not_differ(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _library()
     argv = ["explain", str(folder / "plain.pt"), str(folder / "images"), "--base", str(folder / "plain.pt"), "--lang", "zh"]
-    assert main([*argv, "--imgsz", str(SIZE), "--draws", "2", "--max-det", "1", "--out", str(tmp_path / "o")]) in (0, 1)
+    assert main([*argv, "--imgsz", str(SIZE), "--draws", "2", "--max-det", "1", "-o", str(tmp_path / "o")]) in (0, 1)
     said = capsys.readouterr()
     if "no font of this machine" in said.err:  # the only thing that may go wrong with a page in Chinese
         return
@@ -422,7 +422,7 @@ def test_equal_detectors_do_not_differ(folder: Path, tmp_path: Path, capsys: pyt
         (["plain.pt", "images", "--base", "cats.pt"], 1, "detects other classes than"),
         (["missing.pt", "images"], 1, "checkpoint not found"),
         (["plain.yaml", "images", "--imgsz", "64", "--conf", "1"], 1, "no detection"),
-        (["plain.pt", "images", "--out", "images"], 1, "images: is not empty"),
+        (["plain.pt", "images", "-o", "images"], 1, "images: is not empty"),
         (["plain.pt", "images", "--conf", "2"], 2, "--conf must be between 0 and 1"),
         (["plain.pt", "images", "--draws", "1"], 2, "--draws must be at least 2"),
         (["plain.pt", "images", "--layers", "neck"], 2, "--layers takes backbone or head"),
@@ -446,7 +446,7 @@ def test_mistakes(
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.iterdir())
     more = [] if "--imgsz" in argv else ["--imgsz", str(SIZE)]
-    assert main(["explain", *argv, *more, *([] if "--out" in argv else ["--out", "o"])]) == code
+    assert main(["explain", *argv, *more, *([] if "-o" in argv else ["-o", "o"])]) == code
     said = capsys.readouterr().err
     last = said.strip().splitlines()[-1]
     assert last.startswith("yolo-attn explain: ") and message in last, said
@@ -471,7 +471,7 @@ def test_an_image_that_is_none_is_told_and_the_others_count(
     cv2.imwrite(str(images / "a.png"), scene(0)[0])
     (images / "b.png").write_bytes((images / "a.png").read_bytes()[:40])
     cv2.imwrite(str(images / "c.png"), np.full((SIZE, SIZE, 3), 120, np.uint8))
-    argv = ["explain", str(folder / "plain.pt"), str(images), "--imgsz", str(SIZE), "--draws", "2", "--out", str(tmp_path / "o")]
+    argv = ["explain", str(folder / "plain.pt"), str(images), "--imgsz", str(SIZE), "--draws", "2", "-o", str(tmp_path / "o")]
     assert main(argv) == 0
     out = capsys.readouterr().out
     assert "1 files cannot be read as an image" in out and "1 images without a detection that counts" in out
@@ -485,7 +485,7 @@ def test_an_interruption_leaves_nothing(folder: Path, tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(receptive_field, "fields", stop)
     argv = ["explain", str(folder / "plain.pt"), str(folder / "images"), "--imgsz", str(SIZE), "--draws", "2", "--limit", "1"]
-    assert main([*argv, "--out", str(tmp_path / "deep" / "o")]) == 130
+    assert main([*argv, "-o", str(tmp_path / "deep" / "o")]) == 130
     assert list((tmp_path / "deep").iterdir()) == []
 
 
@@ -517,7 +517,7 @@ def test_classic_checkpoints(classic: Classic, tmp_path: Path) -> None:  # noqa:
     backbone = cam.maps(reader, x, found, cam.layers_of(reader))
     print("LAYERS", cam.layers_of(reader), cam.layers_of(reader, "head"))
     print("PIXELS", int((at_head[0] > 0).sum()), int((backbone[0] > 0).sum()))
-    argv = ["explain", "best.pt", "images", "--imgsz", "128", "--conf", "0", "--max-det", "1", "--draws", "2", "--out", "o", "--json"]
+    argv = ["explain", "best.pt", "images", "--imgsz", "128", "--conf", "0", "--max-det", "1", "--draws", "2", "-o", "o", "--json"]
     print("CODE", main(argv), json.loads(Path("o/explain.json").read_text())["detections"])
     """
     body = textwrap.dedent(code).replace("{host}", classic.imports)

@@ -46,7 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--classes", nargs="+", metavar="CLASS", help="keep only these classes, by number or name")
     parser.add_argument("--agnostic", action="store_true", help="class-agnostic NMS")
-    parser.add_argument("--out", metavar="DIR", help="new or empty folder for results (default runs/detect/MODEL)")
+    parser.add_argument("-o", "--output", "--out", metavar="DIR", help="new or empty folder for results (default runs/detect/MODEL)")
     parser.add_argument("--no-save", action="store_true", help="do not save annotated images")
     parser.add_argument("--save-txt", action="store_true", help="save results to labels/NAME.txt")
     parser.add_argument("--unproved", action="store_true", help=UNPROVED)
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     size = _size(args.imgsz, detector)
     classes = _classes(args.classes, detector.names)
     source = Source(*args.source)
-    folder = Path(args.out) if args.out else free_folder(Path("runs/detect") / Path(args.model).stem)
+    folder = Path(args.output) if args.output else free_folder(Path("runs/detect") / Path(args.model).stem)
     clock = Clock()
     pictures = boxes = told = 0
     began = time.perf_counter()

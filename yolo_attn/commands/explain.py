@@ -12,7 +12,7 @@ from ..system.console import talk_aside
 
 EPILOG = """examples:
   yolo-attn explain runs/train/exp/weights/best.pt my_images/
-  yolo-attn explain se/weights/best.pt my_images/ --base plain/weights/best.pt --out why
+  yolo-attn explain se/weights/best.pt my_images/ --base plain/weights/best.pt -o why
 needs torchcam: pip install 'yolo_attn[explain]'"""
 
 
@@ -23,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("checkpoint", metavar="PT", help="checkpoint of ultralytics or YOLOv5, or a bundle")
     add("pictures", nargs="+", metavar="PATH", help="images, folders, globs, or a .txt that lists images")
     add("--base", metavar="PT", help="a detector of the same classes, whose detections are matched with the checkpoint's")
-    add("--out", metavar="DIR", help="new or empty folder for the results (default runs/explain/NAME)")
+    add("-o", "--output", metavar="DIR", help="new or empty folder for the results (default runs/explain/NAME)")
     add("--imgsz", nargs="+", type=int, metavar="N", help="pixels: side, or height and width (default: as trained)")
     add("--conf", type=float, default=CONF, metavar="X", help=f"confidence from which a detection counts ({CONF})")
     add("--iou", type=float, default=IOU, metavar="X", help=f"IoU threshold of NMS ({IOU})")
@@ -58,7 +58,7 @@ def _run(args: argparse.Namespace) -> int:
         from ..detectors.classic import use_host
 
         use_host(args.host)
-    out = Path(args.out) if args.out else free_folder(Path("runs/explain") / Path(args.checkpoint).stem)
+    out = Path(args.output) if args.output else free_folder(Path("runs/explain") / Path(args.checkpoint).stem)
     with talk_aside(args.json):
         done = report(args.checkpoint, args.pictures, out, base=args.base, settings=settings, language=args.lang)
     if args.json:

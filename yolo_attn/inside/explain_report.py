@@ -57,7 +57,7 @@ def report(
     """
     texts = Texts(TEXTS, language)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileError(f"{out}: is not empty. Choose a new or empty folder with {option('out')}.")
+        raise FileError(f"{out}: is not empty. Choose a new or empty folder with {option('output')}.")
     shown: list[tuple[bytes, str]] = []
     taken: set[str] = set()
     with _folder(out) as folder:
@@ -97,7 +97,7 @@ def _folder(out: Path) -> Iterator[Path]:
     except OSError as exc:
         if exc.errno not in REFUSED:
             raise
-        raise FileError(f"{out}: cannot be written: {exc.strerror or exc}. Choose another folder with {option('out')}.") from exc
+        raise FileError(f"{out}: cannot be written: {exc.strerror or exc}. Choose another folder with {option('output')}.") from exc
 
 
 def _for_page(png: bytes) -> bytes:

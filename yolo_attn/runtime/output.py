@@ -55,12 +55,12 @@ class Writer:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if any(folder.iterdir()):
-                raise FileError(f"{folder}: is not empty. Choose a new or empty folder with --out.")
+                raise FileError(f"{folder}: is not empty. Choose a new or empty folder with -o.")
             if text:
                 (folder / "labels").mkdir()
         except OSError as exc:
             raise FileError(
-                f"{folder}: cannot be written: {exc.strerror or exc}. Choose another folder with --out."
+                f"{folder}: cannot be written: {exc.strerror or exc}. Choose another folder with -o."
             ) from exc
 
     def __enter__(self) -> Writer:
