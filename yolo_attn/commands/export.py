@@ -42,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="divide boxes by the image size, for toolchains that quantize with one scale for a tensor (ONNX)",
     )
+    parser.add_argument("--chip", default="", metavar="NAME", help="processor of --format rknn, such as rk3566 (default: rk3588)")
     parser.add_argument("--opset", type=int, metavar="N", help="ONNX opset version (default: the host's)")
     parser.add_argument("--nms", action="store_true", help="add NMS to the graph; batch size 1, not for OpenCV")
     parser.add_argument(
@@ -86,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
         int8=args.int8,
         int8_symmetric=args.int8_symmetric,
         normalize_boxes=args.normalize_boxes,
+        chip=args.chip,
     )
     log = (lambda line: print(line, file=sys.stderr)) if args.json else print
     done = export_several(args.weights, formats, asked, cfg=args.cfg, log=log)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import UsageError, did_you_mean
 from . import proof
 from .formats.base import check_installed
 from .formats.table import FORMATS as RUNTIME_FORMATS
@@ -37,6 +37,7 @@ class Asked:
     int8: Any = None
     int8_symmetric: bool = False
     normalize_boxes: bool = False
+    chip: str = ""
     int8_from: Any = None
 
     def checked(self) -> Asked:
@@ -53,11 +54,12 @@ class Asked:
             raise UsageError("--int8-symmetric is a form of --int8 of ONNX, and goes with it")
         if self.normalize_boxes and (format != "onnx" or self.dynamic or self.nms):
             raise UsageError("--normalize-boxes is for ONNX, and cannot be combined with --dynamic or --nms")
+        _check_chip(format, self.chip)
         if format in RUNTIME_FORMATS:
             check_installed(RUNTIME_FORMATS[format])
         pictures = None if self.images is None else proof.read_images(self.images)
         calibration = None if self.int8 is None else proof.read_images(self.int8, limit=300)
-        return replace(self, format=format, images=pictures, int8=calibration, int8_from=self.int8)
+        return replace(self, format=format, chip=self.chip.lower(), images=pictures, int8=calibration, int8_from=self.int8)
 
 
 def _check(format: str, half: bool, opset: int | None, nms: bool, int8: Any) -> None:
@@ -70,3 +72,13 @@ def _check(format: str, half: bool, opset: int | None, nms: bool, int8: Any) -> 
         raise UsageError(f"--opset {opset} is too old for int8, which needs {MIN_OPSET_INT8} or later")
     if opset is not None and opset > MAX_OPSET:
         raise UsageError(f"--opset {opset} is newer than torch's exporter supports: at most {MAX_OPSET}")
+
+
+def _check_chip(format: str, chip: str) -> None:
+    """Check that a processor is one of the format's."""
+    chips = RUNTIME_FORMATS[format].chips if format in RUNTIME_FORMATS else ()
+    if chip and not chips:
+        able = ", ".join(name for name, f in RUNTIME_FORMATS.items() if f.chips)
+        raise UsageError(f"--format {format} has no --chip, only {able} has")
+    if chip and chip.lower() not in chips:
+        raise UsageError(f"--format {format} has no chip '{chip}', only {', '.join(chips)}.{did_you_mean(chip.lower(), chips)}")

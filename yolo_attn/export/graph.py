@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-__all__ = ["decode_nodes", "fix_batch", "normalize_boxes", "pool_means", "set_metadata", "to_half"]
+__all__ = ["decode_nodes", "fix_batch", "normalize_boxes", "pool_means", "set_metadata", "to_half", "within"]
 
 POOLED = {"ReduceMean": "GlobalAveragePool", "ReduceMax": "GlobalMaxPool"}
 
@@ -80,6 +80,17 @@ def decode_nodes(model: Any) -> list[str]:
         found[node.name] = None
         todo += node.input
     return list(found)
+
+
+def within(node: str, layers: Sequence[str]) -> bool:
+    """Return whether a node belongs to one of these layers by its name: `/model.6/m/m.0/attn/fc1/Conv` to `model.6.m.0.attn`.
+
+    The exporters name a node after the modules that were called, a list's entries by the list's name and a number, with
+    or without the list before them.
+    """
+    parts = node.strip("/").split("/")
+    path = ".".join(p for p, after in zip(parts, [*parts[1:], ""]) if not after.startswith(f"{p}."))
+    return any(f".{layer}." in f".{path}." for layer in layers)
 
 
 def normalize_boxes(model: Any, size: tuple[int, int]) -> None:

@@ -15,7 +15,7 @@ from ..runtime.image import blob, letterbox
 from ..runtime.session import Detector
 from ..weights.attention import attention_in
 from . import report
-from .graph import decode_nodes, set_metadata
+from .graph import decode_nodes, set_metadata, within
 from .int8_layers import losses
 from .proof import compare_detections
 
@@ -92,7 +92,7 @@ def quantize(
             graph = onnx.load(str(ready))
             convolutions = [n.name for n in graph.graph.node if n.op_type == "Conv"]
             decoding = set(decode_nodes(graph))
-            kept = [n for n in convolutions if n in decoding or _within(n, attention)]
+            kept = [n for n in convolutions if n in decoding or within(n, attention)]
             others = [n.name for n in graph.graph.node if n.op_type != "Conv"]
             quantize_static(
                 str(ready),
@@ -128,17 +128,6 @@ def quantize(
     if labelled is not None:
         out["map"] = {**maps(full, small, labelled, size), "images": len(labelled.files)}
     return out
-
-
-def _within(node: str, layers: Sequence[str]) -> bool:
-    """Return whether a node belongs to one of these layers by its name: `/model.6/m/m.0/attn/fc1/Conv` to `model.6.m.0.attn`.
-
-    The exporters name a node after the modules that were called, a list's entries by the list's name and a number, with
-    or without the list before them.
-    """
-    parts = node.strip("/").split("/")
-    path = ".".join(p for p, after in zip(parts, [*parts[1:], ""]) if not after.startswith(f"{p}."))
-    return any(f".{layer}." in f".{path}." for layer in layers)
 
 
 def agreement(full: Runs, small: Runs, images: Sequence[np.ndarray], size: tuple[int, int]) -> dict[str, int]:

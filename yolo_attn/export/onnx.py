@@ -79,6 +79,7 @@ def export(
     int8: Any = None,
     int8_symmetric: bool = False,
     normalize_boxes: bool = False,
+    chip: str = "",
     cfg: str | os.PathLike[str] | None = None,
     log: Callable[[str], Any] = print,
 ) -> ExportResult:
@@ -107,6 +108,7 @@ def export(
         int8_symmetric: Give its activations a zero point of 0, as TensorRT wants.
         normalize_boxes: Divide boxes by the image size, for toolchains that quantize with one scale for a tensor; ONNX
             of ultralytics with fixed shapes only.
+        chip: The processor that an NPU's format is for, such as `rk3566`; RKNN's default is `rk3588`.
         cfg: A model YAML to load the checkpoint's weights into.
         log: Called with each line of progress.
 
@@ -121,7 +123,7 @@ def export(
         DataError: The images cannot be read.
     """
     asked = Asked(
-        format, imgsz, dynamic, half, opset, nms, simplify, output, images, tolerance, int8, int8_symmetric, normalize_boxes
+        format, imgsz, dynamic, half, opset, nms, simplify, output, images, tolerance, int8, int8_symmetric, normalize_boxes, chip
     ).checked()
     source = open_source(weights, cfg)
     for note in source.notes:
@@ -171,7 +173,7 @@ def export_source(source: Source, asked: Asked, log: Callable[[str], Any] = prin
     for line in warnings_of(used, format, "int8" if asked.int8 is not None else "fp16" if half else "fp32"):
         log(f"note: {line}")
     if kind is not None:
-        job = Job(source, size, dynamic, half, opset)
+        job = Job(source, size, dynamic, half, opset, chip=asked.chip)
         found = write(kind, job, target, used, images=asked.images, tolerance=asked.tolerance, log=log)
         if asked.int8 is not None:
             from .formats.int8 import add_int8

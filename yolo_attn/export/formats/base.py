@@ -46,7 +46,7 @@ class Job:
         half: Store weights in fp16.
         opset: ONNX opset, for formats that are made from ONNX; the host's when absent.
         pictures: BGR images on which int8 is calibrated; None for fp32 and fp16.
-        chip: The processor that an NPU's format is for.
+        chip: The processor that an NPU's format is for; the format's default when empty.
     """
 
     source: Source
@@ -95,6 +95,8 @@ class Format:
         precision: What it computes in where neither fp16 nor int8 is asked for.
         parts: Patterns of the names in a folder of this format.
         where: Where the file runs, for those that do not run here.
+        chips: The processors to choose from, the default first; for NPUs, whose compiler prints what runs on the CPU.
+        deployed: Pattern of the file in a folder that is deployed, where others are for the proof alone.
     """
 
     name: str
@@ -113,6 +115,13 @@ class Format:
     precision: str = "fp32"
     parts: tuple[str, ...] = field(default=())
     where: str = ""
+    chips: tuple[str, ...] = ()
+    deployed: str = ""
+
+    def bytes_of(self, path: Path) -> int:
+        """Return the size of what is deployed of a file or folder of this format."""
+        files = path.rglob(self.deployed or "*") if path.is_dir() else [path]
+        return sum(p.stat().st_size for p in files if p.is_file())
 
 
 def check_installed(format: Format) -> dict[str, str]:

@@ -12,8 +12,9 @@ from ...files import scratch
 from ...runtime.child import Apart
 from .. import report
 from ..int8 import LOST, agreement, labelled_images, maps
+from . import npu
 from .base import Format, Job
-from .write import converted, move
+from .write import converted, move, placed
 
 __all__ = ["add_int8"]
 
@@ -40,7 +41,7 @@ def add_int8(
     Args:
         format: The format.
         job: What to convert, with the pictures to calibrate on.
-        target: The fp32 file, proved.
+        target: The file in fp32, or what the format has for it, proved.
         found: Its report, which is written again.
         asked: Where the pictures are from; with labels beside them, both files' mAP is measured.
         log: Called with each line of progress.
@@ -51,9 +52,12 @@ def add_int8(
     place = target.with_name(f"{target.name[: -len(format.suffix)]}_int8{format.suffix}")
     pictures = job.pictures or []
     layout = "final" if found["end2end"] else job.source.layout
+    exact = found["precision"]
+    if not format.weights_only:
+        log(f"int8: calibrating on {len(pictures)} images")
     with scratch(target.parent) as folder:
         made = converted(format, job, folder)
-        size = report.described(job.source, made, {}, {})["bytes"]
+        size = format.bytes_of(made)
         with Apart(target, format.runtime) as first, Apart(made, format.runtime) as second:
             full, small = _Opened(first, layout), _Opened(second, layout)
             near: dict[str, Any] = {
@@ -63,7 +67,10 @@ def add_int8(
             }
             labelled = labelled_images(asked, job.source)
             if labelled is not None:
-                near["map"] = {**maps(full, small, labelled, job.size), "images": len(labelled.files)}
+                both = maps(full, small, labelled, job.size)
+                near["map"] = {exact: both["fp32"], "int8": both["int8"], "images": len(labelled.files)}
+        if format.chips:
+            near["npu"] = placed(format, job, folder)
         report.path_of(place).unlink(missing_ok=True)  # of the file that is being replaced
         move(format, made, place)
     found["int8"] = {"path": str(place), **near}
@@ -71,22 +78,25 @@ def add_int8(
     how = "weights alone, without calibration" if format.weights_only else f"calibrated on {len(pictures)} images"
     log(
         f"int8: {place} ({size / 1e6:.1f} MB, {how}). Of {near['found']} detections of the "
-        f"fp32 file it finds {near['same_iou_0.9']} with IoU >= 0.9 and {near['same_iou_0.5']} with IoU >= 0.5, and "
+        f"{exact} file it finds {near['same_iou_0.9']} with IoU >= 0.9 and {near['same_iou_0.5']} with IoU >= 0.5, and "
         f"{near['extra']} others"
     )
+    if format.chips:
+        log(f"int8: {npu.told(near['npu'], found['attention'])}")
     if "map" not in near:
         log("int8: no labels beside these images: measure its mAP before using it")
     else:
-        a, b = (near["map"][k]["mAP50-95"] or 0.0 for k in ("fp32", "int8"))
-        log(f"int8: mAP50-95 {b:.3f}, fp32 {a:.3f}, on the {near['map']['images']} labelled images among them")
+        a, b = (near["map"][k]["mAP50-95"] or 0.0 for k in (exact, "int8"))
+        log(f"int8: mAP50-95 {b:.3f}, {exact} {a:.3f}, on the {near['map']['images']} labelled images among them")
         if a - b > LOST:
-            log(f"int8: {lost(format.name, format.title)}")
+            log(f"int8: {lost(format.name, format.title, exact)}")
     return place
 
 
-def lost(name: str, title: str) -> str:
-    """Return what to tell where int8 loses more than :data:`LOST`: what is known of the cause, and what to do."""
+def lost(name: str, title: str, exact: str = "fp32") -> str:
+    """Return what to tell where int8 loses more than :data:`LOST` of a file in precision `exact`: what is known, what to do."""
     known = {
+        "rknn": "Attention and box decoding are in fp16, all other layers in int8",
         "tflite": "The host's converter quantizes every layer, attention and box decoding among them",
         "openvino": "Attention and box decoding are in fp32, all other layers in int8",
         "mnn": "The weights of every layer are in int8, what is computed is not",
@@ -94,6 +104,6 @@ def lost(name: str, title: str) -> str:
     remedies = ["calibrate on more images"] if name != "mnn" else []
     remedies += ["compare with --format openvino, whose attention and box decoding stay in fp32"] if name != "openvino" else []
     return (
-        f"it loses more than {LOST}: keep the fp32 file, or {' or '.join(remedies)}. {known[name]}; which of them loses it "
+        f"it loses more than {LOST}: keep the {exact} file, or {' or '.join(remedies)}. {known[name]}; which of them loses it "
         f"is not measured in {title}. --format onnx --int8 names the layers that lose most there"
     )

@@ -1,23 +1,118 @@
-"""Rockchip's ``model-CHIP.rknn``, compiled by rknn-toolkit2; in fp16, which its NPUs compute in."""
+"""Rockchip's ``model-CHIP.rknn``, compiled by rknn-toolkit2: in fp16, or in int8 with box decoding and attention in fp16."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from ...errors import ExportError
+from ...files import write_bytes, write_text
+from ...runtime.engines.rknn import RANGES, settings
+from ...runtime.image import letterbox
+from ...weights.attention import attention_in
+from ..graph import decode_nodes, pool_means, within
 from .base import Format, Job, Need
 from .host import STEM, by_ultralytics
 
-__all__ = ["CHIP", "FORMAT"]
+__all__ = ["CHIPS", "FORMAT", "talking"]
 
-CHIP = "rk3588"
+# The first is the default. rv1103 and rv1106 compute int8 alone, so that a network in fp16 cannot be proved for them.
+CHIPS = ("rk3588", "rk3576", "rk3568", "rk3566", "rk3562", "rk2118", "rv1126b")
+NONE_CHOSEN = "custom_quantize_layers: {}"
 
 
 def convert(job: Job) -> Path:
-    """Write ``model_rknn_model/``, with the ONNX file that it was compiled from: the simulator compiles that again."""
-    folder = by_ultralytics(job, "rknn", name=job.chip or CHIP)
-    os.replace(f"{STEM}.onnx", folder / f"{STEM}.onnx")
+    """Write ``model_rknn_model/``, with what the simulator compiles it from again: the ONNX file, or that of int8."""
+    with talking():
+        folder = by_ultralytics(replace(job, pictures=None), "rknn", name=job.chip or CHIPS[0])
+        file = Path(f"{STEM}.onnx")
+        if job.pictures is None:
+            os.replace(file, folder / file.name)
+        else:
+            _quantize(folder, file, job)
     return folder
+
+
+@contextlib.contextmanager
+def talking() -> Iterator[None]:
+    """Have the compiler print where it places each operator, and pool where the host's graph takes means and maxima."""
+    from rknn import api
+
+    own: Any = api.RKNN
+
+    class Talking(own):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(**{**options, "verbose": True})
+
+        def load_onnx(self, model: str, **options: Any) -> Any:
+            import onnx
+
+            graph = onnx.load(model)
+            if pool_means(graph):
+                onnx.save(graph, model)
+            return super().load_onnx(model=model, **options)
+
+    api.RKNN = Talking
+    try:
+        yield
+    finally:
+        api.RKNN = own
+
+
+def _quantize(folder: Path, file: Path, job: Job) -> None:
+    """Replace the compiled network in a folder by its int8 version, and add what the simulator needs for it.
+
+    In fp16 stay what decodes the boxes, whose single scale for boxes and scores would round all scores to zero, and
+    attention: its layers are few and small, and a gate that is off by one step scales a whole map.
+    """
+    import cv2
+    from rknn import api
+
+    chip = job.chip or CHIPS[0]
+    listed = []
+    for k, image in enumerate(job.pictures or []):
+        path = Path(f"{k}.png").resolve()
+        write_bytes(path, cv2.imencode(".png", letterbox(image, job.size)[0])[1].tobytes(), durable=False)
+        listed.append(f"{path}\n")
+    write_text(Path("pictures.txt"), "".join(listed), durable=False)
+    net = api.RKNN()
+    _check(net.config(**settings(chip)), "be configured")
+    _check(net.load_onnx(model=str(file)), "load the ONNX file")
+    _check(net.hybrid_quantization_step1(dataset="pictures.txt", proposal=False), "calibrate")
+    net.release()
+    network, ranges, choice = (Path(f"{STEM}{ending}") for ending in RANGES)
+    write_text(choice, _chosen(network, choice.read_text(encoding="utf-8"), list(attention_in(job.source.model))), durable=False)
+    net = api.RKNN()
+    _check(net.config(**settings(chip)), "be configured")
+    files = {"model_input": str(network), "data_input": str(ranges), "model_quantization_cfg": str(choice)}
+    _check(net.hybrid_quantization_step2(**files), "quantize")
+    _check(net.export_rknn(str(folder / f"{STEM}-{chip}.rknn")), "write the network")
+    for part in (network, ranges, choice):
+        os.replace(part, folder / part.name)
+
+
+def _chosen(network: Path, told: str, attention: list[str]) -> str:
+    """Return the compiler's list of ranges with the maps chosen that stay in fp16."""
+    import onnx
+    import yaml
+
+    if not told.startswith(NONE_CHOSEN):
+        raise ExportError(f"rknn-toolkit2 lists ranges in a form that is not known here: {told[:60]!r}")
+    graph = onnx.load(str(network))
+    decoding = set(decode_nodes(graph))
+    kept = [n for n in graph.graph.node if n.name in decoding or within(n.name, attention)]
+    known = yaml.safe_load(told)["quantize_parameters"]
+    names = [o for n in kept for o in n.output if known.get(o, {}).get("dtype") == "int8"]
+    return yaml.safe_dump({"custom_quantize_layers": dict.fromkeys(names, "float16")}) + told[len(NONE_CHOSEN) :].lstrip()
+
+
+def _check(code: Any, doing: str) -> None:
+    if code not in (0, None):
+        raise ExportError(f"rknn-toolkit2 cannot {doing}: code {code}")
 
 
 FORMAT = Format(
@@ -28,8 +123,11 @@ FORMAT = Format(
     (Need("rknn", "rknn-toolkit2", "2.3.2", "2.5"), Need("onnx", "onnx", "", "1.19"), Need("setuptools", "setuptools", "", "82")),
     convert,
     "rknn",
+    int8=True,
     onnx=True,
     precision="fp16",
     classic=False,
-    parts=("*.rknn", "*.onnx", "metadata.yaml"),
+    chips=CHIPS,
+    parts=("*.rknn", "*.onnx", *(f"*{ending}" for ending in RANGES), "metadata.yaml"),
+    deployed="*.rknn",
 )

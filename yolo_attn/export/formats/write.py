@@ -13,11 +13,13 @@ from ...detectors.source import Source
 from ...errors import ExportError, FileError
 from ...files import publish, publish_folder, scratch
 from ...runtime.child import Apart
+from ...weights.attention import attention_in
 from .. import report
+from . import npu
 from .apart import convert_apart
 from .base import Format, Job, check_installed
 
-__all__ = ["converted", "move", "write"]
+__all__ = ["converted", "move", "placed", "write"]
 
 
 def write(
@@ -56,6 +58,7 @@ def write(
         made = converted(format, job, folder)
         found = {
             **report.described(source, made, attention, versions),
+            "bytes": format.bytes_of(made),
             "format": format.name,
             "imgsz": list(job.size),
             "dynamic": job.dynamic,
@@ -65,6 +68,9 @@ def write(
         }
         shapes = "dynamic shapes" if job.dynamic else "x".join(map(str, job.size))
         log(f"{format.name}: {target} ({found['bytes'] / 1e6:.1f} MB, {shapes}, {precision})")
+        if format.chips:
+            found["npu"] = placed(format, job, folder)
+            log(npu.told(found["npu"], attention))
         place = functools.partial(move, format)
         if not format.runtime:
             from .elsewhere import leave_proof
@@ -104,6 +110,15 @@ def converted(format: Format, job: Job, folder: Path) -> Path:
     for path in [named, *named.rglob("*")]:  # a scratch folder is private to this user; what comes out of it is not
         path.chmod(_mode(0o777 if path.is_dir() else 0o666))
     return named
+
+
+def placed(format: Format, job: Job, folder: Path) -> dict[str, Any] | None:
+    """Return what the compiler of an NPU placed elsewhere, by what it printed while :func:`converted` ran below `folder`."""
+    try:
+        printed = (folder / "work.log").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # where processes do not fork, it prints to the terminal
+        return None
+    return npu.placement(printed, job.chip or format.chips[0], list(attention_in(job.source.model)))
 
 
 def _mode(wanted: int) -> int:

@@ -1,20 +1,32 @@
-"""RKNN's simulator: computes on the CPU what Rockchip's NPU computes, in fp16.
+"""RKNN's simulator: computes on the CPU what Rockchip's NPU computes, in fp16 or int8.
 
-A ``.rknn`` file runs on the board alone. The simulator compiles the ONNX file beside it again, with the same settings.
+A ``.rknn`` file runs on the board alone. The simulator compiles the network beside it again, with the same settings.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ...errors import FileError
 from .network import Network, Options, imported, one_file, read_yaml, refused, sized, version_of
 
-__all__ = ["open_network"]
+__all__ = ["RANGES", "open_network", "settings"]
+
+# Of an int8 network: its fp32 weights, the ranges of its maps, and which maps are in int8 by these ranges.
+RANGES = (".model", ".data", ".quantization.cfg")
+
+
+def settings(chip: str) -> dict[str, Any]:
+    """Return the compiler's settings: bytes as input, which the network divides by 255."""
+    return {"mean_values": [[0, 0, 0]], "std_values": [[255, 255, 255]], "target_platform": chip}
 
 
 def open_network(path: Path, options: Options) -> Network:
@@ -23,26 +35,31 @@ def open_network(path: Path, options: Options) -> Network:
     Raises:
         FileError: The compiler or the simulator cannot take it.
     """
-    if path.is_dir() and not any(path.glob("*.onnx")):
+    quantized = path.is_dir() and any(path.glob(f"*{RANGES[0]}"))
+    if path.is_dir() and not quantized and not any(path.glob("*.onnx")):
         raise FileError(
             f"{path}: is compiled for Rockchip's NPU and runs on the board. The simulator needs the ONNX file that "
             f"yolo-attn export puts beside it."
         )
-    graph, compiled = one_file(path, "*.onnx", "RKNN"), one_file(path, "*.rknn", "RKNN")
+    compiled = one_file(path, "*.rknn", "RKNN")
+    parts = [one_file(path, f"*{ending}", "RKNN").resolve() for ending in (RANGES if quantized else (".onnx",))]
     api = imported("rknn.api", "RKNN's toolkit", "rknn")
     version = version_of("rknn-toolkit2")
     title = f"RKNN's simulator {version}"
     chip = re.sub(r".*-", "", compiled.stem)
     net = api.RKNN(verbose=False)
-    steps = {
-        "config": lambda: net.config(mean_values=[[0, 0, 0]], std_values=[[255, 255, 255]], target_platform=chip),
-        "load": lambda: net.load_onnx(model=str(graph)),
-        "compile": lambda: net.build(do_quantization=False),
-        "start": lambda: net.init_runtime(),
-    }
+    steps: dict[str, Callable[[], Any]] = {"config": lambda: net.config(**settings(chip))}
+    if quantized:
+        keys = ("model_input", "data_input", "model_quantization_cfg")
+        steps["compile"] = lambda: net.hybrid_quantization_step2(**dict(zip(keys, map(str, parts))))
+    else:
+        steps["load"] = lambda: net.load_onnx(model=str(parts[0]))
+        steps["compile"] = lambda: net.build(do_quantization=False)
+    steps["start"] = lambda: net.init_runtime()
     for doing, step in steps.items():
         try:
-            code = step()
+            with _elsewhere():
+                code = step()
         except (Exception, SystemExit) as exc:  # the toolkit ends the process where others raise
             raise refused(path, title, f"{doing} it", exc) from exc
         if code not in (0, None):
@@ -60,3 +77,15 @@ def open_network(path: Path, options: Options) -> Network:
 
     shape = sized(entries)
     return Network(run, entries, [1, *shape[1:]], [[0, 0, 0]], f"simulator of {chip}", version)
+
+
+@contextlib.contextmanager
+def _elsewhere() -> Iterator[None]:
+    """Work in a temporary folder: the compiler leaves drafts of a network that it fails on where it is called."""
+    before = os.getcwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            yield
+        finally:
+            os.chdir(before)
