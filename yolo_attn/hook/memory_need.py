@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 from types import ModuleType
@@ -69,15 +70,35 @@ def parameters(d: dict[str, Any], parser: ModuleType) -> int | None:
         return None
     ultralytics = parser.__name__.startswith("ultralytics.")
     channels = d.get("channels", d.get("ch", 3))
-    given: list[Any] = [deepcopy(d), channels if ultralytics else [channels], *([False] if ultralytics else [])]
-    try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"), quiet():
-            layers, _ = parser.parse_model(*given)
-    except (YoloAttnError, MemoryError):
-        raise
-    except Exception:  # the error is reported when it is built, with its row
-        return None
-    return sum(p.numel() for p in layers.parameters())
+    given: list[Any] = [d, channels if ultralytics else [channels], *([False] if ultralytics else [])]
+    for quick in (True, False):
+        try:
+            with torch.random.fork_rng(devices=[]), torch.device("meta"), _small() if quick else nullcontext(), quiet():
+                layers, _ = parser.parse_model(*deepcopy(given))
+        except (YoloAttnError, MemoryError):
+            raise
+        except Exception:  # the error is reported when it is built, with its row
+            continue
+        return sum(p.numel() for p in layers.parameters())
+    return None
+
+
+def _small() -> Any:
+    """Let the hosts' heads count upwards on the CPU while they are built on the meta device.
+
+    There, `torch.arange` is a decomposition that imports torch._dynamo and sympy: two seconds of every command.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class Small(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            named = dict(kwargs or {})
+            if func is torch.arange:
+                named.setdefault("device", "cpu")
+            return func(*args, **named)
+
+    return Small()
 
 
 def available() -> int | None:
