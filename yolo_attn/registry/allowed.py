@@ -239,7 +239,7 @@ def _refusal(cls: Any, home: ModuleType | None) -> str:
         return "" if _named_by_user(cls) else (
             f"registered by an installed package and not named by you: set {TRUST} to its name"
         )  # fmt: skip
-    if not module.startswith(f"{PACKAGE}.plugins.") and cls not in _host_layers(home):
+    if not module.startswith(f"{PACKAGE}.plugins.") and not _is_host_layer(cls, home):
         return "not a layer of the host, of torch.nn or of the registry"
     return ""
 
@@ -256,27 +256,24 @@ def _torch_layers() -> set[type]:
     } | {nn.Identity}
 
 
-def _host_layers(home: ModuleType | None) -> set[type]:
-    """The layer classes that a host's own packages define, except its models."""
+def _is_host_layer(cls: type, home: ModuleType | None) -> bool:
+    """Whether a host's own packages define a layer class, and it is none of its models."""
     from torch import nn
 
     from ..patches.safe_classes import READERS
 
     if home is None:
-        return set()
+        return False
     package = home.__name__.rpartition(".")[0]
     within = f"{package}.modules" if package.split(".")[0] == "ultralytics" else package
+    module = sys.modules.get(cls.__module__)
+    if not isinstance(module, ModuleType) or not f"{cls.__module__}.".startswith(f"{within}."):
+        return False
     models = tuple(
         c for n, c in vars(home).items() if n.endswith("Model") and isinstance(c, type) and issubclass(c, nn.Module)
     )
-    return {
-        c
-        for name, module in list(sys.modules.items())
-        if isinstance(module, ModuleType) and f"{name}.".startswith(f"{within}.")
-        for c in list(vars(module).values())
-        if isinstance(c, type) and issubclass(c, nn.Module) and c.__module__ == name
-        if not issubclass(c, models) and not READERS & {b.__name__ for b in c.__mro__}
-    }
+    defined = any(c is cls for c in list(vars(module).values()))
+    return defined and not issubclass(cls, models) and not READERS & {b.__name__ for b in cls.__mro__}
 
 
 def _named_by_user(cls: type) -> bool:
