@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import locale
+import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +19,7 @@ from typing import Any, Callable
 
 import prepare_hosts
 import pytest
+from preloaded import Preloaded
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,20 +34,40 @@ os.environ.update(
     YOLO_AUTOINSTALL="false",
 )
 (_home / "ultralytics").mkdir()
-if "PYTEST_XDIST_WORKER" in os.environ:  # as many threads as workers would fight over the cores
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors this small gain nothing from more; workers would fight over cores
+# Hundreds of processes would compile the kit and the hosts anew
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 os.environ.pop("ULTRALYTICS_SAFE_LOAD", None)
 os.environ.pop("YOLO_ATTN_PLUGINS", None)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Install the hosts once, before any worker or test, where a test that is asked for runs on them."""
+    if hasattr(config.option, "loadscopereorder"):  # xdist 3.7 and later would begin with the files of the most tests
+        config.option.loadscopereorder = False
     if hasattr(config, "workerinput") or config.option.collectonly or not _asks_for_hosts(config):
         return
     if not prepare_hosts.is_ready():
         print(f"installing hosts into {prepare_hosts.folder()}, once", flush=True)
         with contextlib.suppress(RuntimeError):  # said by each test that misses them
             prepare_hosts.prepare()
+
+
+# The files that take longest, first: with --dist loadfile, the last ones decide how long one worker waits for another.
+DEAREST = (
+    "training/test_train.py", "hook/test_classic.py", "study/test_study.py", "modules/test_properties.py", "weights/test_weights.py",
+    "training/test_runs.py", "study/test_jobs.py", "export/test_formats.py", "inside/test_fold.py", "inside/test_gate_log.py",
+    "hook/test_hosts.py", "model_yaml/test_families.py", "study/test_report.py", "test_security.py", "test_docs.py",
+    "export/test_export.py", "export/test_export_modules.py", "inside/test_explain.py", "registry/test_plugins.py",
+    "detectors/test_bundle.py", "detectors/test_adopt.py", "detectors/test_attach.py", "modules/test_blocks.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the dearest files."""
+    rank = {ROOT / "tests" / name: n for n, name in enumerate(DEAREST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 def _asks_for_hosts(config: pytest.Config) -> bool:
@@ -58,17 +82,45 @@ def _asks_for_hosts(config: pytest.Config) -> bool:
 def pytest_sessionfinish(session: Any) -> None:
     import shutil
 
+    for process in PRELOADED.values():
+        process.stop()
     shutil.rmtree(_home, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
-def _plugins_of_one_test() -> Iterator[None]:
-    """The kit names a loaded plug-in in the environment, for the processes that it launches; the next test has none."""
-    before = os.environ.get("YOLO_ATTN_PLUGINS")
+def _state_of_one_test() -> Iterator[None]:
+    """One thread for tensors this small, a host that logs to an open stream, and nothing left to the next test."""
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.get_num_threads() != 1:  # a training sets it
+        torch.set_num_threads(1)
+    for handler in logging.getLogger("ultralytics").handlers:  # the stream of the test that imported it, which may be closed
+        if isinstance(handler, logging.StreamHandler) and handler.stream.closed:
+            handler.setStream(sys.stdout)
+    plugins = os.environ.get("YOLO_ATTN_PLUGINS")
+    before = _state()
     yield
+    # The kit names a loaded plug-in in the environment, for the processes that it launches; the next test has none.
     os.environ.pop("YOLO_ATTN_PLUGINS", None)
-    if before is not None:
-        os.environ["YOLO_ATTN_PLUGINS"] = before
+    if plugins is not None:
+        os.environ["YOLO_ATTN_PLUGINS"] = plugins
+    left = {k: (before[k], v) for k, v in _state().items() if k in before and before[k] != v}
+    assert not left, f"this test leaves to the next what it changed (before, after): {left}"
+
+
+def _state() -> dict[str, Any]:
+    """What tests share in a process and must leave as it was; of torch from its import on."""
+    found: dict[str, Any] = {k: os.environ.get(k) for k in ("PYTHONPATH", "ULTRALYTICS_SAFE_LOAD", "HOME", "CUDA_VISIBLE_DEVICES")}
+    found.update({"environment": {k: v for k, v in os.environ.items() if k.startswith(("YOLO", "OMP_"))}})
+    found.update({"folder": os.getcwd(), "disabled": logging.root.manager.disable, "level": logging.root.level})
+    found.update({"interrupt": signal.getsignal(signal.SIGINT), "locale": locale.setlocale(locale.LC_ALL)})
+    found.update({"recursion": sys.getrecursionlimit(), "script": sys.argv[:1], "main": sys.modules["__main__"]})
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "is_grad_enabled"):
+        found.update({
+            "gradients": torch.is_grad_enabled(), "type": torch.get_default_dtype(), "load": torch.load,
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+        })  # fmt: skip
+    return found
 
 
 @pytest.fixture
@@ -104,18 +156,42 @@ class Run:
         return self.err
 
 
+# What every process that builds a detector imports, and what classic YOLOv5 imports besides. No host: how the kit meets
+# a host that is imported first, last or never is what many tests are about.
+LIBRARIES = ["torch", "torch._dynamo", "cv2", "PIL.Image", "yaml"]
+OF_CLASSIC = ["torchvision", "requests", "psutil", "matplotlib.pyplot", "pandas", "seaborn"]
+PRELOADED = {
+    "": Preloaded(LIBRARIES, _home),
+    "needs": Preloaded([*LIBRARIES, *OF_CLASSIC], _home, (str(prepare_hosts.folder() / "needs"),)),
+}
+
+
 def run_python(
-    *argv: str, cwd: Path | str | None = None, env: dict[str, str] | None = None, timeout: float = 900
+    *argv: str, cwd: Path | str | None = None, env: dict[str, str] | None = None, timeout: float = 900, cold: bool = False
 ) -> Run:
-    """Run Python with the kit importable, from another folder than the checkout."""
+    """Run Python with the kit importable, from another folder than the checkout.
+
+    Args:
+        argv: Behind `python`.
+        cwd: The working folder; the common temporary one by default.
+        env: Variables beside those of this process.
+        timeout: In seconds.
+        cold: Start Python anew, for a test of what is imported, or when; otherwise torch is imported already (preloaded.py).
+    """
     full = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
     }
     full.update(env or {})
+    folder = str(cwd or tempfile.gettempdir())
+    if not cold and Preloaded.possible() and "YOLO_ATTN_TESTS_COLD" not in os.environ:
+        needs = PRELOADED["needs"]
+        process = needs if needs.path[0] in full["PYTHONPATH"].split(os.pathsep) else PRELOADED[""]
+        if process.takes([*argv], folder, full):
+            return Run(process.run([*argv], cwd=folder, env=full, timeout=timeout))
     return Run(
         subprocess.run(
-            [sys.executable, *argv], cwd=cwd or tempfile.gettempdir(), env=full, capture_output=True, text=True,
+            [sys.executable, *argv], cwd=folder, env=full, capture_output=True, text=True,
             encoding="utf-8", timeout=timeout, stdin=subprocess.DEVNULL,
         )
     )  # fmt: skip
@@ -123,20 +199,20 @@ def run_python(
 
 @pytest.fixture
 def python(tmp_path: Path) -> Callable[..., Run]:
-    """Run a piece of Python in a fresh process whose working folder is a fresh one."""
+    """Run a piece of Python in a process of its own whose working folder is a fresh one."""
 
-    def run(code: str, *argv: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> Run:
-        return run_python("-c", textwrap.dedent(code), *argv, cwd=cwd or tmp_path, env=env)
+    def run(code: str, *argv: str, cwd: Path | None = None, env: dict[str, str] | None = None, cold: bool = False) -> Run:
+        return run_python("-c", textwrap.dedent(code), *argv, cwd=cwd or tmp_path, env=env, cold=cold)
 
     return run
 
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Callable[..., Run]:
-    """Run `yolo-attn ...` in a fresh process whose working folder is a fresh one."""
+    """Run `yolo-attn ...` in a process of its own whose working folder is a fresh one."""
 
-    def run(*argv: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> Run:
-        return run_python("-m", "yolo_attn", *argv, cwd=cwd or tmp_path, env=env)
+    def run(*argv: str, cwd: Path | None = None, env: dict[str, str] | None = None, cold: bool = False) -> Run:
+        return run_python("-m", "yolo_attn", *argv, cwd=cwd or tmp_path, env=env, cold=cold)
 
     return run
 
