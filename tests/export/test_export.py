@@ -8,7 +8,6 @@ import json
 import os
 import shlex
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +33,6 @@ from yolo_attn.runtime.image import blob, letterbox
 from yolo_attn.runtime.session import Detector
 
 warnings.filterwarnings("ignore", category=DeprecationWarning)
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:

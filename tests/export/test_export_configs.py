@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,14 +27,6 @@ def sized(name: str, letter: str) -> str:
     head, _, tail = name.partition("_")
     base, six = head.removesuffix("-p6"), "6" if head.endswith("-p6") else ""
     return f"{base}{letter}{six}" + (f"_{tail}" if tail else "")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", slow_but(SCALED, "yolov5_se", "yolo11_se"))

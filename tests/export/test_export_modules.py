@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import warnings
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -21,14 +20,6 @@ from yolo_attn.registry import registry
 from yolo_attn.runtime.opencv import UNSUPPORTED, obstacles
 
 warnings.filterwarnings("ignore", category=DeprecationWarning)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # Operators that a shape's bookkeeping leaves behind.

@@ -10,7 +10,6 @@ import shutil
 import signal
 import sys
 import textwrap
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,14 +63,6 @@ def runtimes(*names: str) -> list[Any]:
 
 
 RUN_HERE = runtimes(*(name for name, f in table.FORMATS.items() if f.runtime))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def lively(source: Source) -> Source:

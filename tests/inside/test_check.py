@@ -7,10 +7,8 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 from conftest import ROOT, Run
 
 from yolo_attn.errors import PluginError, UsageError
@@ -25,14 +23,6 @@ CLASSES = {node.name: node for node in ast.parse("\n".join(TEXT)).body if isinst
 WARNINGS = {"optimizer", "portable", "parameters", "shrinkage"}
 FAULTY = [name for name in CLASSES if name != "Gate"]
 CHEAP = [n for n in order.NAMES if n not in ("static-onnx", "dynamic-onnx", "opencv", "compile", "cost", "fuse")]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def planted(name: str) -> tuple[Subject, list[str], int]:

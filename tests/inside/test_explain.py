@@ -7,7 +7,6 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,14 +28,6 @@ from yolo_attn.model_yaml import find
 
 SIZE = 128
 SIDE = 32  # of the squares that are drawn, and of the boxes that the planted detectors find
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def _library() -> None:

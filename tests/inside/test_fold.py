@@ -6,7 +6,6 @@ import copy
 import json
 import textwrap
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,15 +34,6 @@ from yolo_attn.weights import start_from
 from yolo_attn.weights.attention import attention_in
 
 __all__ = ["classic"]  # a fixture
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tensors this small gain nothing from more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 # -- each operation ------------------------------------------------------------------------------------------------

@@ -21,15 +21,6 @@ NAMES = yolo_attn.list_modules()
 KIND = {n: registry.get_entry(n).kind for n in NAMES}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tensors this small gain nothing from more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def build(name: str, **options: Any) -> nn.Module:
     """A module of 16 channels, or a block of 16 to 16, with weights that hide nothing."""
     entry = registry.get_entry(name)

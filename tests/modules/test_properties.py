@@ -31,15 +31,6 @@ KIT = [n for n in NAMES if get_entry(n).cls.__module__.startswith("yolo_attn.mod
 QUADRATIC = ("DualAttention", "NonLocal", "MHSA", "DAttention", "BiLevelRoutingAttention")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tensors this small gain nothing from more, and on a busy machine threads that wait for one another lose much."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 each = pytest.mark.parametrize("name", NAMES)
 kit = pytest.mark.parametrize("name", KIT)
 slow = pytest.mark.slow
