@@ -524,6 +524,20 @@ def test_pictures_are_looked_for_before_the_work(checkpoint: Path, tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
+def test_more_detections_than_nms_returns_are_compared_as_far_as_they_go() -> None:
+    """Which of equally good ones are the last of 300 is not the file's doing; what is lost above them is."""
+    y = np.zeros((5, 400), np.float32)
+    y[0], y[1] = np.arange(400) % 20 * 30 + 20, np.arange(400) // 20 * 30 + 20
+    y[2:4], y[4] = 10, 0.9 - 0.3 * np.arange(400) / 400
+    other = y.copy()
+    y[4, 290:310], other[4, 290:310] = np.linspace(0.68, 0.680001, 20), np.linspace(0.680001, 0.68, 20)
+    got = proof.compare_detections(y, other, "anchor-free", tolerance=1e-4)
+    assert 280 < got["compared"] < 300 and got["missing"] == got["extra"] == 0
+    other[4, 3] = 0
+    got = proof.compare_detections(y, other, "anchor-free", tolerance=1e-4)
+    assert got["missing"] == 1 and got["extra"] == 0
+
+
 def test_other_tasks_are_proved_by_their_numbers(tmp_path: Path) -> None:
     result = export("yolo11n-cls.yaml", imgsz=64, simplify=False, output=tmp_path / "a.onnx", log=lambda line: None)
     assert result.report["task"] == "classify" and result.report["proof"]["largest_difference"] <= 1e-4

@@ -14,7 +14,7 @@ from typing import Any, Callable
 import numpy as np
 
 from ..errors import DataError, ExportError, first_line
-from ..runtime.boxes import CONF, IOU, iou_matrix, suppress
+from ..runtime.boxes import CONF, IOU, MAX_DET, iou_matrix, suppress
 from ..runtime.image import blob, letterbox
 
 __all__ = ["ReferenceFailed", "compare", "compare_detections", "largest_difference", "read_images", "shapes_to_try"]
@@ -157,6 +157,9 @@ def compare_detections(
         conf = max(float(wide[min(len(wide), 50) - 1, 4]) - 3 * slack, LEAST_CONFIDENCE) if len(wide) else conf
     a = suppress(reference, layout, conf=conf - slack, iou=iou)
     b = suppress(output, "final" if suppressed else layout, conf=conf - slack, iou=iou)
+    # of more than NMS returns, either side may have the last: what is compared is better than these
+    full = [float(found[-1, 4]) for found in (a, b) if len(found) == MAX_DET]
+    conf = max([conf, *full])
     from_a = _candidates(reference, layout, conf - slack)
     from_b = from_a if suppressed else _candidates(output, layout, conf - slack)
     missing, tied, ious = _unmatched(a, b, from_a, conf + slack, slack, iou, least_iou)
