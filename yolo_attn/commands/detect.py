@@ -1,4 +1,4 @@
-"""`yolo-attn detect best.onnx --source ...`: run an exported detector without torch or ultralytics."""
+"""`yolo-attn detect best.onnx --source ...`: run an exported model without torch or ultralytics."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, UsageError
 from ..runtime.boxes import CONF, IOU, MAX_DET
+from ..system.console import talk_aside, write_out
 from ._options import UNPROVED
 
 if TYPE_CHECKING:
     from ..runtime.source import Frame
+    from ..runtime.tasks import Seen
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -52,12 +54,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--unproved", action="store_true", help=UNPROVED)
     parser.add_argument("--quiet", action="store_true", help="print only the totals, not a line per image")
     parser.add_argument("--save-json", action="store_true", help="save results to detections.json")
+    parser.add_argument(
+        "--json", action="store_true", help="print the results as JSON, one image a line; pictures are saved only with -o"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Detect, print one line per image and save the requested results."""
+    with talk_aside(args.json):
+        told = _run(args)
+    from ..runtime.output import as_text
+
+    if args.json:
+        write_out(as_text(told))
+    return 0
+
+
+def _run(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Do so, and return what was found, as JSON has it."""
     from ..runtime.output import Writer, free_folder
-    from ..runtime.predict import Clock, predict
+    from ..runtime.predict import Clock, look
     from ..runtime.session import Detector
     from ..runtime.source import Source
 
@@ -76,19 +92,24 @@ def run(args: argparse.Namespace) -> int:
             f"{args.model}: contains NMS: --iou has no effect, and --conf only above the threshold it was exported with",
             file=sys.stderr,
         )
+    if args.save_txt and detector.task != "detect":
+        raise UsageError(f"--save-txt is for detectors, {args.model} is a model for {detector.task}: --json tells what it finds")
+    if args.classes and detector.task == "classify":
+        raise UsageError(f"--classes is for models that find objects, {args.model} is a classifier")
     size = _size(args.imgsz, detector)
     classes = _classes(args.classes, detector.names)
     source = Source(*args.source)
+    pictures_too = not args.no_save and not (args.json and not args.output)
     folder = Path(args.output) if args.output else free_folder(Path("runs/detect") / Path(args.model).stem)
     clock = Clock()
     pictures = boxes = told = 0
     began = time.perf_counter()
     with Writer(
-        folder, detector.names, pictures=not args.no_save, text=args.save_txt, as_json=args.save_json
+        folder, detector.names, pictures=pictures_too, text=args.save_txt, as_json=args.save_json, keep=args.json
     ) as writer:
         for frame in source:
             clock.add("read", began)
-            (found,) = predict(
+            (found,) = look(
                 detector,
                 [frame.image],
                 size=size,
@@ -102,24 +123,25 @@ def run(args: argparse.Namespace) -> int:
             write = time.perf_counter()
             writer.add(frame, found)
             clock.add("write", write)
-            pictures, boxes = pictures + 1, boxes + len(found)
+            pictures, boxes = pictures + 1, boxes + len(found.boxes)
             for path in source.skipped[told:]:
                 print(f"{path}: cannot be read, skipped", file=sys.stderr)
             told = len(source.skipped)
             if not args.quiet:
                 of = f"/{len(source.files)}" if frame.index is None else ""
                 spent = sum(v[-1] for v in clock.seconds.values() if v)
-                print(f"{pictures}{of} {_described(frame)}: {_counted(found, detector.names)} ({spent * 1e3:.0f} ms)")
+                print(f"{pictures}{of} {_described(frame)}: {_told(found, detector.names)} ({spent * 1e3:.0f} ms)")
             began = time.perf_counter()
     for path in source.skipped[told:]:
         print(f"{path}: cannot be read, skipped", file=sys.stderr)
     if not pictures:
         raise DataError(f"{' '.join(args.source)}: none of {len(source.files)} files can be read as an image or video")
     stages = ", ".join(f"{s} {ms:.1f}" for s, ms in clock.medians().items())
-    print(f"{boxes} boxes in {pictures} images. Median ms per image, {detector.runtime}: {stages}")
-    if not args.no_save or args.save_txt or args.save_json:
+    what = f"{pictures} images classified" if detector.task == "classify" else f"{boxes} boxes in {pictures} images"
+    print(f"{what}. Median ms per image, {detector.runtime}: {stages}")
+    if pictures_too or args.save_txt or args.save_json:
         print(f"results: {folder}")
-    return 0
+    return writer.entries
 
 
 def _described(frame: Frame) -> str:
@@ -130,10 +152,12 @@ def _described(frame: Frame) -> str:
     return f"{frame.path}{number} {w}x{h}"
 
 
-def _counted(found: object, names: dict[int, str]) -> str:
-    import numpy as np
-
-    numbers = Counter(int(c) for c in np.asarray(found)[:, 5])
+def _told(found: Seen, names: dict[int, str]) -> str:
+    """What was found in one image, in a line."""
+    if found.scores is not None:
+        best = int(found.scores.argmax())
+        return f"{names.get(best, best)} {found.scores[best]:.2f}"
+    numbers = Counter(int(c) for c in found.boxes[:, 5])
     return ", ".join(f"{n} {names.get(c, c)}" for c, n in sorted(numbers.items())) or "nothing"
 
 

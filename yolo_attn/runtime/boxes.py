@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-__all__ = ["LAYOUTS", "decode", "iou_matrix", "layout_of", "nms", "suppress"]
+__all__ = ["LAYOUTS", "chosen", "decode", "iou_matrix", "layout_of", "nms", "suppress"]
 
 # Meaning of the output array.
 LAYOUTS = {
@@ -97,7 +99,12 @@ def nms(boxes: np.ndarray, scores: np.ndarray, iou: float) -> np.ndarray:
     return order[keep]
 
 
-def suppress(
+def suppress(output: np.ndarray, layout: str, **limits: Any) -> np.ndarray:
+    """Return the detections of :func:`chosen` alone."""
+    return chosen(output, layout, **limits)[0]
+
+
+def chosen(
     output: np.ndarray,
     layout: str,
     *,
@@ -106,8 +113,8 @@ def suppress(
     max_det: int = MAX_DET,
     classes: list[int] | None = None,
     agnostic: bool = False,
-) -> np.ndarray:
-    """Turn one image's output into detections, (M, 6) x1 y1 x2 y2 confidence class, best first.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Turn one image's output into detections, (M, 6) x1 y1 x2 y2 confidence class, best first, and their candidates.
 
     Args:
         output: One image of the batch, without the batch dimension.
@@ -117,25 +124,35 @@ def suppress(
         max_det: Maximum number of detections.
         classes: Keep only these class numbers.
         agnostic: Let boxes of different classes suppress each other.
+
+    Returns:
+        The detections, and the number of the candidate in `output` that each comes from, (M,).
     """
     if layout == "final":
-        found = output[output[:, 4] > conf].astype(np.float32)
+        index = np.flatnonzero(output[:, 4] > conf)
         if classes is not None:
-            found = found[np.isin(found[:, 5].astype(int), classes)]
-        return found[:max_det]
+            index = index[np.isin(output[index, 5].astype(int), classes)]
+        index = index[:max_det]
+        return output[index].astype(np.float32), index
     output = np.asarray(output, dtype=np.float32)
     # Drop what cannot reach `conf` first: decoding thousands of candidates takes longer than NMS of the rest.
-    output = output[:, output[4:].max(0) > conf] if layout == "anchor-free" else output[output[:, 4] > conf]
+    if layout == "anchor-free":
+        index = np.flatnonzero(output[4:].max(0) > conf)
+        output = output[:, index]
+    else:
+        index = np.flatnonzero(output[:, 4] > conf)
+        output = output[index]
     boxes, scores = decode(output, layout)
     best = scores.argmax(1)
     value = scores[np.arange(len(scores)), best]
     mask = value > conf
     if classes is not None:
         mask &= np.isin(best, classes)
-    boxes, value, best = boxes[mask], value[mask], best[mask]
+    boxes, value, best, index = boxes[mask], value[mask], best[mask], index[mask]
     if len(value) > MAX_CANDIDATES:
         top = np.argsort(-value, kind="stable")[:MAX_CANDIDATES]
-        boxes, value, best = boxes[top], value[top], best[top]
+        boxes, value, best, index = boxes[top], value[top], best[top], index[top]
     shifted = boxes if agnostic else boxes + (best[:, None] * FAR).astype(np.float32)
     keep = nms(shifted, value, iou)[:max_det]
-    return np.concatenate((boxes[keep], value[keep, None], best[keep, None].astype(np.float32)), 1)
+    found = np.concatenate((boxes[keep], value[keep, None], best[keep, None].astype(np.float32)), 1)
+    return found, index[keep]

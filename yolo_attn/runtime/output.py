@@ -12,10 +12,32 @@ import numpy as np
 
 from ..errors import FileError
 from ..files import replacing, write_bytes, write_text
-from .image import annotate
+from .image import annotate, color
 from .source import Frame
+from .tasks import Seen
 
-__all__ = ["Writer", "free_folder"]
+__all__ = ["Writer", "as_text", "free_folder", "outlined"]
+
+TOP = 5  # classes of a picture that are told
+SEEN = 0.5  # confidence above which a key point is drawn, as by the host
+
+
+def as_text(entries: list[dict[str, Any]]) -> str:
+    """Return entries as JSON, one image a line: an outline has hundreds of numbers."""
+    lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
+    return f"[\n{lines}\n]\n"
+
+
+def outlined(image: np.ndarray, found: Seen) -> np.ndarray:
+    """Draw outlines of masks, oriented boxes and key points onto an image, and return it."""
+    unit = max(round(sum(image.shape[:2]) / 2 * 0.003), 2)
+    for box, told in zip(found.boxes, found.fields):
+        for points in [*told.get("polygons", []), *([told["corners"]] if "corners" in told else [])]:
+            cv2.polylines(image, [np.round(points).astype(np.int32)], True, color(int(box[5])), unit, cv2.LINE_AA)
+        for x, y, *sure in told.get("keypoints", []):
+            if not sure or sure[0] > SEEN:
+                cv2.circle(image, (round(x), round(y)), unit + 1, color(int(box[5])), -1, cv2.LINE_AA)
+    return image
 
 
 def free_folder(wanted: Path) -> Path:
@@ -39,16 +61,22 @@ class Writer:
         text: Write `labels/NAME.txt`, one line per box: class, center x, center y, width and height relative to the
             image, and confidence.
         as_json: Write `detections.json`.
+        keep: Keep the entries of that file, also where it is not written.
+
+    Attributes:
+        entries: What was found in each image, as in `detections.json`.
 
     Raises:
         FileError: The folder is not empty, or cannot be written.
     """
 
-    def __init__(self, folder: Path, names: dict[int, str], *, pictures: bool, text: bool, as_json: bool) -> None:
+    def __init__(
+        self, folder: Path, names: dict[int, str], *, pictures: bool, text: bool, as_json: bool, keep: bool = False
+    ) -> None:
         self.folder, self.names = folder, names
-        self.pictures, self.text, self.as_json = pictures, text, as_json
+        self.pictures, self.text, self.as_json, self.keep = pictures, text, as_json, keep or as_json
         self._video: tuple[Path, cv2.VideoWriter, contextlib.ExitStack] | None = None
-        self._entries: list[dict[str, Any]] = []
+        self.entries: list[dict[str, Any]] = []
         self._stems: dict[Path, str] = {}
         if not (pictures or text or as_json):
             return
@@ -69,29 +97,32 @@ class Writer:
     def __exit__(self, *exc: object) -> None:
         self._close_video()
         if self.as_json:
-            write_text(self.folder / "detections.json", json.dumps(self._entries, indent=1) + "\n")
+            write_text(self.folder / "detections.json", as_text(self.entries))
 
-    def add(self, frame: Frame, found: np.ndarray) -> None:
-        """Write one image's detections, (N, 6) x1 y1 x2 y2 confidence class, in pixels of the image."""
+    def add(self, frame: Frame, found: Seen) -> None:
+        """Write what was found in one image."""
         if self.pictures:
-            self._picture(frame, annotate(frame.image, found, self.names))
+            self._picture(frame, outlined(annotate(frame.image, found.boxes, self.names), found))
         if self.text:
-            self._text(frame, found)
-        if self.as_json:
+            self._text(frame, found.boxes)
+        if self.keep:
             h, w = frame.image.shape[:2]
             entry: dict[str, Any] = {"image": str(frame.path), "height": h, "width": w}
             if frame.index is not None:
                 entry["frame"] = frame.index
-            entry["detections"] = [
-                {
-                    "class": int(c),
-                    "name": self.names.get(int(c), str(int(c))),
-                    "confidence": round(p, 5),
-                    "box": [round(v, 2) for v in box],
-                }
-                for *box, p, c in found.tolist()
-            ]
-            self._entries.append(entry)
+            if found.scores is not None:
+                best = np.argsort(-found.scores, kind="stable")[:TOP]
+                entry["classes"] = [self._class(int(c), float(found.scores[c])) for c in best]
+            else:
+                more = found.fields or [{}] * len(found.boxes)
+                entry["detections"] = [
+                    {**self._class(int(c), p), "box": [round(v, 2) for v in box], **told}
+                    for (*box, p, c), told in zip(found.boxes.tolist(), more)
+                ]
+            self.entries.append(entry)
+
+    def _class(self, number: int, confidence: float) -> dict[str, Any]:
+        return {"class": number, "name": self.names.get(number, str(number)), "confidence": round(confidence, 5)}
 
     def _stem(self, path: Path) -> str:
         if path not in self._stems:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .boxes import CONF, IOU, MAX_DET, suppress
-from .image import blob, letterbox, unletterbox
+from .boxes import CONF, IOU, MAX_DET
+from .image import Letterbox, blob, letterbox
 from .session import Detector
+from .tasks import Seen, class_input, find
 
-__all__ = ["STAGES", "Clock", "predict"]
+__all__ = ["STAGES", "Clock", "look", "predict"]
 
 STAGES = ("read", "letterbox", "network", "nms", "write")
 
@@ -62,29 +63,60 @@ def predict(
     Returns:
         One (N, 6) float32 array per image: x1 y1 x2 y2 in pixels of the image, confidence, class; best first.
     """
+    found = look(
+        detector, images, size=size, conf=conf, iou=iou, max_det=max_det, classes=classes, agnostic=agnostic, clock=clock
+    )
+    return [seen.boxes for seen in found]
+
+
+def look(
+    detector: Detector,
+    images: Sequence[np.ndarray],
+    *,
+    size: tuple[int, int] | None = None,
+    conf: float = CONF,
+    iou: float = IOU,
+    max_det: int = MAX_DET,
+    classes: list[int] | None = None,
+    agnostic: bool = False,
+    clock: Clock | None = None,
+) -> list[Seen]:
+    """Run a model for any task; arguments as for :func:`predict`, to the results of which masks, key points, oriented
+    boxes and the classes of pictures are added.
+    """
     clock = clock or Clock()
     target = detector.size or size or detector.default_size
     began = time.perf_counter()
-    fitted = [
-        letterbox(im, target, stride=detector.stride, rectangular=detector.size is None and len(images) == 1)
-        for im in images
-    ]
-    x = blob([im for im, _ in fitted])
+    fits: list[Letterbox | None]
+    if detector.task == "classify":
+        fitted, fits = [class_input(im, target) for im in images], [None] * len(images)
+    else:
+        pairs = [
+            letterbox(im, target, stride=detector.stride, rectangular=detector.size is None and len(images) == 1)
+            for im in images
+        ]
+        fitted, fits = [im for im, _ in pairs], [fit for _, fit in pairs]
+    x = blob(fitted)
     began = clock.add("letterbox", began, len(images))
-    step = detector.batch or len(images)
-    outputs: list[np.ndarray] = []
+    step, needed = detector.batch or len(images), 2 if detector.task == "segment" else 1
+    outputs: list[list[np.ndarray]] = []
     for start in range(0, len(images), step):
         part = x[start : start + step]
         short = step - len(part)
         if short:  # the file has a fixed batch: pad it, and drop the outputs of the padding
             part = np.concatenate((part, np.zeros((short, *part.shape[1:]), part.dtype)))
-        outputs.extend(detector(part)[: step - short])
+        outputs.extend(list(of_one) for of_one in list(zip(*detector.outputs(part)[:needed]))[: step - short])
     began = clock.add("network", began, len(images))
-    layout = detector.layout or ""
     found = []
-    for output, (_, fit) in zip(outputs, fitted):
-        d = suppress(output, layout, conf=conf, iou=iou, max_det=max_det, classes=classes, agnostic=agnostic)
-        d[:, :4] = unletterbox(d[:, :4], fit)
-        found.append(d)
+    for of_one, fit in zip(outputs, fits):
+        if fit is None:
+            found.append(Seen(np.zeros((0, 6), np.float32), scores=of_one[0]))
+            continue
+        found.append(
+            find(
+                detector.task, of_one, detector.layout or "", fit, (x.shape[2], x.shape[3]), extra=detector.extra,
+                points=detector.points, conf=conf, iou=iou, max_det=max_det, classes=classes, agnostic=agnostic,
+            )
+        )  # fmt: skip
     clock.add("nms", began, len(images))
     return found

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import FileError, one_line, shown
+from ..errors import FileError, YoloAttnError, one_line, shown
 from ..files import read_text
 from .boxes import layout_of
 from .engines import table
@@ -19,6 +20,7 @@ from .engines.network import Options
 from .engines.onnxruntime import providers
 from .engines.opencv import describe
 from .proved import check
+from .tasks import TASKS, extra_columns
 
 __all__ = ["RUNTIMES", "Detector", "describe", "providers"]
 
@@ -42,6 +44,8 @@ class Detector:
         runtime: Name of the runtime that runs it.
         version: Its version.
         provider: The first provider of onnxruntime that runs it; the processor for other runtimes.
+        task: What it does, one of :data:`.tasks.TASKS`.
+        points: Of a model for pose, the number of key points and of numbers for each.
         names: Class number to name.
         stride: The largest stride of the head.
         size: Height and width of the input in pixels, or None if they are dynamic.
@@ -72,6 +76,10 @@ class Detector:
         self.provider, self.version, self.dtype = network.provider, network.version, network.dtype
         self.metadata = meta = network.metadata
         shape, outputs = network.shape, network.outputs
+        self.task = meta.get("task") or "detect"
+        numbers = [int(v) for v in re.findall(r"\d+", meta.get("kpt_shape", ""))]
+        self.points: tuple[int, int] = (numbers[0], numbers[1]) if len(numbers) == 2 else (0, 0)
+        self.extra = 0  # numbers of each candidate beside box and scores, known after the first run
         self._check(shape, outputs)
         self.names = _names(meta.get("names"), self.path)
         if not self.names:
@@ -86,7 +94,7 @@ class Detector:
         self._final = meta.get("end2end") == "True" or self.nms_inside
         self.layout: str | None = None
         out = outputs[0]
-        if len(out) == 3 and all(isinstance(d, int) and d > 0 for d in out[1:]):
+        if self.task == "detect" and len(out) == 3 and all(isinstance(d, int) and d > 0 for d in out[1:]):
             self.layout = self._layout(tuple(1 if not isinstance(d, int) else d for d in out))
 
     @property
@@ -117,14 +125,33 @@ class Detector:
             return None
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Run on (B, 3, H, W) float32 between 0 and 1 and return the output, 3-D float32."""
-        y = self._run(x.astype(self.dtype, copy=False))[0]
-        if self.layout is None:
-            self.layout = self._layout(y.shape)
-        return y.astype(np.float32, copy=False)
+        """Run on (B, 3, H, W) float32 between 0 and 1 and return the main output, float32; of a detector 3-D."""
+        return self.outputs(x)[0]
+
+    def outputs(self, x: np.ndarray) -> list[np.ndarray]:
+        """Run and return all outputs, the main one first."""
+        found = [np.asarray(y).astype(np.float32, copy=False) for y in self._run(x.astype(self.dtype, copy=False))]
+        if self.task == "classify":
+            if found[0].ndim != 2 or found[0].shape[1] != len(self.names):
+                raise FileError(f"{self.path}: is no classifier of {len(self.names)} classes: its output has the shape {list(found[0].shape)}.")
+        elif self.layout is None:
+            try:
+                self.extra = extra_columns(self.task, found, self.points)
+            except YoloAttnError as exc:
+                raise FileError(f"{self.path}: {exc}.") from exc
+            self.layout = self._layout(found[0].shape)
+        return found
 
     def _layout(self, shape: tuple[int, ...]) -> str:
-        found = layout_of(shape, len(self.names) or None, self._final)
+        more = self.extra if len(shape) == 3 else 0
+        # what a task has besides stands behind the scores, whose dimension is known by the number of classes
+        rows = bool(more) and not self._final and shape[1] == 4 + len(self.names) + more
+        plain = shape if not more else (shape[0], shape[1] - more, shape[2]) if rows else (shape[0], shape[1], shape[2] - more)
+        found = layout_of(plain, len(self.names) or None, self._final)
+        if found is None and self.task != "detect":
+            raise FileError(
+                f"{self.path}: is no model for {shown(self.task)} of {len(self.names)} classes: its output has the shape {list(shape)}."
+            )
         if found is None:
             raise FileError(
                 f"{self.path}: is not a detector: its output has the shape {list(shape)}, a detector's is "
@@ -133,15 +160,20 @@ class Detector:
         return found
 
     def _check(self, shape: Sequence[Any], outputs: Sequence[Sequence[Any]]) -> None:
-        task = self.metadata.get("task")
-        if task and task != "detect":
-            raise FileError(f"{self.path}: is a model for {shown(task)}, not a detector.")
+        if self.task not in TASKS:
+            raise FileError(f"{self.path}: is a model for {shown(self.task)}; detect knows those for {', '.join(TASKS)}.")
+        if self.task != "detect" and self.runtime == "opencv":
+            raise FileError(f"{self.path}: is a model for {shown(self.task)}: --runtime opencv runs detectors alone.")
+        if self.task != "detect" and not self.metadata.get("names"):
+            raise FileError(f"{self.path}: its metadata has no class names, by which the output of a model for {shown(self.task)} is read.")
+        if self.task == "pose" and not all(self.points):
+            raise _foreign(self.path, "kpt_shape", self.metadata.get("kpt_shape"), "the number of key points and of numbers for each")
         channels = shape[1] if len(shape) == 4 else None
         if len(shape) != 4 or (isinstance(channels, int) and channels not in (3, 0, -1)):
             raise FileError(
                 f"{self.path}: is not a detector: its input has the shape {list(shape)}, a detector's is [B, 3, H, W]."
             )
-        if not outputs or len(outputs[0]) != 3:
+        if self.task == "detect" and (not outputs or len(outputs[0]) != 3):
             got = list(outputs[0]) if outputs else "nothing"
             raise FileError(
                 f"{self.path}: is not a detector: its output has the shape {got}, a detector's is "

@@ -115,7 +115,7 @@ def proof_script(format: str, name: str, expected: str, layout: str | None, tole
         **{k: getattr(boxes, k) for k in ("MAX_CANDIDATES", "CONF", "IOU", "MAX_DET", "FAR")},
         **{k: getattr(proof, k) for k in ("MIN_IOU", "LEAST_SCORE_SCALE", "LEAST_CONFIDENCE", "AT_THE_LIMIT")},
     }
-    functions: list[Callable[..., Any]] = [boxes.decode, boxes.iou_matrix, boxes.nms, boxes.suppress]
+    functions: list[Callable[..., Any]] = [boxes.decode, boxes.iou_matrix, boxes.nms, boxes.chosen, boxes.suppress]
     functions += [proof._candidates, proof._unmatched, proof.compare_detections, proof.largest_difference, proof._relative]
     parts = [
         f'"""Compare {name} with PyTorch\'s outputs, on a machine that runs it: python {name}.prove.py"""',
