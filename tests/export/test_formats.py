@@ -6,6 +6,7 @@ import faulthandler
 import importlib.util
 import json
 import os
+import pickle
 import shutil
 import signal
 import sys
@@ -28,7 +29,8 @@ from yolo_attn.detectors.source import Source
 from yolo_attn.errors import ExportError, FileError, UsageError
 from yolo_attn.export import proof, report
 from yolo_attn.export.beside import of_other_weights
-from yolo_attn.export.formats import base, int8, table, write
+from yolo_attn.export.formats import apart, base, int8, litert_int8, table, write
+from yolo_attn.export.int8 import agreement
 from yolo_attn.export.onnx import Asked, export_source
 from yolo_attn.export.several import export_several, formats_of
 from yolo_attn.model_yaml import find
@@ -250,6 +252,7 @@ def test_what_is_told_of_a_loss_of_int8() -> None:
         told = int8.lost(name, table.FORMATS[name].title)
         assert f"not measured in {table.FORMATS[name].title}" in told and "--format onnx --int8 names the layers" in told
         assert ("compare with --format openvino" in told) == (name != "openvino")
+        assert "not measured" not in int8.lost(name, table.FORMATS[name].title, measured=True)
 
 
 @pytest.mark.parametrize("name", runtimes("openvino"))
@@ -269,6 +272,49 @@ def test_int8_stands_beside_the_proved_file(source: Source, name: str, tmp_path:
     text = next(small.glob("*.xml")).read_text(encoding="utf-8")
     assert "FakeQuantize" in text
     assert len(Detector(small)(np.zeros((1, 3, 64, 96), np.float32))) == 1
+
+
+@pytest.mark.parametrize("name", runtimes("tflite"))
+def test_int8_of_litert_keeps_attention_and_decoding(
+    source: Source, made: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And names the layers that lose most: first the one whose ranges are far too wide."""
+    target = tmp_path / "best.tflite"
+    shutil.copy(made(name).path, target)
+    job = base.Job(source, (64, 96), pictures=drawn_images(3, seed=3), proved=target)
+    work = tmp_path / "work"
+    work.mkdir()
+    small = apart.convert_apart(lambda: litert_int8.quantize(job), work, "LiteRT's quantizer")
+    about = json.loads((work / litert_int8.ABOUT).read_text())
+    before, after = (list(litert_int8.read_operators(p.read_bytes())) for p in (target, small))
+    assert about["quantized"] + about["fp32"] == len(before) and about["quantized"] > 2 * about["fp32"]
+    assert small.stat().st_size < 0.45 * target.stat().st_size and Detector(small).names[79] == "thing79"
+    for path in attention_in(source.model):
+        inside = litert_int8.within(source.model, path)
+        gates = [[op.kind for op in ops if inside.search(litert_int8.own(op.scope))] for ops in (before, after)]
+        assert {"CONV_2D", "LOGISTIC", "MEAN", "MUL"} == set(gates[0])
+        assert gates[1] == [*gates[0], "QUANTIZE"]  # nothing is rounded in between
+    detectors = [Detector(p, threads=1) for p in (target, small)]
+    near = agreement(detectors[0], detectors[1], drawn_images(3, seed=3), (64, 96))
+    assert near["same_iou_0.5"] >= 0.25 * near["found"] > 0
+    ranges = pickle.loads((work / litert_int8.RANGES).read_bytes())
+    wide = litert_int8.within(source.model, "model.8")
+    for tensor in (t for t in ranges if wide.search(litert_int8.own(t))):
+        ranges[tensor] = {k: v * 1000 for k, v in ranges[tensor].items()}
+    (work / litert_int8.RANGES).write_bytes(pickle.dumps(ranges))
+    monkeypatch.setattr(litert_int8, "layers", lambda network: ["model.0", "model.7", "model.8", "model.10", "model.28.cv2.0"])
+    place = tmp_path / "layers"
+    place.mkdir()
+    found = json.loads(apart.convert_apart(lambda: litert_int8.losses(job, work), place, "LiteRT's quantizer").read_text())
+    assert [found[0][k] for k in ("layer", "type")] == ["model.8", "C3"] and found[0]["error"] > 2 * found[1]["error"]
+
+
+def test_what_decodes_is_found_backwards() -> None:
+    """Up to the last convolutions, and through that of the distribution focal loss; a branch of one class ends there too."""
+    chain = [("CONV_2D", (0,), 64), ("LOGISTIC", (1,), 0), ("CONV_2D", (2,), 64), ("SOFTMAX", (3,), 0), ("CONV_2D", (4,), 1)]
+    chain += [("CONV_2D", (1,), 1), ("LOGISTIC", (6,), 0), ("CONCATENATION", (5, 7), 0)]
+    operators = [litert_int8.Operator(kind, f"{k}", taken, (k + 1,), filters) for k, (kind, taken, filters) in enumerate(chain)]
+    assert litert_int8.decoding(operators) == {2, 3, 4, 5, 6, 7}
 
 
 def test_classic_detectors(classic: Classic, tmp_path: Path) -> None:  # noqa: F811

@@ -47,6 +47,7 @@ class Job:
         opset: ONNX opset, for formats that are made from ONNX; the host's when absent.
         pictures: BGR images on which int8 is calibrated; None for fp32 and fp16.
         chip: The processor that an NPU's format is for; the format's default when empty.
+        proved: The fp32 file beside which int8 is made, proved.
     """
 
     source: Source
@@ -56,6 +57,7 @@ class Job:
     opset: int | None = None
     pictures: list[np.ndarray] | None = None
     chip: str = ""
+    proved: Path | None = None
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -89,6 +91,8 @@ class Format:
         half: Whether fp16 is offered.
         int8: Whether int8 is offered.
         weights_only: Whether that int8 is of the weights alone, which needs no pictures to calibrate on.
+        losses: Writes which layers lose most in int8 into the working directory, and returns the file's path; given the
+            job, and the folder that `convert` worked in. None where that is not measured.
         dynamic: Whether dynamic shapes are offered.
         onnx: Whether it is made from ONNX, so that an opset can be chosen.
         classic: Whether detectors of classic YOLOv5 can be converted.
@@ -111,6 +115,7 @@ class Format:
     dynamic: bool = False
     onnx: bool = False
     weights_only: bool = False
+    losses: Callable[[Job, Path], Path] | None = None
     classic: bool = True
     precision: str = "fp32"
     parts: tuple[str, ...] = field(default=())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from ...runtime.child import Apart
 from .. import report
 from ..int8 import LOST, agreement, labelled_images, maps
 from . import npu
+from .apart import convert_apart
 from .base import Format, Job
 from .write import converted, move, placed
 
@@ -55,6 +58,7 @@ def add_int8(
     exact = found["precision"]
     if not format.weights_only:
         log(f"int8: calibrating on {len(pictures)} images")
+    job = replace(job, proved=target.absolute())
     with scratch(target.parent) as folder:
         made = converted(format, job, folder)
         size = format.bytes_of(made)
@@ -69,6 +73,11 @@ def add_int8(
             if labelled is not None:
                 both = maps(full, small, labelled, job.size)
                 near["map"] = {exact: both["fp32"], "int8": both["int8"], "images": len(labelled.files)}
+        about = folder / "work" / "about.json"  # of converters that tell how many operators are in int8
+        near.update(json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {})
+        if format.losses is not None and loses(near, exact):
+            log("int8: it loses more than it should; each layer is tried alone in int8, about a second for each")
+            near["layers"] = _layers(format, job, folder)
         if format.chips:
             near["npu"] = placed(format, job, folder)
         report.path_of(place).unlink(missing_ok=True)  # of the file that is being replaced
@@ -76,6 +85,8 @@ def add_int8(
     found["int8"] = {"path": str(place), **near}
     report.write(target, found)
     how = "weights alone, without calibration" if format.weights_only else f"calibrated on {len(pictures)} images"
+    if "quantized" in near:
+        how += f", {near['quantized']} operators in int8, {near['fp32']} in fp32"
     log(
         f"int8: {place} ({size / 1e6:.1f} MB, {how}). Of {near['found']} detections of the "
         f"{exact} file it finds {near['same_iou_0.9']} with IoU >= 0.9 and {near['same_iou_0.5']} with IoU >= 0.5, and "
@@ -89,21 +100,49 @@ def add_int8(
         a, b = (near["map"][k]["mAP50-95"] or 0.0 for k in (exact, "int8"))
         log(f"int8: mAP50-95 {b:.3f}, {exact} {a:.3f}, on the {near['map']['images']} labelled images among them")
         if a - b > LOST:
-            log(f"int8: {lost(format.name, format.title, exact)}")
+            log(f"int8: {lost(format.name, format.title, exact, format.losses is not None)}")
+    if near.get("layers"):
+        most = ", ".join(f"{row['layer']} ({row['type']}, {row['error']:.3f})" for row in near["layers"][:3])
+        log(f"int8: what loses most, alone in int8 (1 less the mean IoU with the boxes of {exact}): {most}")
     return place
 
 
-def lost(name: str, title: str, exact: str = "fp32") -> str:
-    """Return what to tell where int8 loses more than :data:`LOST` of a file in precision `exact`: what is known, what to do."""
+def loses(near: dict[str, Any], exact: str) -> bool:
+    """Return whether an int8 file loses more mAP than :data:`LOST`, or, without labels, a tenth of the detections."""
+    if "map" not in near:
+        return bool(near["same_iou_0.9"] < 0.9 * near["found"])
+    full, small = (near["map"][k]["mAP50-95"] or 0.0 for k in (exact, "int8"))
+    return bool(full - small > LOST)
+
+
+def _layers(format: Format, job: Job, folder: Path) -> list[dict[str, Any]]:
+    """Return the five layers that lose most, measured in a process of its own, as every conversion."""
+    place, measure = folder / "layers", format.losses
+    assert measure is not None
+    place.mkdir()
+    work = (folder / "work").absolute()
+    made = convert_apart(lambda: measure(job, work), place, f"{format.title}'s quantizer")
+    return list(json.loads(made.read_text(encoding="utf-8")))[:5]
+
+
+def lost(name: str, title: str, exact: str = "fp32", measured: bool = False) -> str:
+    """Return what to tell where int8 loses more than :data:`LOST`: what is known of the cause, and what to do.
+
+    Args:
+        name: The format.
+        title: Its runtime, in messages.
+        exact: The precision of the file that it is compared with.
+        measured: Whether the layers that lose most are told beside it.
+    """
     known = {
         "rknn": "Attention and box decoding are in fp16, all other layers in int8",
-        "tflite": "The host's converter quantizes every layer, attention and box decoding among them",
+        "tflite": "Attention, box decoding and the convolutions before it are in fp32, all other layers in int8",
         "openvino": "Attention and box decoding are in fp32, all other layers in int8",
         "mnn": "The weights of every layer are in int8, what is computed is not",
     }
     remedies = ["calibrate on more images"] if name != "mnn" else []
     remedies += ["compare with --format openvino, whose attention and box decoding stay in fp32"] if name != "openvino" else []
-    return (
-        f"it loses more than {LOST}: keep the {exact} file, or {' or '.join(remedies)}. {known[name]}; which of them loses it "
-        f"is not measured in {title}. --format onnx --int8 names the layers that lose most there"
-    )
+    told = f"it loses more than {LOST}: keep the {exact} file, or {' or '.join(remedies)}. {known[name]}"
+    if measured:
+        return told
+    return f"{told}; which of them loses it is not measured in {title}. --format onnx --int8 names the layers that lose most there"

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from .base import Format, Job, Need
 from .host import by_ultralytics
+from .litert_int8 import losses, quantize
 
 __all__ = ["FORMAT"]
 
 
 def convert(job: Job) -> Path:
     """Write ``model.tflite``, or ``model_int8.tflite``. Its boxes are fractions of the image size."""
-    return by_ultralytics(job, "litert")
+    return by_ultralytics(job, "litert") if job.pictures is None else quantize(job)
 
 
 FORMAT = Format(
@@ -28,5 +29,6 @@ FORMAT = Format(
     convert,
     "litert",
     int8=True,
+    losses=losses,
     classic=False,
 )
