@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import csv
+import importlib
 import importlib.util
+import inspect
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -18,6 +22,7 @@ from conftest import ROOT, run_python
 
 import yolo_attn
 from yolo_attn import cli
+from yolo_attn.commands import parser_of
 from yolo_attn.model_yaml import find
 from yolo_attn.training import options
 
@@ -74,6 +79,9 @@ def test_commands_and_files_are_real(name: str) -> None:
         for k, word in enumerate(words[:-1]):
             if word == "yolo-attn" or (word == "yolo_attn" and words[k - 1] == "-m"):
                 assert words[k + 1] in cli.COMMANDS, line
+                if words[k + 1] not in cli.PASS_THROUGH:  # every option exists and has a value that it takes
+                    rest = re.split(r" (?:\||&&|>) ", line.partition(f"{word} {words[k + 1]}")[2])[0]
+                    parser_of(words[k + 1]).parse_args(shlex.split(rest))
         if "train_detect.py" in words:
             options.parse(words[words.index("train_detect.py") + 1 :])
         for script in re.findall(r"(?:benchmarks|tools)/\w+\.py", line):
@@ -151,6 +159,40 @@ def test_troubleshooting_quotes_what_is_printed(name: str) -> None:
             wanted = re.sub(r"\d+", "0", part).strip(" :")
             if len(wanted) > 3:
                 assert wanted in code, (message, wanted)
+
+
+def known_options() -> set[str]:
+    """Every long option of every command, of the launchers, and of the tools that the pages name."""
+    known = {"--no-deps", "--nproc_per_node", "--node_rank", "--fp16", "--stronglyTyped", "--searches", "--docs"}  # of pip, torchrun, trtexec, benchmarks, tools
+    for name in cli.COMMANDS:
+        if name not in cli.PASS_THROUGH:
+            known |= {o for action in parser_of(name)._actions for o in action.option_strings}
+    known |= {o for action in options.parser()._actions for o in action.option_strings}
+    return known
+
+
+@pytest.mark.parametrize("name", [*READMES, *DOCS, *OTHERS])
+def test_options_in_prose_are_real(name: str) -> None:
+    """A word such as ``--tolerance`` in a sentence or a table is an option that some command has."""
+    prose = re.sub(r"<!-- messages -->.*?<!-- /messages -->|```.*?```", "", text(name), flags=re.DOTALL)
+    used = {o for span in re.findall(r"`([^`\n]+)`", prose) for o in re.findall(r"(?<![\w-])--[a-z][\w-]*", span)}
+    assert used <= known_options(), used - known_options()
+
+
+@pytest.mark.parametrize("name", [*READMES, *DOCS, *OTHERS])
+def test_python_in_the_pages_is_python(name: str) -> None:
+    """Each block parses; what it takes from the kit exists, and is called with parameters that exist."""
+    for block in re.findall(r"```python\n(.*?)```", text(name), re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("yolo_attn"):
+                module = importlib.import_module(str(node.module))
+                for alias in node.names:
+                    assert hasattr(module, alias.name) or importlib.util.find_spec(f"{node.module}.{alias.name}"), block
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "yolo_attn":
+                assert hasattr(yolo_attn, node.attr), node.attr
+            if isinstance(node, ast.Call) and re.fullmatch(r"yolo_attn\.\w+", ast.unparse(node.func)):
+                target = getattr(yolo_attn, ast.unparse(node.func).partition(".")[2])
+                inspect.signature(target).bind(*node.args, **{str(k.arg): k.value for k in node.keywords})
 
 
 def test_the_readme_is_short() -> None:
