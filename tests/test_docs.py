@@ -13,12 +13,13 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import absolute_links
 import pytest
-from conftest import ROOT, run_python
+from conftest import ROOT, Run, run_python
 
 import yolo_attn
 from yolo_attn import cli
@@ -286,6 +287,35 @@ def test_the_site_builds_and_no_link_is_dead(tmp_path: Path) -> None:
             target = link.partition("#")[0].partition("?")[0]
             if target and not re.match(r"[a-z]+:|//", target):
                 assert (page.parent / target).exists(), (page.relative_to(site), link)
+
+
+def test_the_pages_on_own_modules_are_true(tmp_path: Path, python: Callable[..., Run]) -> None:
+    """The class and the `register:` of one page build a detector; the other's class fails as it says, at that line.
+
+    The Chinese pages have the same code.
+    """
+    source = re.findall(r"```python\n(.*?)```", text("docs/own_modules.md"), re.DOTALL)[0]
+    register = re.findall(r"```yaml\n(register:\n.*?)\n\n", text("docs/own_modules.md"), re.DOTALL)[0]
+    (tmp_path / "my_attn.py").write_text(source, encoding="utf-8")
+    broken = re.findall(r"```python\n(.*?)```", text("docs/check.md"), re.DOTALL)[0]
+    (tmp_path / "bad.py").write_text(f"import torch\nfrom torch import nn\n\n\n{broken}", encoding="utf-8")
+    told = re.findall(r"^  FAILURE  one-image +(.*)\n +my_attn.py:(.*)\n +-> (.*)$", text("docs/check.md"), re.MULTILINE)[0]
+    code = f"""
+        from pathlib import Path
+        import yolo_attn
+        from ultralytics import YOLO
+        from yolo_attn.inside.check import run, subject
+        rows = yolo_attn.insert("yolov5n.yaml", "my_attn.py:MyAttn", where="backbone")
+        Path("yolov5n_mine.yaml").write_text({register!r} + "\\n\\n" + rows, encoding="utf-8")
+        print([type(m).__name__ for m in YOLO("yolov5n_mine.yaml").model.model].count("MyAttn"))
+        yolo_attn.unregister("MyAttn")
+        found = run.one("one-image", subject.subject_of("bad.py:MyAttn"))
+        print(found.status, found.said, f"{{found.line.number}}: {{found.line.text.strip()}}", found.remedy, sep="|")
+        """
+    done = python(code).ok()
+    assert "\n4\n" in f"\n{done}"
+    said = done.strip().splitlines()[-1]
+    assert told[0] in said and told[1] in said and told[2] in said, (told, said)
 
 
 def test_the_example_of_an_own_module_runs(tmp_path: Path) -> None:
