@@ -168,7 +168,7 @@ def test_what_the_disk_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert re.search(r"yolo-attn insert: .*folder\.yaml", capsys.readouterr().err)
 
 
-def test_json(capfd: pytest.CaptureFixture[str]) -> None:
+def test_json(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """What the tables say, as data, and nothing beside it on standard output."""
     assert json.loads(told(capfd, "list", "--json")) == _tables.catalog()
     assert json.loads(told(capfd, "list", "SE", "--json"))["name"] == "SEAttention"
@@ -179,6 +179,20 @@ def test_json(capfd: pytest.CaptureFixture[str]) -> None:
     assert with_se["parameters"] - without["parameters"] == added["parameters"] > 0
     found = json.loads(told(capfd, "adopt", str(find.configs_folder() / "yolov5_se.yaml"), "--json"))
     assert found["whole"] is True and found["changes"] == []
+    shutil.copy(find.configs_folder() / "yolov5_se.yaml", tmp_path / "a.yaml")
+    (tmp_path / "b.yaml").write_text("backbone: [[-1, 1, Conv\nhead: []\n", encoding="utf-8")
+    assert cli.main(["adopt", str(tmp_path), "--json"]) == 1
+    good, bad = json.loads(capfd.readouterr().out)
+    assert (good["file"], good["whole"]) == ("a.yaml", True) and (bad["file"], bad["whole"]) == ("b.yaml", False) and bad["problem"]
+    import torch
+    from ultralytics.nn.tasks import DetectionModel
+
+    weights = tmp_path / "w.pt"
+    torch.save(DetectionModel("yolov5n.yaml", verbose=False).state_dict(), weights)
+    moved = json.loads(told(capfd, "transfer", str(weights), "yolov5n_se.yaml", "--json"))
+    assert moved and cli.main(["transfer", str(weights), "yolov5n_se.yaml", "--json", str(tmp_path / "t.json")]) == 0
+    assert json.loads((tmp_path / "t.json").read_text(encoding="utf-8")) == moved
+    assert "SEAttention" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])

@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--fix", action="store_true", help="also shift the row numbers of a Detect that reads a Concat")
     add("--host", metavar="HOST", help="build with ultralytics, yolov5 or a YOLOv5 checkout (default: any that can)")
     add("--force", action="store_true", help="write files that do not build, and overwrite existing ones")
-    add("--json", action="store_true", help="print JSON, for one file")
+    add("--json", action="store_true", help="print JSON: of a folder, one entry for each file")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,8 +29,6 @@ def run(args: argparse.Namespace) -> int:
     source = Path(args.cfg).expanduser()
     if args.check and args.output:
         raise UsageError("--check writes nothing: omit --output")
-    if args.json and source.is_dir():
-        raise UsageError("--json is for one file")
     return _folder(source, args) if source.is_dir() else _file(args)
 
 
@@ -43,8 +41,7 @@ def _file(args: argparse.Namespace) -> int:
     if args.json:
         if out is not None and (found.whole or args.force):
             _write(out, found.text, args.cfg)
-        told = {k: getattr(found, k) for k in ("changes", "notes", "unknown", "whole", "host", "parameters", "problem")}
-        print(json.dumps(told, indent=1, ensure_ascii=False, default=str))
+        print(json.dumps(_as_json(found), indent=1, ensure_ascii=False, default=str))
         return 0 if found.whole else 1
     for change in found.changes:
         print(change)
@@ -66,6 +63,10 @@ def _file(args: argparse.Namespace) -> int:
     return 0 if found.whole else 1
 
 
+def _as_json(found: Any) -> dict[str, Any]:
+    return {k: getattr(found, k) for k in ("changes", "notes", "unknown", "whole", "host", "parameters", "problem")}
+
+
 def _folder(source: Path, args: argparse.Namespace) -> int:
     from ..detectors.adopting import Adoption, adopt, tally
     from ._tables import grid
@@ -77,17 +78,21 @@ def _folder(source: Path, args: argparse.Namespace) -> int:
     if target is not None and target.exists() and not target.is_dir():
         raise UsageError(f"{target} is a file; the output for a folder must be a folder")
     rows: list[list[str]] = []
+    told: list[dict[str, Any]] = []
     all_found: list[Adoption] = []
     failed = False
     for file in files:
         name = str(file.relative_to(source))
         try:
-            found = adopt(file, host=args.host, fix=args.fix)
+            with talk_aside(args.json):
+                found = adopt(file, host=args.host, fix=args.fix)
         except YoloAttnError as exc:
+            told.append({"file": name, "whole": False, "problem": str(exc)})
             rows.append([name, "", "", str(exc).replace(f"{file}: ", "")])
             failed = True
             continue
         all_found.append(found)
+        told.append({"file": name, **_as_json(found)})
         failed |= not found.whole
         state = (
             f"{found.host}, {found.parameters:,} parameters" if found.whole else found.problem.replace(f"{file}, ", "")
@@ -95,6 +100,9 @@ def _folder(source: Path, args: argparse.Namespace) -> int:
         if target is not None and (found.whole or args.force):
             _write(_target(target / name, args.force, folder=True), found.text, str(file))
         rows.append([name, str(len(found.changes)), ", ".join(found.unknown), state])
+    if args.json:
+        print(json.dumps(told, indent=1, ensure_ascii=False, default=str))
+        return 1 if failed else 0
     print(grid(["file", "changes", "unknown names", "builds with"], rows))
     near = {n: a.near[n] for a in all_found for n in a.near}
     for name, count in tally(all_found).most_common():

@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="images per run (default 1)")
     parser.add_argument(
-        "--threads", type=int, default=0, metavar="N", help="threads of the runtime (default: the runtime's choice)"
+        "--threads", type=int, default=0, metavar="N", help="threads of the runtime (default: of most, one for each physical core)"
     )
     parser.add_argument("--rounds", type=int, default=50, metavar="N", help="timed runs of each model (default 50)")
     parser.add_argument("--warmup", type=int, default=5, metavar="N", help="runs before timing begins (default 5)")

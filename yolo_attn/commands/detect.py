@@ -36,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--provider", default="auto", metavar="NAME", help="onnxruntime provider: auto (default), cpu, cuda, ..."
     )
     parser.add_argument(
-        "--threads", type=int, default=0, metavar="N", help="threads of the runtime (default: the runtime's choice)"
+        "--threads", type=int, default=0, metavar="N", help="threads of the runtime (default: of most, one for each physical core)"
     )
     parser.add_argument(
         "--imgsz", nargs="+", type=int, metavar="N", help="image size in pixels, for files with dynamic shapes"

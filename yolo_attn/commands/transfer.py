@@ -8,7 +8,9 @@ from pathlib import Path
 
 from ..errors import FileError, UsageError
 from ..files import write_text
+from ..system.console import talk_aside
 from ..weights import align, published, start_from
+from ..weights.report import Report
 
 PUBLISHED = re.compile(r"yolo[\w-]+\.pt")  # such as yolov5su.pt, which ultralytics can download
 
@@ -38,12 +40,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="smallest fraction of tensors that must match (default 0.5)",
     )
     add("--force", action="store_true", help="accept fewer matches, and overwrite FILE")
-    add("--json", metavar="FILE", help="also write the report as JSON")
+    add("--json", nargs="?", const="-", metavar="FILE", help="write the report as JSON to FILE, or print it in place of the table")
     add("--yolov5", metavar="DIR", help="write a checkpoint for this checkout of classic YOLOv5")
 
 
 def run(args: argparse.Namespace) -> int:
     """Build the model, transfer, print the report and save."""
+    alone = args.json == "-"  # standard output then holds the JSON and nothing else
+    with talk_aside(alone):
+        report = _run(args)
+    if alone:
+        print(report.to_json())
+    return 0
+
+
+def _run(args: argparse.Namespace) -> Report:
     output = Path(args.output) if args.output else None
     if output is not None:
         if output.suffix != ".pt":
@@ -65,12 +76,12 @@ def run(args: argparse.Namespace) -> int:
         yolov5=args.yolov5,
     )
     print(report.table())
-    if args.json:
+    if args.json and args.json != "-":
         write_text(args.json, report.to_json() + "\n")
     if report.until_trained:
         print(report.until_trained)
     if output is None:
-        return 0
+        return report
     start_from.save(model, output, classic=bool(args.yolov5))
     print(f"{output}: {'--weights' if args.yolov5 else 'model= or --weights'} {output}")
-    return 0
+    return report
