@@ -24,9 +24,9 @@ CHANNELS, SIDE = 256, 20
 def catalog() -> list[dict[str, Any]]:
     """Return the entries of the registry, with the cost of each module at 256 x 20 x 20."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     from yolo_attn.export.one_module import export_module, make_module
+    from yolo_attn.hook.flops import count
     from yolo_attn.registry import registry
 
     rows = []
@@ -37,8 +37,7 @@ def catalog() -> list[dict[str, Any]]:
         torch.manual_seed(0)
         module, inputs = make_module(name, CHANNELS)
         x = [torch.randn(1, CHANNELS, SIDE, SIDE) for _ in range(inputs)]
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            module(x if inputs > 1 else x[0])
+        operations = count(module, x if inputs > 1 else x[0])
         graph = export_module(module, x, dynamic=True).graph
         rows.append(
             {
@@ -53,7 +52,7 @@ def catalog() -> list[dict[str, Any]]:
                 "file": entry.cls.__module__.rpartition(".")[2] + ".py",
                 "options": _options(entry),
                 "params": sum(p.numel() for p in module.parameters()),
-                "mflops": round(counter.get_total_flops() / 1e6, 3),
+                "mflops": round(operations / 1e6, 3),
                 "nodes": {"count": len(graph.node), "torch": torch_version()},
             }
         )

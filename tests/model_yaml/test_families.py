@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import prepare_hosts
@@ -18,7 +19,7 @@ from test_configs import tensors
 from ultralytics.nn import tasks
 
 import yolo_attn
-from yolo_attn.hook.flops import at_full_size
+from yolo_attn.hook.flops import at_full_size, count
 from yolo_attn.training.shapes import Recipe
 from yolo_attn.training.shapes import make as make_shapes
 
@@ -69,6 +70,29 @@ def test_gflops_of_the_summary(name: str) -> None:
     uncopied.criterion = next(uncopied.parameters()) * 2  # a tensor with a history refuses to be copied
     assert at_full_size(uncopied, 256) is None
     assert uncopied.info(imgsz=256)[3] >= want  # the host's way
+
+
+class _Operations(torch.nn.Module):
+    """Each operator that is counted, and some that are not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Conv2d(4, 6, 3, stride=2, groups=2), torch.nn.BatchNorm2d(6), torch.nn.ConvTranspose2d(6, 8, 3, stride=2, groups=2),
+            yolo_attn.get_module("SEAttention")(8), torch.nn.Conv2d(8, 8, (1, 5), dilation=2), torch.nn.Flatten(2), torch.nn.Linear(165, 7),
+        )  # fmt: skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.layers(x)  # (2, 8, 7)
+        square = torch.baddbmm(torch.zeros(2, 8, 8), y, y.transpose(1, 2)) @ y
+        return square[0] @ torch.ones(7, 3) + torch.nn.functional.conv1d(y, torch.ones(3, 8, 2))[1, :, :1].sum()
+
+
+def test_operations_are_counted_alike_before_torch_2_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, x = _Operations().eval(), torch.randn(2, 4, 11, 23)
+    want = count(module, x)
+    monkeypatch.setitem(sys.modules, "torch.utils.flop_counter", None)
+    assert count(module, x) == want > 10_000
 
 
 GATE = """

@@ -100,13 +100,12 @@ def _figures(model: Any, imgsz: int) -> list[str]:
     give slightly higher numbers.
     """
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
-    model.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, model.yaml.get("channels", 3), imgsz, imgsz))
+    from ..hook.flops import count
+
+    operations = count(model.eval(), torch.zeros(1, model.yaml.get("channels", 3), imgsz, imgsz))
     parameters = sum(p.numel() for p in model.parameters())
-    return [str(len(model.model)), f"{parameters:,}", f"{counter.get_total_flops() / 1e9:.3f}"]
+    return [str(len(model.model)), f"{parameters:,}", f"{operations / 1e9:.3f}"]
 
 
 def _difference(a: str, b: str) -> str:

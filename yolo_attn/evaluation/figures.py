@@ -333,11 +333,10 @@ def _nothing(truth: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
 def size_of(source: Any, imgsz: int) -> dict[str, float]:
     """Return parameters, and GFLOPs of one image: convolutions and matrix products, as `yolo-attn show` counts."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
+
+    from ..hook.flops import count
 
     side = round_up((imgsz, imgsz), source.stride, tell=lambda line: None)[0]
     first = next(source.model.parameters())
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        source.model(torch.zeros(1, 3, side, side, device=first.device))
-    count = sum(p.numel() for p in source.model.parameters())
-    return {"parameters": count, "gflops": round(counter.get_total_flops() / 1e9, 4)}
+    operations = count(source.model, torch.zeros(1, 3, side, side, device=first.device))
+    return {"parameters": sum(p.numel() for p in source.model.parameters()), "gflops": round(operations / 1e9, 4)}

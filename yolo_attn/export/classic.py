@@ -8,6 +8,7 @@ from typing import Any
 from ..detectors.classic import quiet
 from ..detectors.source import Source
 from ..runtime.boxes import CONF, FAR, IOU, MAX_DET
+from .one_module import tracing
 
 __all__ = ["prepared", "write_onnx"]
 
@@ -25,8 +26,6 @@ def write_onnx(
     import torch
 
     wrapped, x = prepared(source, size, dynamic, nms)
-    # the TorchScript exporter, as in ultralytics; older versions of torch lack the argument
-    legacy: dict[str, Any] = {"dynamo": False} if "dynamo" in torch.onnx.export.__code__.co_varnames else {}
     axes, names = None, ["output0", "output1"][: 2 if source.task == "segment" else 1]
     if dynamic:
         axes = {"images": {0: "batch", 2: "height", 3: "width"}, "output0": {0: "batch"}}
@@ -43,7 +42,7 @@ def write_onnx(
             input_names=["images"],
             output_names=names,
             dynamic_axes=axes,
-            **legacy,
+            **tracing(),
         )
     if simplify:
         import onnxslim

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import warnings
 from collections.abc import Iterator
@@ -10,7 +11,9 @@ from typing import Any, Callable
 
 from ..registry.registry import get_entry
 
-__all__ = ["export_module", "make_module", "plain_attention"]
+__all__ = ["export_module", "make_module", "plain_attention", "tracing"]
+
+OPSET = 18  # or the highest that an older torch or onnx has
 
 
 def make_module(name: str, channels: int) -> tuple[Any, int]:
@@ -45,13 +48,21 @@ def export_module(module: Any, x: list[Any], *, dynamic: bool, warned: Callable[
     names = [f"x{i}" for i in range(len(x))]
     axes = {n: {0: "batch", 2: "height", 3: "width"} for n in [*names, "y"]} if dynamic else None
     buffer: Any = io.BytesIO()  # newer type stubs accept paths only
-    options: dict[str, Any] = {"opset_version": 18, "input_names": names, "output_names": ["y"], "dynamic_axes": axes}
+    opset = min(OPSET, onnx.defs.onnx_opset_version(), getattr(torch.onnx._constants, "ONNX_MAX_OPSET", OPSET))
+    options: dict[str, Any] = {"opset_version": opset, "input_names": names, "output_names": ["y"], "dynamic_axes": axes}
     with warnings.catch_warnings(), plain_attention():
         warnings.simplefilter("ignore" if warned is None else "always")  # deprecation warnings of the tracer
         if warned is not None:
             warnings.showwarning = warned
-        torch.onnx.export(module, (x,) if len(x) > 1 else (x[0],), buffer, dynamo=False, **options)
+        torch.onnx.export(module, (x,) if len(x) > 1 else (x[0],), buffer, **options, **tracing())
     return onnxslim.slim(onnx.load_from_string(buffer.getvalue()))
+
+
+def tracing() -> dict[str, Any]:
+    """Return what selects torch's exporter by tracing, as ultralytics does: nothing where torch has no other."""
+    import torch
+
+    return {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
 
 
 @contextlib.contextmanager

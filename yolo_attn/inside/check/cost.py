@@ -17,8 +17,8 @@ ROUNDS = 15
 def cost(s: Subject) -> Finding:
     """Parameters, MFLOPs and time beside SE of the same width, at 256 channels and 20 x 20 where it takes them."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
+    from ...hook.flops import count
     from ...registry.registry import get_module
 
     with quiet(), torch.no_grad():
@@ -32,9 +32,7 @@ def cost(s: Subject) -> Finding:
         except Exception:  # said by other checks
             channels, size = s.channels, s.size
             m, x = s.build(channels).eval(), s.maps(size, 1, channels)
-        with FlopCounterMode(display=False) as counter:
-            m(x)
-        flops = counter.get_total_flops() / 1e6
+        flops = count(m, x) / 1e6
         se = get_module("SEAttention")(channels).to(s.device).eval()
         y = x[0] if s.inputs > 1 else x
         ratio, mine = _times(s, m, x, se, y)

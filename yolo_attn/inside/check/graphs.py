@@ -22,6 +22,12 @@ def compiled(s: Subject) -> str:
         raise Skip("torch before 2.0")
     import logging
 
+    from torch._dynamo.eval_frame import check_if_dynamo_supported
+
+    try:
+        check_if_dynamo_supported()
+    except RuntimeError as exc:  # this Python is too new for this torch, or the system is none of its own
+        raise Skip(str(exc).partition("\n")[0]) from None
     torch._dynamo.reset()
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)  # its logs of a graph break

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from .subject import Subject, each, mapped, quiet
@@ -18,10 +20,13 @@ _TYPE = "take the dtype from the input: y.to(x.dtype), torch.zeros(..., dtype=x.
 
 def autocast(s: Subject) -> str:
     """fp16 and bf16 autocast with activations of 1e3, which YOLO's necks reach: values and gradients stay finite."""
-    return _autocast(s, ("float16", "bfloat16"), _large)
+    names = [n for n in ("float16", "bfloat16") if _has_autocast(s.device, n)]
+    if not names:
+        raise Skip(f"this torch has no autocast of half precision on {s.device}")
+    return _autocast(s, names, _large)
 
 
-def _autocast(s: Subject, names: tuple[str, ...], values: Any) -> str:
+def _autocast(s: Subject, names: Sequence[str], values: Any) -> str:
     import torch
 
     size = _large_size(s)
@@ -52,7 +57,7 @@ def _autocast(s: Subject, names: tuple[str, ...], values: Any) -> str:
                 )
     if doubt is not None:
         raise doubt
-    return "fp16 and bf16, 1e3: finite, gradients as well"
+    return f"{_short(names)}, 1e3: finite, gradients as well"
 
 
 def largest(s: Subject) -> str:
@@ -63,7 +68,8 @@ def largest(s: Subject) -> str:
 
     size = _large_size(s)
     with quiet(), torch.no_grad():
-        for dtype in (torch.bfloat16, torch.float16):
+        names = [n for n in ("bfloat16", "float16") if _has_autocast(s.device, n)]
+        for dtype in (getattr(torch, n) for n in names):
             m = s.build().eval()
             x = mapped(s.maps(size, 1), lambda v, d=dtype: (6e4 * (0.9 + 0.1 * v.abs().clamp(max=1))).to(d))
             try:
@@ -80,7 +86,7 @@ def largest(s: Subject) -> str:
                 return f"fp16 at 6e4: '{first.op}' overflows, as a convolution or a shortcut of the host would"
             what = f"'{first.op}' overflows first" if first is not None else "not finite"
             raise Doubt(f"fp16 at 6e4: {what}", _SUMS, (first.line if first else None) or s.sources.method(s.cls, "forward"))
-    return "fp16 and bf16, 6e4: finite"
+    return f"{_short(sorted(names, reverse=True))}, 6e4: finite"
 
 
 def half_weights(s: Subject) -> str:
@@ -249,6 +255,19 @@ def _cast_line(s: Subject, m: Any, x: Any, dtype: Any, *, autocast: bool) -> Any
     others = [o for o in ops.seen if o.line is not None and o.made and any(t != dtype for t in o.made)]
     first = [o for o in others if dtype in o.read or not o.read] or others
     return first[0].line if first else s.sources.returns(s.cls)
+
+
+def _has_autocast(device: str, name: str) -> bool:
+    """Whether this torch casts to the type there: the CPU has no fp16 before torch 2.3, which warns and goes on without."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return bool(torch.autocast(torch.device(device).type, dtype=getattr(torch, name))._enabled)
+
+
+def _short(names: Sequence[str]) -> str:
+    return " and ".join({"float16": "fp16", "bfloat16": "bf16"}[n] for n in names)
 
 
 def _unsupported(exc: Exception) -> Skip | None:
