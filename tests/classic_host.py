@@ -1,6 +1,6 @@
 """Classic YOLOv5 for tests: the checkouts that ``YOLO_ATTN_YOLOV5`` names, and the `yolov5` package from the registry.
 
-``YOLO_ATTN_YOLOV5=/path/to/v7.0:/path/to/master pytest tests/test_classic.py`` runs every test on each of them too
+``YOLO_ATTN_YOLOV5=/path/to/v7.0:/path/to/master pytest tests/hook`` runs every test on each of them too
 (`;` between them on Windows). The package is installed beforehand by `tools/prepare_hosts.py`.
 """
 

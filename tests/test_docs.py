@@ -13,18 +13,22 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
+import types
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import absolute_links
 import pytest
+import torch
 from conftest import ROOT, Run, run_python
 
 import yolo_attn
 from yolo_attn import cli
 from yolo_attn.commands import parser_of
 from yolo_attn.model_yaml import find
+from yolo_attn.registry import registry
 from yolo_attn.training import options
 
 READMES = ["README.md", "README.zh-CN.md"]
@@ -316,6 +320,25 @@ def test_the_pages_on_own_modules_are_true(tmp_path: Path, python: Callable[...,
     assert "\n4\n" in f"\n{done}"
     said = done.strip().splitlines()[-1]
     assert told[0] in said and told[1] in said and told[2] in said, (told, said)
+
+
+def test_the_module_of_the_contributors_guide_is_one() -> None:
+    """The file that the page shows: it registers a module, which begins as the identity and as its formula says."""
+    block = re.search(r"```python\n(.*?)```", text("CONTRIBUTING.md"), re.DOTALL)
+    assert block is not None
+    code = textwrap.dedent(block[1]).replace("from ..", "from yolo_attn.").replace("from ._", "from yolo_attn.modules._")
+    known = sys.modules["shown"] = types.ModuleType("shown")
+    try:
+        exec(compile(code, "shown.py", "exec"), known.__dict__)
+        made = yolo_attn.get_module("MyModule")
+        x = torch.randn(2, 8, 5, 4)
+        assert torch.equal(made(8, start="identity")(x), x)
+        m = made(8)
+        scores = m.scale.weight.flatten() * x.mean((2, 3)) + m.scale.bias
+        assert torch.allclose(m(x), x * scores.sigmoid()[:, :, None, None], atol=1e-6)
+    finally:
+        registry.unregister("MyModule")
+        del sys.modules["shown"]
 
 
 def test_the_example_of_an_own_module_runs(tmp_path: Path) -> None:
