@@ -43,6 +43,7 @@ figure svg { max-width: 100%; height: auto; } figure img { max-width: 100%; }
 .row { display: flex; flex-wrap: wrap; gap: 1rem 1.5rem; } .row figure { margin: 0; flex: 0 1 auto; }
 code, pre { font: .87em/1.45 ui-monospace, monospace; background: var(--shade); border-radius: 3px; }
 code { padding: .1em .3em; } pre { padding: .7rem; overflow-x: auto; }
+@media (max-width: 44em) { :lang(zh) td { min-width: 5em; } } /* Chinese breaks anywhere: a column would be one character wide */
 @media print {
   :root { --ink: #000; --paper: #fff; --faint: #bbb; --quiet: #333; --shade: #fff; }
   body { margin: 0; max-width: none; font-size: 10pt; } .wide { overflow: visible; }
