@@ -19,7 +19,7 @@ from typing import Any, Callable
 
 import prepare_hosts
 import pytest
-from preloaded import Preloaded
+from preloaded import Preloaded, read_once
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -40,6 +40,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 os.environ.pop("ULTRALYTICS_SAFE_LOAD", None)
 os.environ.pop("YOLO_ATTN_PLUGINS", None)
+STARTED = read_once(os.environ)  # cv2 and ultralytics set some when they are imported; a process of a test gets these
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -178,8 +179,10 @@ def run_python(
         timeout: In seconds.
         cold: Start Python anew, for a test of what is imported, or when; otherwise torch is imported already (preloaded.py).
     """
+    theirs = read_once(os.environ)
     full = {
-        **os.environ,
+        **{k: v for k, v in os.environ.items() if k not in theirs},
+        **STARTED,
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
     }
     full.update(env or {})

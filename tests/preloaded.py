@@ -32,10 +32,11 @@ import tempfile
 import threading
 import time
 import types
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Preloaded"]
+__all__ = ["Preloaded", "read_once"]
 
 # Read once, by the interpreter or by a library that is imported: another value needs a process of its own.
 READ_ONCE = (
@@ -96,7 +97,7 @@ class Preloaded:
                 if not line:
                     said.seek(0)
                     raise RuntimeError(f"no process with {' '.join(self.modules)}:\n{said.read()}")
-            self.files, self.environment = json.loads(line), _read_once(env)
+            self.files, self.environment = json.loads(line), read_once(env)
 
     def stop(self) -> None:
         """End the process; runs that go on are left alone."""
@@ -106,7 +107,7 @@ class Preloaded:
     def takes(self, argv: list[str], cwd: str, env: dict[str, str]) -> bool:
         """Whether a fork would be what a new process is."""
         self.start()
-        if not argv or not os.path.isdir(cwd) or _read_once(env) != self.environment:
+        if not argv or not os.path.isdir(cwd) or read_once(env) != self.environment:
             return False
         if argv[0] in ("-c", "-m"):
             first = cwd
@@ -185,7 +186,8 @@ def _umask() -> int:
         return int(next(line for line in status if line.startswith("Umask:")).split()[1], 8)
 
 
-def _read_once(env: dict[str, str]) -> dict[str, str]:
+def read_once(env: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that are read once, by the interpreter or by a library that is imported."""
     return {k: v for k, v in env.items() if k.startswith(READ_ONCE) and k not in BY_RUN}
 
 

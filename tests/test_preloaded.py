@@ -6,13 +6,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import PRELOADED, Run, run_python
+from conftest import Run, run_python
 from preloaded import Preloaded
 
 pytestmark = pytest.mark.skipif(not Preloaded.possible(), reason="every process is a new one here")
@@ -148,10 +147,10 @@ def test_what_a_fork_could_not_be_starts_anew(hides: str, tmp_path: Path) -> Non
     if hides in ("library", "start"):
         (tmp_path / {"library": "yaml.py", "start": "sitecustomize.py"}[hides]).write_text("print('MINE')", encoding="utf-8")
     env = {"env": {"PYTHONHASHSEED": "0"}, "start": {"PYTHONPATH": str(tmp_path)}}.get(hides, {})
-    argv = ["-c", "import os, sys, yaml; print('anew' if os.getppid() == int(sys.argv[1]) else 'forked')", str(os.getpid())]
+    argv = ["-c", "import yaml; " + WHOSE, str(os.getpid())]
     run = run_python(*(["-O"] if hides == "flag" else []), *argv, cwd=tmp_path, env=env)
     assert "anew" in run.ok() and ("MINE" in run.out) == (hides in ("library", "start"))
-    assert run_python(*argv, cwd=tmp_path.parent).ok() == "forked\n"
+    assert "forked" in run_python(*argv, cwd=tmp_path.parent).ok()
 
 
 def test_a_run_that_takes_too_long_is_killed(tmp_path: Path) -> None:
@@ -198,5 +197,14 @@ def test_a_module_that_cannot_be_imported_is_said(tmp_path: Path) -> None:
         Preloaded(["utils"], tmp_path, (str(tmp_path),)).start()
 
 
-def test_the_kits_own_processes_use_it() -> None:
-    assert PRELOADED[""].takes(["-m", "yolo_attn"], os.getcwd(), {**os.environ, "PYTHONPATH": str(Path(sys.prefix))})
+WHOSE = "import os, sys; print('anew' if os.getppid() == int(sys.argv[1]) else 'forked', os.environ.get('LD_LIBRARY_PATH'))"
+
+
+def test_what_libraries_set_here_does_not_reach_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importing cv2 and ultralytics sets variables; every later process would start anew."""
+    before = run_python("-c", WHOSE, str(os.getpid()), cwd=tmp_path).ok()
+    for name in ("LD_LIBRARY_PATH", "TORCH_CPP_LOG_LEVEL", "PYTHONHASHSEED"):
+        monkeypatch.setenv(name, "7")
+    assert run_python("-c", WHOSE, str(os.getpid()), cwd=tmp_path).ok() == before and before.startswith("forked")
+    given = run_python("-c", WHOSE, str(os.getpid()), cwd=tmp_path, env={"LD_LIBRARY_PATH": "8"}).ok()
+    assert given == "anew 8\n"
