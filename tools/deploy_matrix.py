@@ -17,7 +17,9 @@ their own, as in every export, since some of them crash.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
+import importlib
 import io
 import json
 import re
@@ -43,6 +45,7 @@ from yolo_attn.detectors.source import Source
 from yolo_attn.errors import YoloAttnError
 from yolo_attn.export.deployment import COLUMNS, EXACT, PATH, PRECISIONS, key_of, read
 from yolo_attn.export.formats.base import check_installed
+from yolo_attn.export.formats.mnn import keep_quiet
 from yolo_attn.export.formats.table import FORMATS, named
 from yolo_attn.export.one_module import export_module, make_module
 from yolo_attn.export.onnx import Asked, export_source
@@ -272,8 +275,17 @@ def installed(format: str) -> bool:
     return True
 
 
+def preload(formats: list[str]) -> None:
+    """Import what the converters need, once: each conversion is a fork of this process."""
+    keep_quiet()
+    for package in ["ultralytics.engine.exporter", *(n.module for f in formats if f in FORMATS for n in FORMATS[f].needs)]:
+        with contextlib.suppress(Exception):  # the conversion tells it
+            importlib.import_module(package)
+
+
 def make(names: list[str], formats: list[str], precisions: list[str], missing: bool) -> None:
     """Try each module in each format and precision, and keep the table after each module."""
+    preload(formats)
     for name in names:
         known = on_disk() if missing else {}
         todo = [(f, p) for f in formats for p in reversed(precisions_of(f)) if p in precisions and (name, f, p) not in known]
