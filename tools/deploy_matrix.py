@@ -28,7 +28,6 @@ import tempfile
 import time
 from collections import Counter
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ from yolo_attn.detectors.drawn import drawn_images
 from yolo_attn.detectors.opening import open_source
 from yolo_attn.detectors.source import Source
 from yolo_attn.errors import YoloAttnError
-from yolo_attn.export.deployment import COLUMNS, EXACT, PATH, PRECISIONS, key_of, read
+from yolo_attn.export.deployment import COLUMNS, EXACT, PATH, PRECISIONS, key_of, read, version_here
 from yolo_attn.export.formats.base import check_installed
 from yolo_attn.export.formats.mnn import keep_quiet
 from yolo_attn.export.formats.table import FORMATS, named
@@ -133,7 +132,7 @@ def try_one(source: Source, name: str, format: str, precision: str, folder: Path
     target = folder / f"m{FORMATS[format].suffix if format in FORMATS else '.onnx'}"
     row: dict[str, Any] = {"precision": precision, "format": format, "module": name, "measured": now()}
     pictures = drawn_images(CALIBRATED) if precision == "int8" else None
-    asked = Asked(format=format, imgsz=SIZE, half=half_of(format, precision), int8=pictures, output=target)
+    asked = Asked(format=format, imgsz=SIZE, half=half_of(format, precision), int8=pictures, output=target, force=True)
     problem = ""
     try:
         found = export_source(source, asked.checked(), log=lambda line: None).report
@@ -196,14 +195,9 @@ def judged_int8(row: dict[str, Any], found: dict[str, Any], problem: str) -> dic
 
 
 def version_in(found: dict[str, Any], format: str) -> str:
-    """Return the version of the runtime that a report names; where there is none, of the converter that is installed."""
-    known = found.get("versions", {})
-    if format not in FORMATS:
-        return str(known.get("onnxruntime", ""))
-    kind = FORMATS[format]
-    packages = [n.package for n in kind.needs[:1]] or ["torch"]
-    version = known.get(kind.runtime) or known.get(packages[0]) or metadata.version(packages[0])
-    return str(version).partition("+")[0]
+    """Return the version of the runtime that a report names; where there is none, of the one that is installed."""
+    runtime = FORMATS[format].runtime if format in FORMATS else "onnxruntime"
+    return str(found.get("versions", {}).get(runtime, "")).partition("+")[0] or version_here(format)
 
 
 def listed(operators: Any) -> str:
@@ -214,8 +208,9 @@ def listed(operators: Any) -> str:
 def reason_of(message: str, folder: Path) -> str:
     """Return an error in one line, without the places of this run."""
     text = re.sub(rf"{re.escape(str(folder))}\S*", "FILE", message)
-    text = re.sub(r"\S*yolov5_\w+\.yaml: |The file was kept .*$", "", text)
-    return " ".join(text.split())[:240]
+    text = re.sub(r"FILE does not match \S+:? |\S*yolov5_\w+\.yaml: |The file was kept .*$", "", text)
+    text = re.sub(r"\.\.+", ".", " ".join(text.split()))[:240]
+    return text[:1].upper() + text[1:]
 
 
 def write(new: dict[tuple[str, str, str], dict[str, Any]]) -> None:

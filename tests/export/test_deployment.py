@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from conftest import ROOT
 from torch import nn
 
 from yolo_attn import cli
-from yolo_attn.errors import FileError
+from yolo_attn.errors import ExportError, FileError
 from yolo_attn.export import deployment
 from yolo_attn.export.formats.base import check_installed
 from yolo_attn.export.formats.table import FORMATS
@@ -115,16 +116,49 @@ def test_list_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["list", "NoSuch", "--deploy"]) == 1
 
 
-def test_an_export_warns_beforehand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_export_refuses_what_is_known_to_fail(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With the version that was tried, and older ones; a newer one is tried, as what --force asks for."""
     from yolo_attn.export.onnx import export
 
     row = dict.fromkeys(deployment.COLUMNS, "")
-    bad = {**row, "module": "SEAttention", "format": "torchscript", "precision": "fp32", "result": "crashes", "reason": "why"}
-    monkeypatch.setattr(deployment, "read", lambda: (bad, {**bad, "module": "ECA"}, {**bad, "precision": "fp16"}))
+    row = {**row, "module": "SEAttention", "format": "torchscript", "precision": "fp32", "reason": "It computes 3."}
+    bad = {**row, "result": "crashes", "version": "999.1"}
+    good = {**row, "format": "mnn", "result": "exact", "reason": ""}
     lines: list[str] = []
-    export("yolov5n_se.yaml", format="torchscript", imgsz=64, output=tmp_path / "a.torchscript", log=lines.append)
-    assert [line for line in lines if "crashes" in line] == ["note: SEAttention crashes here when it was tried: why"]
-    assert not deployment.warnings_of(["SEAttention"], "ncnn", "fp32") and deployment.warnings_of(["ECA"], "torchscript", "int8")
+
+    def tried(*table: dict[str, str], **options: Any) -> list[str]:
+        monkeypatch.setattr(deployment, "read", lambda: table)
+        lines.clear()
+        export("yolov5n_se.yaml", format="torchscript", imgsz=64, output=tmp_path / "a.torchscript", log=lines.append, **options)
+        return [line for line in lines if "It computes 3" in line]
+
+    with pytest.raises(ExportError, match=r"SEAttention crashes .*999\.1: It computes 3\. Nothing .* to mnn, .*--force") as caught:
+        tried(bad, good)
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+    with pytest.raises(ExportError, match="Add --force"):
+        tried(bad)
+    assert "--force was given" in tried(bad, force=True)[0] and (tmp_path / "a.torchscript").is_file()
+    version = deployment.version_here("torchscript")
+    assert version and f"{version} is installed" in tried({**bad, "version": "1.2"})[0]
+
+
+def test_which_lines_count_for_a_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {**dict.fromkeys(deployment.COLUMNS, ""), "module": "ECA", "format": "mnn", "precision": "fp32", "reason": "why"}
+    row = {**row, "result": "differs", "version": "3.6.1"}
+
+    def faults(precision: str, *table: dict[str, str], version: str = "3.6.1") -> tuple[int, int]:
+        monkeypatch.setattr(deployment, "read", lambda: table)
+        stops, notes = deployment.faults_of(["ECA", "CBAM"], "mnn", precision, version)
+        return len(stops), len(notes)
+
+    half = {**row, "precision": "fp16"}
+    assert faults("fp32", row) == faults("fp16", row) == faults("int8", row) == (1, 0)
+    assert faults("fp16", row, {**half, "result": "close", "reason": ""}) == (0, 1)
+    assert faults("fp16", row, half) == (1, 1) and faults("fp32", half) == (0, 0)
+    assert faults("fp32", {**row, "module": "SE"}, {**row, "format": "ncnn"}) == (0, 0)
+    assert faults("fp32", row, version="3.6.0") == (1, 0) and faults("fp32", row, version="3.10") == (0, 1)
+    assert faults("fp32", {**row, "result": "refused"}) == (0, 1)
+    assert faults("int8", {**row, "precision": "int8", "result": "loses"}) == (0, 1)
 
 
 @pytest.mark.slow

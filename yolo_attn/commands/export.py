@@ -59,6 +59,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tolerance", type=float, metavar="X", help="largest relative difference (default 1e-4; 5e-2 with --half)"
     )
+    parser.add_argument(
+        "--force", action="store_true", help="try what is known to fail with this version of the runtime; it is proved all the same"
+    )
     parser.add_argument("--host", metavar="DIR", help="YOLOv5 checkout that a classic checkpoint was trained with")
     parser.add_argument("-o", "--output", metavar="PATH", help="output file, or a folder that exists (default: beside the checkpoint)")
 
@@ -88,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
         int8_symmetric=args.int8_symmetric,
         normalize_boxes=args.normalize_boxes,
         chip=args.chip,
+        force=args.force,
     )
     log = (lambda line: print(line, file=sys.stderr)) if args.json else print
     done = export_several(args.weights, formats, asked, cfg=args.cfg, log=log)

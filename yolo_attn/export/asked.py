@@ -38,6 +38,7 @@ class Asked:
     int8_symmetric: bool = False
     normalize_boxes: bool = False
     chip: str = ""
+    force: bool = False
     int8_from: Any = None
 
     def checked(self) -> Asked:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import functools
+import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from importlib import metadata
 from pathlib import Path
 
 from ..errors import FileError
 from ..files import read_text
 
-__all__ = ["BAD", "COLUMNS", "EXACT", "PATH", "PRECISIONS", "RESULTS", "key_of", "matrix", "on_cpu", "read", "warnings_of"]
+__all__ = ["BAD", "COLUMNS", "EXACT", "PATH", "PRECISIONS", "RESULTS", "faults_of", "formats_for", "key_of", "matrix", "on_cpu", "read", "version_here"]
 
 PATH = Path(__file__).with_name("deployment.csv")
 COLUMNS = (
@@ -29,6 +32,11 @@ RESULTS = {
     "crashes": "converted, and the runtime does not run it",
     "refused": "not converted",
 }
+# What a line's version is of, by format.
+PACKAGES = {
+    "onnx": "onnxruntime", "openvino": "openvino", "ncnn": "ncnn", "mnn": "MNN", "tflite": "ai-edge-litert",
+    "executorch": "executorch", "rknn": "rknn-toolkit2", "coreml": "coremltools", "torchscript": "torch",
+}  # fmt: skip
 BAD = ("differs", "crashes", "refused")
 
 
@@ -68,22 +76,58 @@ def key_of(row: Mapping[str, str]) -> tuple[str, str, str]:
     return row["module"], row["format"], row["precision"]
 
 
-def warnings_of(modules: Iterable[str], format: str, precision: str) -> list[str]:
-    """Return what to tell before modules are exported to a format in which one of them failed.
+def faults_of(modules: Iterable[str], format: str, precision: str, version: str) -> tuple[list[str], list[str]]:
+    """Return what is known of modules that failed in a format: what rules an export out, and what to tell beforehand.
+
+    A file that computed something else, or that its runtime did not run, will do so again until the runtime is newer. A
+    newer one is tried, and the proof decides; so is a converter that refused, which can say so itself.
 
     Args:
         modules: Registered names.
         format: A format's name.
-        precision: ``fp32``, ``fp16`` or ``int8``, which is made from fp32 and fails where that does.
+        precision: ``fp32``, ``fp16`` or ``int8``. What fails in fp32 fails in int8, which is made from it, and in fp16
+            where that was not tried itself.
+        version: Version of the runtime that is installed.
     """
-    wanted = (precision, "fp32") if precision == "int8" else (precision,)
-    lines = []
+    known = {(r["module"], r["precision"]): r for r in read() if r["format"] == format and r["module"] in modules}
+    stops, notes = [], []
+    for (module, tried), row in known.items():
+        own = known.get((module, precision))
+        if row["result"] not in (*BAD, "loses") or tried not in (precision, "fp32"):
+            continue
+        at = f" in {tried}" if tried != precision else ""
+        told = f"{module} {row['result']}{at} with {format} {row['version']}".rstrip() + f": {row['reason']}"
+        newer = not row["version"] or numbers(version) > numbers(row["version"])
+        spared = precision == "fp16" and own is not None and own is not row  # judged by its own line
+        if row["result"] not in ("differs", "crashes") or spared:
+            notes.append(told)
+        elif newer:
+            notes.append(f"{told} {version} is installed, so it is tried, and the proof decides")
+        else:
+            stops.append(told)
+    return stops, notes
+
+
+def formats_for(modules: Iterable[str], precision: str) -> list[str]:
+    """Return the formats in which all of these modules were proved, in one precision."""
+    wanted, proved = set(modules), defaultdict(set)
     for row in read():
-        known = row["module"] in modules and row["format"] == format and row["precision"] in wanted
-        if known and row["result"] in (*BAD, "loses"):
-            version = f" ({format} {row['version']})" if row["version"] else ""
-            lines.append(f"{row['module']} {row['result']} here when it was tried{version}: {row['reason']}")
-    return lines
+        if row["precision"] == precision and row["result"] in ("exact", "close"):
+            proved[row["format"]].add(row["module"])
+    return sorted((f for f, names in proved.items() if wanted <= names), key=lambda f: (f != "onnx", f))
+
+
+def numbers(version: str) -> list[int]:
+    """Return the leading numbers of a version."""
+    return [int(v) for v in re.findall(r"\d+", version.partition("+")[0])[:3]]
+
+
+def version_here(format: str) -> str:
+    """Return the version of a format's runtime, or its converter where it runs elsewhere; empty where it is not installed."""
+    try:
+        return metadata.version(PACKAGES[format]).partition("+")[0]
+    except (KeyError, metadata.PackageNotFoundError):
+        return ""
 
 
 def matrix(rows: Iterable[Mapping[str, str]], precision: str = "fp32") -> tuple[list[str], list[list[str]]]:

@@ -26,7 +26,7 @@ from ..runtime.opencv import obstacles
 from . import graph, report
 from .asked import Asked
 from .beside import of_other_weights
-from .deployment import warnings_of
+from .deployment import faults_of, formats_for, version_here
 from .formats.base import Job, check_options
 from .formats.table import FORMATS as RUNTIME_FORMATS
 from .formats.table import NAMES, suffix_of
@@ -80,6 +80,7 @@ def export(
     int8_symmetric: bool = False,
     normalize_boxes: bool = False,
     chip: str = "",
+    force: bool = False,
     cfg: str | os.PathLike[str] | None = None,
     log: Callable[[str], Any] = print,
 ) -> ExportResult:
@@ -109,6 +110,8 @@ def export(
         normalize_boxes: Divide boxes by the image size, for toolchains that quantize with one scale for a tensor; ONNX
             of ultralytics with fixed shapes only.
         chip: The processor that an NPU's format is for, such as `rk3566`; RKNN's default is `rk3588`.
+        force: Try what is known to fail with this version of the runtime (:mod:`.deployment`); the file is proved all the
+            same.
         cfg: A model YAML to load the checkpoint's weights into.
         log: Called with each line of progress.
 
@@ -123,7 +126,8 @@ def export(
         DataError: The images cannot be read.
     """
     asked = Asked(
-        format, imgsz, dynamic, half, opset, nms, simplify, output, images, tolerance, int8, int8_symmetric, normalize_boxes, chip
+        format, imgsz, dynamic, half, opset, nms, simplify, output, images, tolerance, int8, int8_symmetric,
+        normalize_boxes, chip, force,
     ).checked()
     source = open_source(weights, cfg)
     for note in source.notes:
@@ -170,8 +174,7 @@ def export_source(source: Source, asked: Asked, log: Callable[[str], Any] = prin
     used = attention_used(source.model)
     listed = ", ".join(f"{n} x {name}" if n > 1 else name for name, n in used.items())
     log(f"{source.path}: {len(source.names)} classes, stride {source.stride}, attention: {listed or 'none'}")
-    for line in warnings_of(used, format, "int8" if asked.int8 is not None else "fp16" if half else "fp32"):
-        log(f"note: {line}")
+    _check_known(source, used, asked, log)
     if kind is not None:
         job = Job(source, size, dynamic, half, opset, chip=asked.chip)
         found = write(kind, job, target, used, images=asked.images, tolerance=asked.tolerance, log=log)
@@ -253,6 +256,28 @@ def _export_onnx(
         job = Job(source, size, dynamic, half, opset)
         return ExportResult(target, engine_report(job, target, found, asked.images, asked.tolerance, log))
     return ExportResult(onnx_target, found)
+
+
+def _check_known(source: Source, used: dict[str, int], asked: Asked, log: Callable[[str], Any]) -> None:
+    """Refuse what is known to fail with the runtime that is installed, and tell what failed with an older one.
+
+    Raises:
+        ExportError: The message has the reason, the formats that compute all of this detector's modules, and ``--force``.
+    """
+    kind = RUNTIME_FORMATS.get(asked.format)
+    precision = "int8" if asked.int8 is not None else "fp16" if asked.half else kind.precision if kind else "fp32"
+    stops, notes = faults_of(used, asked.format, precision, version_here(asked.format))
+    for line in notes:
+        log(f"note: {line}")
+    for line in stops if asked.force else ():
+        log(f"note: {line} It is tried, since --force was given, and the proof decides")
+    if stops and not asked.force:
+        good = [f for f in formats_for(used, precision) if f != asked.format]
+        way = f"Export to {' or '.join(good)}, where it was proved, or add" if good else "Add"
+        raise ExportError(
+            f"{source.path}: {' '.join(stops)} Nothing was written. {way} --force: the file is then made, proved, and "
+            f"called failed if it differs."
+        )
 
 
 def _check_task(source: Source, nms: bool, int8: Any) -> None:

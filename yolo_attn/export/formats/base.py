@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -14,6 +13,7 @@ import numpy as np
 
 from ...detectors.source import Source
 from ...errors import ExportError, UsageError
+from ..deployment import numbers
 
 __all__ = ["Format", "Job", "Need", "check_installed"]
 
@@ -153,11 +153,6 @@ def check_installed(format: Format) -> dict[str, str]:
             f'--format {format.name} needs {" and ".join(lacking)}. Install it by: pip install "yolo_attn[{format.extra}]"'
         )
     return found
-
-
-def numbers(version: str) -> list[int]:
-    """Return the leading numbers of a version."""
-    return [int(v) for v in re.findall(r"\d+", version.partition("+")[0])[:3]]
 
 
 def check_options(
