@@ -44,10 +44,12 @@ __all__ = [
     "full_precision",
     "hidden_channels",
     "identity_start",
+    "leave_out",
     "match",
     "mean",
     "product",
     "softmax_mean",
+    "softmax_over",
     "spatial_max",
     "spatial_mean",
     "traced",
@@ -236,6 +238,22 @@ def softmax_mean(x: Tensor, score: Tensor) -> Tensor:
     return (x.flatten(2) @ weight.transpose(1, 2)).unsqueeze(-1)
 
 
+def softmax_over(x: Tensor, dim: int) -> Tensor:
+    """Softmax over `dim`; in a graph for export it is the last one for a moment: over others MNN 3.6 overflows."""
+    return x.transpose(dim, -1).softmax(-1).transpose(dim, -1) if traced() else x.softmax(dim)
+
+
+def leave_out(score: Tensor, keep: Tensor, dim: int) -> Tensor:
+    """Return `score` so that a softmax over `dim` gives nothing to what `keep`, ones and zeros, has zeros for.
+
+    In a graph for export these are 1000 below the least, without a comparison, which NCNN has not, and without a
+    number that fp16 has not.
+    """
+    if not traced():
+        return score.masked_fill(keep == 0, -torch.inf)
+    return score * keep + (score.amin(dim, keepdim=True) - 1000) * (1 - keep)
+
+
 def channel_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """Group norm of one channel a group, (B, C, H, W) -> (B, C, H, W), as the one operator that every runtime has."""
     return torch.instance_norm(x, weight, bias, None, None, True, 0.0, eps, False)
@@ -256,17 +274,19 @@ def full_precision(x: Tensor) -> Any:
     return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None, keep: Tensor | None = None
+) -> Tensor:
     """``softmax(query @ key^T + bias) @ value``, (B, L, D), (B, M, D), (B, M, E) -> (B, L, E), the scores in fp32.
 
-    With heads, all of them and the result have the shape (B, heads, L, D).
+    With heads, all of them and the result have the shape (B, heads, L, D). Keys for which `keep` has a zero are left out.
 
     On a CPU, and in half precision on a GPU, torch's fused kernel does not keep the L x M scores, which at 160 x 160
     positions are 2.6 GB. In fp32 a GPU is quicker without it; of deterministic algorithms the fused kernels warn; and
     a graph for export is smaller without it.
     """
     fused = not query.is_cuda or (query.dtype in HALF and not torch.are_deterministic_algorithms_enabled())
-    if fused and FUSED_ATTENTION and bias is None and not torch.jit.is_tracing():
+    if fused and FUSED_ATTENTION and bias is None and keep is None and not torch.jit.is_tracing():
         one = query.dim() == 3
         q, k, v = (t.unsqueeze(1) if one else t for t in (query, key, value))
         q, k, v = (t.contiguous() for t in (q, k, v))  # the kernels need contiguous rows
@@ -274,7 +294,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None
         return y.squeeze(1) if one else y
     with full_precision(query):
         score = wide(query) @ wide(key).transpose(-2, -1)
-        weight = (score if bias is None else score + wide(bias)).softmax(-1)
+        score = score if bias is None else score + wide(bias)
+        weight = (score if keep is None else leave_out(score, wide(keep), -1)).softmax(-1)
         return match(weight, value) @ value
 
 

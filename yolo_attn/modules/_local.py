@@ -5,16 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ._base import full_precision, match, wide
+from ._base import full_precision, leave_out, match, softmax_over, traced, wide
 
 __all__ = [
     "RelativePositions",
     "attend_near",
     "bilinear",
     "heads_of",
-    "inside",
     "join_windows",
-    "pad_to",
+    "near_of",
     "parts_of",
     "sample",
     "windows_of",
@@ -27,12 +26,6 @@ def heads_of(x: Tensor, heads: int) -> Tensor:
     return x.reshape(b, heads, c // heads, h * w).transpose(2, 3)
 
 
-def pad_to(x: Tensor, multiple: int) -> Tensor:
-    """Return `x` with zeros below and to the right, so that height and width are multiples of `multiple`."""
-    h, w = (parts_of(n, multiple) * multiple - n for n in x.shape[2:])
-    return nn.functional.pad(x, (0, w, 0, h))
-
-
 def parts_of(length: int, size: int) -> int:
     """Return the number of parts of `size` in a length, rounded up.
 
@@ -41,32 +34,63 @@ def parts_of(length: int, size: int) -> int:
     return (length + size - 1) // size
 
 
-def windows_of(x: Tensor, size: int, heads: int, halo: int = 0) -> Tensor:
-    """Cut a map into windows of size x size, each with `halo` more positions on every side, which are 0 outside.
+def windows_of(
+    x: Tensor, size: tuple[int, int], heads: int, halo: int = 0, *, count: tuple[int, int] | None = None
+) -> Tensor:
+    """Cut a map into windows, each with `halo` more positions on every side; what lies outside the map is 0.
 
-    (B, heads D, H, W), H and W multiples of `size` -> (B, heads windows, (size + 2 halo)^2, D). The windows stand row by
-    row one after another for each head, and so do the positions of a window.
+    (B, heads D, H, W) -> (B, heads windows, (height + 2 halo) (width + 2 halo), D) for windows of `size`, height and
+    width, as many as cover the map, or `count` along height and width. The windows stand row by row for each
+    head; the positions of a window **column by column**. That order is what two exchanges of neighbouring axes give:
+    no value has more than four dimensions, and the first of them stays the batch.
     """
-    b, c, h, w = x.shape
-    side, count = size + 2 * halo, (h // size) * (w // size)
-    parts = nn.functional.unfold(x, side, padding=halo, stride=size)  # (B, C side^2, windows)
-    parts = parts.reshape(b, heads, c // heads, side * side, count).permute(0, 1, 4, 3, 2)
-    return parts.reshape(b, heads * count, side * side, c // heads)
+    b, c = x.shape[:2]
+    rows, columns = count or (parts_of(n, k) for n, k in zip(x.shape[2:], size))
+    beyond = [-(-2 * halo // k) if halo else 0 for k in size]  # whole windows that the last halo reaches into
+    below, right = ((m + e) * k - n - halo for m, e, k, n in zip((rows, columns), beyond, size, x.shape[2:]))
+    x = nn.functional.pad(x, (halo, right, halo, below))
+    x = overlapping(x, size[0], halo, beyond[0], c * rows)
+    x = overlapping(x.transpose(2, 3), size[1], halo, beyond[1], c * rows * columns)  # (B, C windows, width, height)
+    x = x.reshape(b, heads, c // heads, -1).transpose(2, 3)
+    return x.reshape(b, heads * rows * columns, -1, c // heads)
 
 
-def join_windows(x: Tensor, size: int, heads: int, like: Tensor) -> Tensor:
-    """Join windows without halo, (B, heads windows, size^2, D) -> (B, heads D, H, W) of `like`."""
-    b, _, h, w = like.shape
-    rows, columns, d = parts_of(h, size), parts_of(w, size), x.shape[3]
-    x = x.reshape(b, heads, rows * columns, size * size, d).permute(0, 1, 4, 3, 2)
-    y = nn.functional.pixel_shuffle(x.reshape(b, heads * d * size * size, rows, columns), size)
-    return y[:, :, :h, :w]
+def overlapping(x: Tensor, size: int, halo: int, beyond: int, parts: int) -> Tensor:
+    """Cut the third axis into parts of `size` and twice `halo`, (B, ., length, L) -> (B, parts, size + 2 halo, L)."""
+    b, _, _, other = x.shape
+    pieces = []
+    for j in range(beyond + 1):  # each part is one of `size`, and as much of the next ones as the halo reaches
+        end = (j - beyond) * size if j < beyond else None
+        piece = x[:, :, j * size : end].reshape(b, parts, size, other)
+        pieces.append(piece[:, :, : size + 2 * halo - j * size])
+    return torch.cat(pieces, 2) if beyond else pieces[0]
 
 
-def inside(x: Tensor, kernel_size: int, dilation: int = 1) -> Tensor:
-    """Return whether the neighbours of each position lie on the map, (1, k k, H W)."""
-    ones = torch.ones_like(x[:1, :1])
-    return nn.functional.unfold(ones, kernel_size, dilation, dilation * (kernel_size // 2)) > 0
+def join_windows(
+    x: Tensor, size: tuple[int, int], heads: int, like: Tensor, *, count: tuple[int, int] | None = None
+) -> Tensor:
+    """Join windows without halo, (B, heads windows, height width, D) -> (B, heads D, H, W) of `like`."""
+    h, w = like.shape[2:]
+    b, d = x.shape[0], x.shape[3]
+    rows, columns = count or (parts_of(h, size[0]), parts_of(w, size[1]))
+    x = x.reshape(b, heads, -1, d).transpose(2, 3)
+    x = x.reshape(b, heads * d * rows, columns * size[1], size[0]).transpose(2, 3)
+    return x.reshape(b, heads * d, rows * size[0], columns * size[1])[:, :, :h, :w]
+
+
+def near_of(x: Tensor, kernel_size: int, dilation: int = 1) -> Tensor:
+    """Return the k x k values around each position, row by row, (B, C, H, W) -> (B, C, k k, H W); 0 outside the map.
+
+    In a graph for export they are cut out by rows and then by columns, which gives the same values: ONNX has no
+    ``unfold``, and the look-ups that torch writes for it are of rank 6.
+    """
+    (b, c, h, w), k, reach = x.shape, kernel_size, dilation * (kernel_size // 2)
+    if not traced():
+        return nn.functional.unfold(x, k, dilation, reach).reshape(b, c, k * k, h * w)
+    ends = [(i * dilation, (i + 1 - k) * dilation or None) for i in range(k)]
+    x = nn.functional.pad(x, (reach, reach, reach, reach))
+    x = torch.cat([x[:, :, begin:end] for begin, end in ends], 2).reshape(b, c * k, h, -1)
+    return torch.cat([x[:, :, :, begin:end] for begin, end in ends], 2).reshape(b, c, k * k, h * w)
 
 
 def attend_near(
@@ -93,24 +117,19 @@ def attend_near(
         border: Whether positions outside the map count as zero instead of being left out.
     """
     b, c, h, w = query.shape
-    near = [
-        nn.functional.unfold(t, kernel_size, dilation, dilation * (kernel_size // 2)).reshape(
-            b, c, kernel_size * kernel_size, h * w
-        )
-        for t in (key, value)
-    ]
-    on_map = None if border else inside(query, kernel_size, dilation)
-    parts = []
-    for q, k, v in zip(query.flatten(2).chunk(heads, 1), near[0].chunk(heads, 1), near[1].chunk(heads, 1)):
-        with full_precision(query):
-            k = wide(k)
-            k = k if bias is None else k + wide(bias).unsqueeze(2)
-            score = (wide(q).unsqueeze(2) * k).sum(1)  # (B, k k, H W)
-            if on_map is not None:
-                score = score.masked_fill(~on_map, -torch.inf)
-            weight = score.softmax(1).unsqueeze(1)
-            parts.append(match((wide(v) * weight).sum(2), v))
-    return torch.cat(parts, 1).reshape(b, c, h, w)
+    taps, n, d = kernel_size * kernel_size, h * w, c // heads
+    near = near_of(torch.cat((key, value), 1), kernel_size, dilation).chunk(2, 1)  # each (B, C, k k, H W)
+    with full_precision(query):
+        q = wide(query).reshape(b, c, 1, n)
+        score = (q * wide(near[0])).reshape(b, heads, d, taps * n).sum(2).reshape(b, heads, taps, n)
+        if bias is not None:
+            score = score + wide(bias).t().reshape(1, 1, taps, d) @ q.reshape(b, heads, d, n)
+        if not border:
+            on_map = near_of(torch.ones_like(q[:1, :1]).reshape(1, 1, h, w), kernel_size, dilation)
+            score = leave_out(score, on_map, 2)
+        weight = softmax_over(score, 2).reshape(b, heads, 1, taps * n)
+        y = (wide(near[1]).reshape(b, heads, d, taps * n) * weight).reshape(b, c, taps, n).sum(2)
+    return match(y, value).reshape(b, c, h, w)
 
 
 def sample(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -174,32 +193,33 @@ class RelativePositions(nn.Module):
         for table in (self.rows, self.columns):
             nn.init.normal_(table.weight, std=channels**-0.5)
 
-    def forward(self, query: Tensor, of: tuple[int, int], to: tuple[int, int]) -> Tensor:
+    def forward(self, query: Tensor, of: tuple[int, int], to: tuple[int, int], *, across: bool = False) -> Tensor:
         """Return the scores.
 
         Args:
             query: (B, G, h w, D).
             of: h and w of the queries.
             to: H and W of the keys; the first query and the first key have distance 0.
+            across: Whether positions stand column by column instead of row by row; then `of` and `to` begin with w
+                and W.
 
         Returns:
             (B, G, h w, H W), in fp32 where it would be half.
         """
-        b, g, _, d = query.shape
+        (b, g, n, d), (h, w) = query.shape, of
+        outer, inner = (self.columns, self.rows) if across else (self.rows, self.columns)
         with full_precision(query):
-            q = wide(query).reshape(b, g, of[0], of[1], d)
-            row = distances(self.rows, of[0], to[0]) @ q.transpose(3, 4)  # (B, G, h, H, w)
-            column = distances(self.columns, of[1], to[1]) @ q.permute(0, 1, 3, 4, 2)  # (B, G, w, W, h)
-            score = row.transpose(3, 4).unsqueeze(5) + column.permute(0, 1, 4, 2, 3).unsqueeze(4)
-        return score.reshape(b, g, of[0] * of[1], to[0] * to[1])
+            q = wide(query)
+            row = q.reshape(b, g, h, w * d).transpose(1, 2).reshape(b, h, g * w, d) @ distances(outer, h, to[0])
+            row = row.reshape(b, h, g, w * to[0]).transpose(1, 2).reshape(b, g * n, to[0], 1)
+            column = q.reshape(b, g * h, w, d).transpose(1, 2) @ distances(inner, w, to[1])  # (B, w, G h, W)
+            score = row + column.transpose(1, 2).reshape(b, g * n, 1, to[1])
+        return score.reshape(b, g, n, to[0] * to[1])
 
 
 def distances(table: nn.Embedding, of: int, to: int) -> Tensor:
-    """Return the entry for each query and key along one axis, (1, 1, of, to, D).
-
-    The first factor, with as many dimensions as the second: OpenCV 5.0 is wrong on a constant that comes second.
-    """
+    """Return the entry for each query and key along one axis, (1, of, D, to)."""
     most = table.num_embeddings // 2
     device = table.weight.device
     step = torch.arange(to, device=device) - torch.arange(of, device=device).unsqueeze(1)
-    return wide(table(step.clamp(-most, most) + most)).unsqueeze(0).unsqueeze(0)
+    return wide(table(step.clamp(-most, most) + most)).transpose(1, 2).unsqueeze(0)

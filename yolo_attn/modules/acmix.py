@@ -96,7 +96,7 @@ class ACmix(nn.Module):
     def attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend from each position to those around it."""
         weight = self.position.weight  # own position minus the neighbour's, which is -step, in halves of the map
-        x, y = weight[:, :1] * self.steps[:1] * (-2 / q.shape[3]), weight[:, 1:] * self.steps[1:] * (-2 / q.shape[2])
+        x, y = weight[:, :1] * self.steps[:1] * -2 / q.shape[3], weight[:, 1:] * self.steps[1:] * -2 / q.shape[2]
         return attend_near(q * self.head_channels**-0.5, k, v, self.heads, self.kernel_size, bias=x + y)
 
     def convolution(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -19,9 +19,20 @@ import torch
 from torch import Tensor, nn
 
 from ..registry.registry import register
-from ._base import Blend, attend, check_channels, check_integer, check_kernel, fit_groups, full_precision, wide
+from ._base import (
+    Blend,
+    attend,
+    check_channels,
+    check_integer,
+    check_kernel,
+    fit_groups,
+    full_precision,
+    match,
+    traced,
+    wide,
+)
 from ._gates import MIXES, Gates
-from ._local import pad_to, parts_of
+from ._local import join_windows, parts_of, windows_of
 
 __all__ = ["BiLevelRoutingAttention"]
 
@@ -77,37 +88,50 @@ class BiLevelRoutingAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Attend from each position of `x` to the regions that its own is routed to."""
         b, c, h, w = x.shape
-        s, heads, k = self.windows, self.heads, self.topk
+        s, heads, d = self.windows, self.heads, c // self.heads
+        size, regions = (parts_of(h, s), parts_of(w, s)), (s, s)
         qkv = self.qkv(x)
         value = qkv[:, 2 * c :]
-        q, key, v = (self.regions(t) for t in (qkv[:, :c] * c**-0.5, qkv[:, c : 2 * c], value))  # (B, S S, n, C)
-        real = self.regions(torch.ones_like(x[:1, :1]))  # (1, S S, n, 1)
-        n = q.shape[2]
-        chosen = self.route(q, key, real)  # (B, S S k, S S), a 1 a row
-        several = (b, s * s, k * n, heads, c // heads)
-        key, v = ((chosen.to(t.dtype) @ t.reshape(b, s * s, n * c)).reshape(several).transpose(2, 3) for t in (key, v))
-        mask = (chosen.to(real.dtype) @ real.reshape(1, s * s, n)).reshape(b, s * s, 1, 1, k * n)
-        bias = torch.zeros_like(mask).masked_fill(mask == 0, -torch.inf)
-        y = attend(q.reshape(b, s * s, n, heads, c // heads).transpose(2, 3), key, v, bias)  # (B, S S, heads, n, D)
-        high, broad = parts_of(h, s), parts_of(w, s)
-        y = y.transpose(2, 3).reshape(b, s, s, high, broad, c).permute(0, 5, 1, 3, 2, 4)
-        y = y.reshape(b, c, s * high, s * broad)[:, :, :h, :w]
+        q, key, v = windows_of(qkv, size, 3 * heads, count=regions).chunk(3, 1)  # (B, heads S S, n, D)
+        q = q * self.channels**-0.5  # a traced size would be of fp32
+        real = windows_of(torch.ones_like(x[:1, :1]), size, 1, count=regions)  # (1, S S, n, 1)
+        chosen = self.route(q, key, real).unsqueeze(1)  # (B, 1, S S k, S S), a 1 a row
+        key, v = (
+            (match(chosen, t) @ t.reshape(b, heads, s * s, -1)).reshape(b, heads * s * s, -1, d) for t in (key, v)
+        )
+        inside = (match(chosen, real) @ real.reshape(1, 1, s * s, -1)).reshape(b, 1, s * s, -1).repeat(1, heads, 1, 1)
+        y = attend(q, key, v, keep=inside.reshape(b, heads * s * s, 1, -1))
+        y = join_windows(y, size, heads, x, count=regions)
         y = self.out(y + self.lepe(value))
         return y if self.blend is None else self.blend(x, y)
-
-    def regions(self, x: Tensor) -> Tensor:
-        """Cut a map into regions, (B, C, H, W) -> (B, S S, n, C)."""
-        s, x = self.windows, pad_to(x, self.windows)
-        b, c, h, w = x.shape
-        x = x.reshape(b, c, s, h // s, s, w // s).permute(0, 2, 4, 3, 5, 1)
-        return x.reshape(b, s * s, (h // s) * (w // s), c)
 
     @torch.no_grad()
     def route(self, query: Tensor, key: Tensor, real: Tensor) -> Tensor:
         """Return which regions each is routed to, a 1 in each of S S k rows over S S columns."""
+        b, s = query.shape[0], self.windows * self.windows
         with full_precision(query):
             count = wide(real).sum(2)  # (1, S S, 1)
-            q, key = (wide(t).sum(2) / count.clamp(min=1) for t in (query, key))
-            affinity = (q @ key.transpose(1, 2)).masked_fill(count.transpose(1, 2) == 0, -torch.inf)
-        index = affinity.topk(self.topk, -1).indices.flatten(1)
-        return index.unsqueeze(2) == torch.arange(affinity.shape[2], device=index.device)
+            q, key = (wide(t).sum(2).reshape(b, self.heads, s, -1).transpose(1, 2) for t in (query, key))
+            q, key = (t.reshape(b, s, -1) / count.clamp(min=1) for t in (q, key))
+            affinity = q @ key.transpose(1, 2)
+            holds = count.transpose(1, 2).clamp(max=1)  # 1 where a region has a position
+            affinity = (affinity - affinity.amin(2, keepdim=True)) * holds + (holds - 1)  # at least 0, others -1
+        if traced():
+            place = torch.arange(self.topk, device=affinity.device, dtype=affinity.dtype).reshape(1, 1, self.topk, 1)
+            hot = (1 - (rank_of(affinity).unsqueeze(2) - place).abs()).clamp(min=0)
+        else:
+            index = affinity.topk(self.topk, -1).indices
+            hot = index.unsqueeze(3) == torch.arange(s, device=index.device)
+        return hot.reshape(b, -1, s).to(affinity.dtype)
+
+
+def rank_of(score: Tensor) -> Tensor:
+    """Return how many of a row come before each value, the greatest first, (B, L, M) -> (B, L, M).
+
+    For graphs that are exported: many runtimes have neither ``TopK`` nor comparisons. Of equals the first comes first.
+    """
+    b, rows, m = score.shape
+    greater = (score.reshape(b, rows, 1, m) - score.reshape(b, rows, m, 1)).clamp(0, 1).ceil()  # 1 where it is
+    later = greater * torch.ones_like(greater[:1, :1]).triu(1)  # of those behind; among those before, equals count too
+    place = torch.arange(m, device=score.device, dtype=score.dtype)
+    return later.sum(3) + (place - later.sum(2))

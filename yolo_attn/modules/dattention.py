@@ -114,6 +114,6 @@ class DAttention(nn.Module):
         with full_precision(x):
             move = wide(offset).tanh() * (self.factor / 2)
             grid = [torch.arange(n, device=x.device, dtype=move.dtype) + 0.5 for n in (h, w)]
-            rows = (grid[0].unsqueeze(1) + move[:, 0]) * (x.shape[2] / h) - 0.5
-            columns = (grid[1] + move[:, 1]) * (x.shape[3] / w) - 0.5
-        return sample(x, rows, columns)
+            rows = (grid[0].unsqueeze(1) + move[:, :1]) * (x.shape[2] / h) - 0.5
+            columns = (grid[1] + move[:, 1:]) * (x.shape[3] / w) - 0.5
+        return sample(x, rows.squeeze(1), columns.squeeze(1))

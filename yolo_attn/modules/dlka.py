@@ -135,9 +135,9 @@ class DeformableDepthwise(nn.Module):
         layer, taps = self.offset, self.offset.out_channels // 2
         with full_precision(x):  # places in fp32: at 160 positions fp16 tells eighths
             offset = convolve(layer, wide(x))
-            moved = offset + wide(self.steps)  # row and column of each tap in turn
-            rows = moved[:, 0::2] + torch.arange(h, device=x.device).unsqueeze(1)
-            columns = moved[:, 1::2] + torch.arange(w, device=x.device)
+            moved = (offset + wide(self.steps)).reshape(b, taps, 2 * h, w)  # rows, then columns of each tap
+            grid = [torch.arange(n, device=x.device, dtype=moved.dtype) for n in (h, w)]  # NCNN has no integers
+            rows, columns = moved[:, :, :h] + grid[0].unsqueeze(1), moved[:, :, h:] + grid[1]
         rows, columns = (t.reshape(b, taps * h, w) for t in (rows, columns))
         with full_precision(x):
             values = wide(sample(x, rows, columns)).reshape(b, c, taps, h * w)

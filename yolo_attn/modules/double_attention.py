@@ -14,7 +14,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ..registry.registry import register
-from ._base import Blend, check_channels, check_flag, hidden_channels, identity_start, match, zero_
+from ._base import Blend, check_channels, check_flag, hidden_channels, identity_start, match, softmax_over, zero_
 from ._gates import MIXES, Gates
 
 __all__ = ["DoubleAttention"]
@@ -65,7 +65,7 @@ class DoubleAttention(nn.Module):
         a, b, v = (t.reshape(-1, t.shape[1], h * w) for t in (self.a(x), self.b(x), self.v(x)))
         gather = match(b.softmax(2), x)  # (B, n, HW)
         pooled = a @ gather.transpose(1, 2)  # (B, m, n)
-        z = pooled @ match(v.softmax(1), x)  # (B, m, HW)
+        z = pooled @ match(softmax_over(v, 1), x)  # (B, m, HW)
         z = self.out(z.reshape(-1, z.shape[1], h, w))
         if self.residual:
             return x + z

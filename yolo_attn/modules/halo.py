@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..registry.registry import register
 from ._base import Blend, attend, check_channels, check_integer, fit_groups
 from ._gates import MIXES, Gates
-from ._local import RelativePositions, join_windows, pad_to, windows_of
+from ._local import RelativePositions, join_windows, windows_of
 
 __all__ = ["Halo"]
 
@@ -68,12 +68,9 @@ class Halo(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend from each block of `x` to it and its halo."""
-        size, side = self.window_size, self.side
-        q, kv = pad_to(self.q(x), size), pad_to(self.kv(x), size)
-        q = windows_of(q, size, self.heads)  # (B, heads blocks, b b, D)
-        k, v = (
-            windows_of(t, size, self.heads, self.halo_size) for t in (kv[:, : self.channels], kv[:, self.channels :])
-        )
-        y = attend(q * self.scale, k, v, self.position(q, (size, size), (side, side)))
+        size, sides = (self.window_size, self.window_size), (self.side, self.side)
+        q = windows_of(self.q(x), size, self.heads)  # (B, heads blocks, b b, D)
+        k, v = windows_of(self.kv(x), size, 2 * self.heads, self.halo_size).chunk(2, 1)
+        y = attend(q * self.scale, k, v, self.position(q, size, sides, across=True))
         y = join_windows(y, size, self.heads, x)
         return y if self.blend is None else self.blend(x, y)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..registry.registry import register
 from ._base import BatchNorm, attend, check_channels, check_integer, check_kernel, fit_groups, identity_start, zero_
 from ._gates import ADDS, Gates
-from ._local import join_windows, pad_to, windows_of
+from ._local import join_windows, windows_of
 
 __all__ = ["IRMB"]
 
@@ -83,8 +83,8 @@ class IRMB(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Add to `x` what its windows and its neighbours hold."""
-        z, size = self.norm(x), self.window_size
-        qk, v = pad_to(self.qk(z), size), pad_to(self.act(self.v(z)), size)
-        q, k, v = (windows_of(t, size, self.heads) for t in (qk[:, : self.channels], qk[:, self.channels :], v))
+        z, size = self.norm(x), (self.window_size, self.window_size)
+        q, k = windows_of(self.qk(z), size, 2 * self.heads).chunk(2, 1)
+        v = windows_of(self.act(self.v(z)), size, self.heads)
         y = join_windows(attend(q * self.scale, k, v), size, self.heads, x)
         return x + self.proj(y + self.local(y))

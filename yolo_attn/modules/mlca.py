@@ -78,15 +78,15 @@ class MLCA(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Weigh each channel of `x`, here and as a whole."""
         n, c = self.local_size, self.channels
-        rows, columns = touching(n, x.shape[2], x), touching(n, x.shape[3], x)  # (n, H), (n, W)
-        cells = rows / rows.sum(1, keepdim=True) @ x @ (columns / columns.sum(1, keepdim=True)).t()  # (B, C, n, n)
+        rows, columns = touching(n, x.shape[2], x), touching(n, x.shape[3], x).t()  # (n, H), (W, n)
+        cells = rows / rows.sum(1, keepdim=True) @ x @ (columns / columns.sum(0, keepdim=True))  # (B, C, n, n)
         whole = mean(cells, (2, 3)).transpose(1, 2)  # (B, 1, C, 1)
         row = cells.flatten(2).transpose(1, 2).reshape(-1, 1, n * n * c, 1)
         local = self.gate(self.conv_local(row)).reshape(-1, n * n, c).transpose(1, 2).reshape(-1, c, n, n)
         whole = self.gate(self.conv(whole)).transpose(1, 2)
         gate = match(whole + self.local_weight * (local - whole), x)
-        count = rows.sum(0).unsqueeze(1) * columns.sum(0)  # cells that a position touches
-        return x * match(rows.t() @ gate @ columns / count, x)
+        rows, columns = rows / rows.sum(0, keepdim=True), columns / columns.sum(1, keepdim=True)  # means over cells
+        return x * match(rows.t() @ gate @ columns.t(), x)
 
     def extra_repr(self) -> str:
         """Show n and the share of the local gate."""

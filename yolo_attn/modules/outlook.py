@@ -10,13 +10,16 @@ sums, which export where a fold does not.
 
 from __future__ import annotations
 
+import functools
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from ..registry.registry import register
-from ._base import Blend, check_channels, check_kernel, fit_groups, full_precision, match, wide
+from ._base import Blend, check_channels, check_kernel, fit_groups, full_precision, match, softmax_over, wide
 from ._gates import MIXES, Gates
+from ._local import near_of
 
 __all__ = ["Outlook"]
 
@@ -62,16 +65,17 @@ class Outlook(nn.Module):
         b, c, h, w = x.shape
         k, taps = self.kernel_size, self.kernel_size * self.kernel_size
         p = k // 2
-        near = nn.functional.unfold(self.v(x), k, padding=p).reshape(b, self.heads, c // self.heads, taps, h * w)
-        score = (self.attn(x) * self.scale).reshape(b, self.heads, taps, taps, h * w)
+        g, n, d = self.heads, h * w, c // self.heads
+        near = near_of(self.v(x), k).reshape(b, g, d * taps, n).transpose(2, 3).reshape(b, g * n, d, taps)
+        score = (self.attn(x) * self.scale).reshape(b, g * taps, taps, n)
         with full_precision(x):
-            weight = match(wide(score).softmax(3), x)
-        mixed = weight.permute(0, 1, 4, 2, 3) @ near.permute(0, 1, 4, 3, 2)  # (B, heads, H W, k k, D)
-        mixed = mixed.permute(0, 3, 1, 4, 2).reshape(b, taps * c, h, w)
-        total = None
-        for tap in range(taps):  # each window gives its tap to the position that lies there
-            dy, dx = tap // k, tap % k
-            moved = nn.functional.pad(mixed[:, tap * c : tap * c + c], (dx, k - 1 - dx, dy, k - 1 - dy))
-            total = moved if total is None else total + moved
-        y = self.proj(total[:, :, p : -p or None, p : -p or None])  # type: ignore[index]  # k is at least 1
+            weight = match(softmax_over(wide(score), 2), x)
+        weight = weight.reshape(b, g, taps * taps, n).transpose(2, 3).reshape(b, g * n, taps, taps)
+        mixed = (weight @ near.transpose(2, 3)).reshape(b, g, n, taps * d).transpose(2, 3)
+        y = mixed.reshape(b, g, taps, d * n).transpose(1, 2).reshape(b, taps * c, h, w)
+        for side in (0, 1):  # each window gives its taps to the positions that lie there, row by row and in each row
+            parts = y.chunk(k, 1)
+            moved = [nn.functional.pad(t, (0, 0, i, k - 1 - i) if side == 0 else (i, k - 1 - i)) for i, t in enumerate(parts)]
+            y = functools.reduce(torch.add, moved)
+        y = self.proj(y[:, :, p : -p or None, p : -p or None])
         return y if self.blend is None else self.blend(x, y)
