@@ -1,11 +1,19 @@
-"""MNN's ``model.mnn``, converted from ONNX; its int8 is of the weights alone."""
+"""MNN's ``model.mnn``, converted from ONNX; its int8 is of the weights alone.
+
+Two things are traced in another form, for the same numbers, since MNN 3.6 computes the usual one less exactly than fp32
+allows: GELU, for which its converter has an operator of its own, wrong by 4e-5 of the output; and convolutions with square
+kernels of 7 and more, which its Winograd algorithm gets wrong by 4e-4 to 8e-4.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ...errors import ExportError
 from .base import Format, Job, Need
@@ -13,24 +21,57 @@ from .host import STEM, by_ultralytics
 
 __all__ = ["FORMAT"]
 
+WINOGRAD = 7  # kernels from this size on are kept from it
+
 
 def convert(job: Job) -> Path:
     """Write ``model.mnn``."""
     keep_quiet()
     if job.source.host == "ultralytics":
-        return by_ultralytics(job, "mnn")
+        with exact_forms():
+            return by_ultralytics(job, "mnn")
     from MNN.tools import mnnconvert
 
     from ..classic import write_onnx
 
     graph, path = Path(f"{STEM}.onnx"), Path(f"{STEM}.mnn")
-    write_onnx(job.source, graph, job.size, job.dynamic, job.opset, False, True)
+    with exact_forms():
+        write_onnx(job.source, graph, job.size, job.dynamic, job.opset, False, True)
     told = ["", "-f", "ONNX", "--modelFile", str(graph), "--MNNModel", str(path), "--bizCode", json.dumps(job.metadata)]
     told += ["--fp16"] if job.half else ["--weightQuantBits", "8"] if job.pictures is not None else []
     mnnconvert.convert(told)
     if not path.is_file():
         raise ExportError("MNN's converter reported success and wrote nothing")
     return path
+
+
+@contextlib.contextmanager
+def exact_forms() -> Iterator[None]:
+    """Have PyTorch's GELU and its convolutions with large kernels trace in forms that MNN computes exactly."""
+    import torch
+    from torch.nn import functional
+
+    gelu, conv2d = functional.gelu, functional.conv2d
+
+    def exact_gelu(x: torch.Tensor, approximate: str = "none") -> torch.Tensor:
+        return gelu(x, approximate=approximate) if approximate != "none" else 0.5 * (x + x * (x * 0.5**0.5).erf())
+
+    def exact_conv2d(
+        x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, stride: Any = 1, padding: Any = 0,
+        dilation: Any = 1, groups: int = 1,
+    ) -> torch.Tensor:  # fmt: skip
+        (high, broad), pad = weight.shape[2:], (padding, padding) if isinstance(padding, int) else padding
+        plain = all(v in (1, (1, 1)) for v in (stride, dilation)) and groups == 1 and not isinstance(pad, str)
+        if plain and high == broad >= WINOGRAD:  # with a column of zeros the kernel is no square
+            x = functional.pad(x, (pad[1], pad[1] + 1, 0, 0))
+            weight, padding = torch.cat((weight, torch.zeros_like(weight[..., :1])), 3), (pad[0], 0)
+        return conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+    functional.gelu, functional.conv2d = exact_gelu, exact_conv2d  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        functional.gelu, functional.conv2d = gelu, conv2d
 
 
 def keep_quiet() -> None:
