@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import locale
 import logging
@@ -69,6 +70,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Begin with the dearest files."""
     rank = {ROOT / "tests" / name: n for n, name in enumerate(DEAREST)}
     items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What is imported by now stays: spare each collection of garbage the walk over it, a tenth of the time of small tests."""
+    gc.collect()
+    gc.freeze()
 
 
 def _asks_for_hosts(config: pytest.Config) -> bool:
