@@ -27,7 +27,7 @@ from yolo_attn.detectors.drawn import drawn_images
 from yolo_attn.detectors.opening import open_source
 from yolo_attn.detectors.source import Source
 from yolo_attn.errors import ExportError, FileError, UsageError
-from yolo_attn.export import proof, report
+from yolo_attn.export import proof, report, several
 from yolo_attn.export.beside import of_other_weights
 from yolo_attn.export.formats import apart, base, int8, litert_int8, table, write
 from yolo_attn.export.int8 import agreement
@@ -356,6 +356,16 @@ def test_classic_detectors(classic: Classic, tmp_path: Path) -> None:  # noqa: F
     assert [s[1] for s in seen] == formats
     for line in seen:
         assert line[3:5] == ["yolov5", "True"] and "SEAttention" in " ".join(line) and line[-2:] == ["True", "True"], line
+
+
+def test_a_format_that_classic_detectors_lack_is_told_before_its_packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Installing them would not help; the message lists what there is, by the table of formats."""
+    monkeypatch.setattr(several, "is_classic", lambda path: "models")
+    with pytest.raises(UsageError, match=r"a.pt: --format tflite is for detectors of ultralytics.*one of onnx, openvino, .*executorch") as caught:
+        export_several(tmp_path / "a.pt", ["tflite"], Asked())
+    assert "rknn" not in str(caught.value)
+    done = export_several(tmp_path / "a.pt", ["tflite", "rknn"], Asked())
+    assert [d.format for d in done] == ["tflite", "rknn"] and all("is for detectors of ultralytics" in d.problem for d in done)
 
 
 # --- what differs is found ------------------------------------------------------------------------------------------

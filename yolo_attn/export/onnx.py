@@ -29,7 +29,7 @@ from .beside import of_other_weights
 from .deployment import faults_of, formats_for, version_here
 from .formats.base import Job, check_options
 from .formats.table import FORMATS as RUNTIME_FORMATS
-from .formats.table import NAMES, suffix_of
+from .formats.table import NAMES, check_host, suffix_of
 from .formats.write import write
 from .one_module import plain_attention
 
@@ -153,7 +153,8 @@ def export_source(source: Source, asked: Asked, log: Callable[[str], Any] = prin
     kind = RUNTIME_FORMATS.get(format)
     if kind is not None:
         rest = {"opset": opset is not None, "plain": not asked.simplify}
-        check_options(kind, source, half=half, int8=asked.int8 is not None, dynamic=dynamic, nms=nms, **rest)
+        check_host(format, source.path, source.host != "ultralytics")
+        check_options(kind, half=half, int8=asked.int8 is not None, dynamic=dynamic, nms=nms, **rest)
     target = _target(source, asked.output, format)
     if format == "bundle":
         given = {"--half": half, "--dynamic": dynamic, "--nms": nms, "--opset": opset is not None, "--no-simplify": not asked.simplify}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from ..detectors.classic import is_classic
 from ..detectors.opening import open_source
 from ..errors import ExportError, UsageError, YoloAttnError
 from .beside import of_other_weights
-from .formats.table import named
+from .formats.table import check_host, named
 from .onnx import Asked, ExportResult, export_source
 
 __all__ = ["Outcome", "export_several", "formats_of"]
@@ -61,7 +63,15 @@ def export_several(
     if asked.output is not None and not os.path.isdir(asked.output) and len(formats) > 1:
         raise UsageError(f"--output {asked.output}: for several formats it must be a folder that exists")
     ready: dict[str, Asked | str] = {}
+    classic = cfg is None and bool(is_classic(Path(weights)))
     for name in formats:
+        try:  # before the packages: none makes up for the host
+            check_host(name, Path(weights), classic)
+        except UsageError as exc:
+            if len(formats) == 1:
+                raise
+            ready[name] = str(exc)
+            continue
         try:
             ready[name] = replace(asked, format=name).checked()
         except ExportError as exc:  # a package is missing: known before anything is opened, and of this format alone

@@ -156,7 +156,7 @@ def check_installed(format: Format) -> dict[str, str]:
 
 
 def check_options(
-    format: Format, source: Source, *, half: bool, int8: bool, dynamic: bool, nms: bool, opset: bool = False, plain: bool = False
+    format: Format, *, half: bool, int8: bool, dynamic: bool, nms: bool, opset: bool = False, plain: bool = False
 ) -> None:
     """Refuse what a format does not offer; `plain` is a graph that is not simplified.
 
@@ -172,8 +172,3 @@ def check_options(
             raise UsageError(f"--format {format.name} has no {option}, {rest}")
     if half and int8:
         raise UsageError("--half and --int8 cannot be combined")
-    if source.host != "ultralytics" and not format.classic:
-        raise UsageError(
-            f"{source.path}: --format {format.name} is for detectors of ultralytics, this one is of classic YOLOv5. "
-            f"Export it to onnx, openvino, ncnn, mnn or torchscript."
-        )
