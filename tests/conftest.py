@@ -103,7 +103,7 @@ def _state_of_one_test() -> Iterator[None]:
         torch.set_num_threads(1)
     for handler in logging.getLogger("ultralytics").handlers:  # the stream of the test that imported it, which may be closed
         if isinstance(handler, logging.StreamHandler) and handler.stream.closed:
-            handler.setStream(sys.stdout)
+            handler.stream = sys.stdout  # setStream would flush the old one
     plugins = os.environ.get("YOLO_ATTN_PLUGINS")
     before = _state()
     yield
