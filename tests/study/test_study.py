@@ -16,12 +16,13 @@ from typing import Any
 
 import classic_host
 import pytest
+import torch
 from conftest import ROOT, run_python
 
 import yolo_attn
 from yolo_attn.errors import ConfigError, FileError, UsageError
 from yolo_attn.evaluation import figures as evaluation
-from yolo_attn.study import candidates, jobs, plan, record, verdict, worker
+from yolo_attn.study import candidates, jobs, jobs_where, plan, record, verdict, worker
 from yolo_attn.training.shapes import Recipe, make
 
 # Stands in for a training: notes that it began, takes a moment, leaves what a worker leaves, and ends as a worker does.
@@ -437,6 +438,14 @@ def test_each_device_gets_a_run() -> None:
         jobs.places("0,1", 1)
     with pytest.raises(UsageError, match="at least 1"):
         jobs.places("", 0)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() > 7, reason="this machine has it")
+def test_a_device_that_is_not_there_is_refused_before_a_run_begins(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--device 7: this machine has"), jobs_where.places("ultralytics", "cpu,7"):
+        pass
+    with jobs_where.places("ultralytics", "cpu", 2) as found:
+        assert len(found) == 2
 
 
 def test_one_training_on_several_gpus_needs_a_host_that_seeds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from ..errors import UsageError
+from ..training.checks import check_device
 from ..words import option
 from . import jobs as working
 from . import seeding
@@ -25,13 +26,15 @@ def places(host: str, device: str = "", jobs: int | None = None, ray: Ray | None
         ray: A cluster; None for this machine's devices.
 
     Raises:
-        UsageError: Devices that no run can have.
+        UsageError: Devices that no run can have, or that this machine does not have.
         YoloAttnError: No cluster.
     """
     check_places(device, jobs, ray)
     if any("," in d for d in working.devices(device)):
         seeding.check_together(host)
     if ray is None:
+        for each in working.devices(device):  # or every run would find out for itself
+            check_device(each)
         yield working.places(device, jobs)
         return
     with connected(ray, jobs) as found:

@@ -13,7 +13,7 @@ from ..errors import CheckpointError, ConfigError, DataError, UsageError, did_yo
 from ..files import expand
 from ..log import announce
 
-__all__ = ["check_checkpoint", "check_model", "check_weights", "check_writable", "offline", "open_host"]
+__all__ = ["check_checkpoint", "check_device", "check_model", "check_weights", "check_writable", "offline", "open_host"]
 
 # Arguments of the host that the kit's own options replace.
 OWN = {
@@ -64,7 +64,7 @@ def open_host(args: dict[str, Any]) -> Any:
                 f"{did_you_mean(key, DEFAULT_CFG_DICT)}"
             )
     _check_values(args)
-    _check_device(args.get("device"))
+    check_device(args.get("device"))
     return ultralytics
 
 
@@ -108,8 +108,12 @@ def check_model(options: argparse.Namespace, model: Any, args: dict[str, Any]) -
         announce("--freeze freezes the attention in rows %s as well; use --freeze base:3 to train it first", stuck)
 
 
-def _check_device(device: Any) -> None:
-    """Check --device in one line; the host's message for a missing GPU is a page long."""
+def check_device(device: Any) -> None:
+    """Check --device in one line; the host's message for a missing GPU is a page long.
+
+    Raises:
+        UsageError: It is no device, or this machine does not have it.
+    """
     import torch
 
     text = "" if device is None else str(device).lower()
