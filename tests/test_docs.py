@@ -200,6 +200,13 @@ def test_python_in_the_pages_is_python(name: str) -> None:
                 inspect.signature(target).bind(*node.args, **{str(k.arg): k.value for k in node.keywords})
 
 
+def test_the_skill_names_the_commands_with_json() -> None:
+    told = re.search(r"Commands that report take `--json` \((.*?)\)", text("skills/yolo-attn/SKILL.md"))
+    assert told is not None
+    have = {n for n in cli.COMMANDS if n not in ("run", "yolo", "train") and "--json" in parser_of(n)._option_string_actions}
+    assert set(re.findall(r"`(\w+)`", told[1])) == have
+
+
 def test_the_readme_is_short() -> None:
     for name in READMES:
         assert len(text(name).splitlines()) <= 200, name
