@@ -29,7 +29,7 @@ from yolo_attn.detectors.source import Source
 from yolo_attn.errors import ExportError, FileError, UsageError
 from yolo_attn.export import proof, report, several
 from yolo_attn.export.beside import of_other_weights
-from yolo_attn.export.formats import apart, base, int8, litert_int8, table, write
+from yolo_attn.export.formats import apart, base, elsewhere, int8, litert_int8, table, write
 from yolo_attn.export.int8 import agreement
 from yolo_attn.export.onnx import Asked, export_source
 from yolo_attn.export.several import export_several, formats_of
@@ -356,6 +356,30 @@ def test_classic_detectors(classic: Classic, tmp_path: Path) -> None:  # noqa: F
     assert [s[1] for s in seen] == formats
     for line in seen:
         assert line[3:5] == ["yolov5", "True"] and "SEAttention" in " ".join(line) and line[-2:] == ["True", "True"], line
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "told"),
+    [
+        (lambda boxes, masks: [boxes, masks], 0, "proved: equal to PyTorch"),
+        (lambda boxes, masks: [masks, boxes], 0, "proved: equal to PyTorch"),  # by name, in no order
+        (lambda boxes, masks: [boxes], 1, "no output has the shape"),
+        (lambda boxes, masks: [boxes, masks * 1.01], 1, "output 1 differ by"),
+        (lambda boxes, masks: [boxes + np.eye(6)[5][None, :, None] * 0.01, masks], 1, "output 0 differ by"),  # a score
+        (lambda boxes, masks: [], 1, "it has no output"),
+    ],
+)
+def test_the_script_that_proves_elsewhere(change: Any, code: int, told: str, tmp_path: Path, capsys: Any) -> None:
+    """Of a model for segmentation: boxes of hundreds of pixels hide no score, and no output may be missing."""
+    rng = np.random.default_rng(0)
+    boxes = rng.random((1, 6, 20)) * np.array([640, 640, 640, 640, 1, 1])[None, :, None]
+    masks = rng.random((1, 4, 8, 8))
+    np.savez(tmp_path / "e.npz", images=np.zeros((1, 8, 8, 3), np.uint8), output0=boxes, output1=masks)
+    text = elsewhere.proof_script("coreml", "a.mlpackage", "e.npz", None, 1e-4, 0.99)
+    space: dict[str, Any] = {"__name__": "proving", "__file__": str(tmp_path / "a.prove.py")}
+    exec(compile(text, "a.prove.py", "exec"), space)
+    space["run"] = lambda path, images: change(boxes, masks)
+    assert space["main"]() == code and told in capsys.readouterr().out
 
 
 def test_a_format_that_classic_detectors_lack_is_told_before_its_packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
