@@ -86,6 +86,7 @@ REFUSED = {
     "minimum": "a - relu(a - b)", "einsum": "matmul", "expand_as": "broadcasting", "sum()": "sum(dim, keepdim=True)",
     "integers": "arange in the type of what it is added to: NCNN reads the bits of integers as floats",
     "masked_fill": "leave_out", "topk": "ranks by differences, which all runtimes have",
+    "softmax(dim)": "softmax_over, which takes the last dimension: over others MNN overflows above 88",
 }  # fmt: skip
 # Values whose first dimension is not the batch, with the reason.
 FOLDED = {"C3TRAttention": "YOLOv5's own transformer takes the positions first"}
@@ -118,6 +119,8 @@ def traced_by_torch(name: str, batch: int = 3) -> tuple[Counter[str], int, set[t
         kinds = [v.type() for v in given if v.type().kind() == "TensorType" and v.type().dim()]
         if kind in ("add", "sub", "mul", "div") and len({t.scalarType() for t in kinds} & {"Long", "Float"}) == 2:
             found["integers"] += 1
+        if kind == "softmax" and any(n > 1 for n in (given[0].type().sizes() or [])[given[1].toIValue() :][1:]):
+            found["softmax(dim)"] += 1
         if any(v.debugName() in mine for v in given):
             mine |= {v.debugName() for v in node.outputs()}
         for value in node.outputs():

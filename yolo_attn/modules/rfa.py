@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ..registry.registry import register
-from ._base import BatchNorm, check_integer, check_kernel, full_precision, match, mean, spatial_mean, wide
+from ._base import BatchNorm, check_integer, check_kernel, full_precision, match, mean, softmax_over, spatial_mean, wide
 from ._conv import Conv, attention_of, check_act, check_widths
 from ._gates import HOLDS, Gates, layer, sigmoid, softmax
 
@@ -79,7 +79,8 @@ class RFAConv(nn.Module):
         score = self.get_weight(x)
         b, _, h, w = fields.shape
         with full_precision(x):
-            weight = wide(score).reshape(b, self.channels, self.k * self.k, h * w).softmax(2).reshape(b, -1, h, w)
+            weight = wide(score).reshape(b, self.channels, self.k * self.k, h * w)
+            weight = softmax_over(weight, 2).reshape(b, -1, h, w)
         return self.conv(nn.functional.pixel_shuffle(fields * match(weight, fields), self.k))
 
 
