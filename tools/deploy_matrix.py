@@ -37,6 +37,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from deploy_docs import write_docs
+from npu_placement import add_placement
 
 from yolo_attn.detectors.drawn import drawn_images
 from yolo_attn.detectors.opening import open_source
@@ -52,6 +53,7 @@ from yolo_attn.export.report import TOLERANCES
 from yolo_attn.files import write_text
 from yolo_attn.registry import registry
 from yolo_attn.runtime.image import blob, letterbox
+from yolo_attn.weights.attention import attention_in
 
 SIZE = (64, 96)
 YAML = """nc: 3
@@ -140,6 +142,8 @@ def try_one(source: Source, name: str, format: str, precision: str, folder: Path
         problem = reason_of(str(exc), folder)
         left = [p for p in folder.glob("*.json") if "failed" in p.name] or [*folder.glob("*.json")]
         found = json.loads(left[0].read_text(encoding="utf-8")) if left else {}
+    if format in FORMATS and FORMATS[format].chips:
+        add_placement(found, list(attention_in(source.model)), folder)
     if precision != "int8":
         return [judged(row, found, problem)]
     base = {**row, "precision": found.get("precision", "fp32")}

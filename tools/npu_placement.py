@@ -15,6 +15,22 @@ from yolo_attn.runtime.engines.rknn import settings
 CHIPS = ("rk3588", "rk3566")  # an NPU of three cores that knows most operators, and the widespread one that knows fewer
 
 
+def add_placement(found: dict[str, Any], attention: Sequence[str], folder: Path) -> None:
+    """Add to an export's report as ``on_cpu`` what attention leaves to the CPU, in fp16 and in int8.
+
+    Args:
+        found: The report.
+        attention: Paths of the attention layers.
+        folder: The folder that holds what was exported.
+    """
+    files = list(folder.glob("*_rknn_model/*.onnx"))
+    if files:
+        found["on_cpu"] = placed(files[0], attention, folder / "chips", found.get("npu"))
+    own = found.get("int8", {}).get("npu")
+    if own is not None:
+        found["int8"]["on_cpu"] = f"{own['chip']}: {summed(own['on_cpu_in_attention']) or 'none'}"
+
+
 def placed(file: Path, attention: Sequence[str], folder: Path, known: dict[str, Any] | None = None) -> str:
     """Return what attention leaves to the CPU, such as ``rk3588: none; rk3566: ReduceMax x2, Transpose``.
 
@@ -34,7 +50,7 @@ def placed(file: Path, attention: Sequence[str], folder: Path, known: dict[str, 
 def compiled(file: Path, chip: str, attention: Sequence[str], folder: Path) -> dict[str, Any] | None:
     """Compile a network for a processor; return what its compiler tells, None where it fails."""
     place = folder / chip
-    place.mkdir(parents=True)
+    place.mkdir(parents=True)  # the compiler's log lies beside it
     file = file.resolve()
 
     def build() -> Path:

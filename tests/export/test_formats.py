@@ -516,7 +516,7 @@ def test_a_full_disk_leaves_nothing(made: Any, tmp_path: Path, python: Any) -> N
 
 def test_a_package_that_is_missing_or_too_old(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     """Known before the checkpoint is opened, with the extra that brings it; nothing is installed."""
-    found = {"openvino": "2023.1.0", "nncf": "3.0", "rknn-toolkit2": "2.3.2", "onnx": "1.20.0", "setuptools": "80"}
+    found = {"openvino": "2023.1.0", "nncf": "3.0", "rknn-toolkit2": "2.3.2", "onnx": "1.20.0", "numpy": "1.26.4", "setuptools": "80"}
 
     def version(name: str) -> str:
         if name not in found:

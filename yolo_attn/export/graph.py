@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["decode_nodes", "fix_batch", "normalize_boxes", "pool_means", "set_metadata", "to_half", "within"]
+__all__ = ["decode_nodes", "fix_batch", "normalize_boxes", "pool_means", "set_metadata", "split_grams", "to_half", "within"]
 
 POOLED = {"ReduceMean": "GlobalAveragePool", "ReduceMax": "GlobalMaxPool"}
 
@@ -58,6 +58,47 @@ def pool_means(model: Any) -> int:
         used = {name for node in model.graph.node for name in node.input}
         for name in constants.keys() - used:
             model.graph.initializer.remove(constants[name])
+    return found
+
+
+def split_grams(model: Any) -> int:
+    """Compute each product of a matrix with its own transpose as two halves, in place; the numbers stay the same.
+
+    For rknn-toolkit2: its compiler crashes (2.3.2, signal 11) on a product whose two factors are one tensor, and where it
+    takes such a product, softmax and another product for attention of a tensor to itself.
+
+    Returns:
+        The number of products.
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    known = onnx.shape_inference.infer_shapes(model).graph
+    last = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim][-1:] for v in [*known.value_info, *known.input]}
+    made = {name: node for node in model.graph.node for name in node.output}
+
+    def origin(name: str) -> str:
+        node = made.get(name)
+        return node.input[0] if node is not None and node.op_type == "Transpose" else name
+
+    nodes, found = [], 0
+    for node in model.graph.node:
+        columns = (last.get(node.input[1]) or [0])[0] if node.op_type == "MatMul" else 0
+        if columns < 2 or origin(node.input[0]) != origin(node.input[1]):
+            nodes.append(node)
+            continue
+        found += 1
+        prefix, parts = f"{node.name or node.output[0]}/half", []
+        for k, (start, end) in enumerate(((0, columns // 2), (columns // 2, columns))):
+            names = [f"{prefix}{k}/{part}" for part in ("start", "end", "axis")]
+            for name, value in zip(names, (start, end, -1)):
+                model.graph.initializer.append(numpy_helper.from_array(np.array([value], np.int64), name))
+            nodes.append(helper.make_node("Slice", [node.input[1], *names], [f"{prefix}{k}/columns"], name=f"{prefix}{k}/Slice"))
+            parts.append(f"{prefix}{k}/product")
+            nodes.append(helper.make_node("MatMul", [node.input[0], f"{prefix}{k}/columns"], parts[-1:], name=f"{prefix}{k}/MatMul"))
+        nodes.append(helper.make_node("Concat", parts, list(node.output), name=f"{prefix}/Concat", axis=-1))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
     return found
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from ...errors import ExportError
 from ...files import write_bytes, write_text
-from ...runtime.engines.rknn import RANGES, settings
+from ...runtime.engines.rknn import DISABLED, RANGES, settings
 from ...runtime.image import letterbox
 from ...weights.attention import attention_in
-from ..graph import decode_nodes, pool_means, within
+from ..graph import decode_nodes, pool_means, split_grams, within
 from .base import Format, Job, Need
 from .host import STEM, by_ultralytics
 
@@ -39,7 +39,7 @@ def convert(job: Job) -> Path:
 
 @contextlib.contextmanager
 def talking() -> Iterator[None]:
-    """Have the compiler print where it places each operator, and pool where the host's graph takes means and maxima."""
+    """Have the compiler print where it places each operator, and take the host's graph in operators that it can place."""
     from rknn import api
 
     own: Any = api.RKNN
@@ -48,11 +48,14 @@ def talking() -> Iterator[None]:
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(**{**options, "verbose": True})
 
+        def config(self, **options: Any) -> Any:
+            return super().config(**{**options, "disable_rules": [*DISABLED]})
+
         def load_onnx(self, model: str, **options: Any) -> Any:
             import onnx
 
             graph = onnx.load(model)
-            if pool_means(graph):
+            if pool_means(graph) + split_grams(graph):
                 onnx.save(graph, model)
             return super().load_onnx(model=model, **options)
 
@@ -120,7 +123,12 @@ FORMAT = Format(
     "RKNN",
     "_rknn_model",
     "rknn",
-    (Need("rknn", "rknn-toolkit2", "2.3.2", "2.5"), Need("onnx", "onnx", "", "1.19"), Need("setuptools", "setuptools", "", "82")),
+    (
+        Need("rknn", "rknn-toolkit2", "2.3.2", "2.5"),
+        Need("onnx", "onnx", "", "1.19"),
+        Need("numpy", "numpy", "", "2.4"),  # from then on an array of one number is none, and softmax is not fused
+        Need("setuptools", "setuptools", "", "82"),
+    ),
     convert,
     "rknn",
     int8=True,
