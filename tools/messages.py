@@ -1,7 +1,7 @@
 """Collect the messages of the kit's errors from its source, for docs/messages.md.
 
 A message names what was asked for, what was found, and the remedy; here they are listed by the room that prints them,
-with the fields of each as ``...``.
+with the fields of each as ``<file>``, by the word that the source has for it, or ``...`` where it has none.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ ROOMS = {
     "commands": ("Command line", "命令行"),
     "": ("General", "通用"),
 }
+WRAPPERS = ("Path", "len", "list", "quote", "repr", "shown", "sorted", "str", "type")
 
 
 def error_classes() -> dict[str, int]:
@@ -67,7 +68,7 @@ def _raised(tree: ast.Module, classes: set[str]) -> Iterator[tuple[str, str]]:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in classes and node.args:
             message = re.sub(r"\s+", " ", _text(node.args[0])).strip()
             message = re.sub(r"(\.\.\.\s?){2,}", "... ", message).strip()
-            if len(re.findall(r"[A-Za-z]{3,}", message)) >= 3:  # what is all fields is another error's text
+            if len(re.findall(r"[A-Za-z]{3,}", re.sub(r"<\w+>", "", message))) >= 3:  # what is all fields is another error's text
                 yield node.func.id, message
 
 
@@ -80,7 +81,26 @@ def _text(node: ast.expr) -> str:
         return _text(node.left) + _text(node.right)
     if isinstance(node, ast.IfExp):
         return _text(node.body)
-    return "..."
+    word = _word(node.value if isinstance(node, ast.FormattedValue) else node)
+    return f"<{word.strip('_')}>" if len(word) > 3 and word != "self" and not word[0].isupper() else "..."
+
+
+def _word(node: ast.expr) -> str:
+    """Return the word of the source for a value: of ``shown(file)``, ``row.file`` and ``files[0]`` the last name."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        word = _word(node.value) if node.attr in ("name", "args", "__name__") else node.attr
+        return {"__qualname__": "class", "st_size": "size"}.get(word, word)
+    if isinstance(node, ast.Subscript):
+        return _word(node.value)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        if node.func.attr == "join" or ast.unparse(node.func.value) in ("math", "shlex"):
+            return _word(node.args[0]) if node.args else ""
+        return _word(node.func.value)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in WRAPPERS:
+        return _word(node.args[0]) if node.args else ""
+    return ""
 
 
 def table(language: str) -> str:

@@ -248,7 +248,7 @@ def test_chinese_labels_need_a_font_that_has_them(tmp_path: Path) -> None:
         assert not file.exists()
         return
     api.draw_models(["yolov5n_se.yaml"], file, language="zh")
-    assert "主干网络" in file.read_text(encoding="utf-8") and "注意力" in file.read_text(encoding="utf-8")
+    assert "骨干网络" in file.read_text(encoding="utf-8") and "注意力" in file.read_text(encoding="utf-8")
 
 
 def test_a_checkpoint_is_drawn_as_its_yaml(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ h3 { font-size: 1rem; margin-top: 1.6rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5rem 0; }
 caption { text-align: left; color: var(--quiet); font-size: .9rem; padding-bottom: .3rem; }
+caption span { display: inline-block; position: sticky; left: 0; max-width: calc(100vw - 2rem); } /* the table scrolls below it */
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--faint); text-align: left; vertical-align: top; }
 th.number, td.number { text-align: right; white-space: nowrap; }
 thead th { border-bottom: 2px solid var(--ink); vertical-align: bottom; white-space: nowrap; }
@@ -47,7 +48,7 @@ code { padding: .1em .3em; } pre { padding: .7rem; overflow-x: auto; }
 @media print {
   :root { --ink: #000; --paper: #fff; --faint: #bbb; --quiet: #333; --shade: #fff; }
   body { margin: 0; max-width: none; font-size: 10pt; } .wide { overflow: visible; }
-  figure, tr { break-inside: avoid; } h2, h3 { break-after: avoid; }
+  caption span { max-width: none; } figure, tr { break-inside: avoid; } h2, h3 { break-after: avoid; }
   table { font-size: 7pt; } th, td { padding: .15rem .25rem; } thead th { white-space: normal; }
 }
 """
@@ -134,7 +135,7 @@ class Page:
         """
         right = [_is_number_column([row[k] for row in rows]) for k in range(len(head))]
         mark = [" class=number" if r else "" for r in right]
-        out = ["<div class=wide><table>", f"<caption>{escape(caption)}</caption>" if caption else "", "<thead><tr>"]
+        out = ["<div class=wide><table>", f"<caption><span>{escape(caption)}</span></caption>" if caption else "", "<thead><tr>"]
         out += [f'<th scope=col{m}><button type=button>{escape(h)}</button></th>' for h, m in zip(head, mark)]
         out.append("</tr></thead><tbody>")
         for row in rows:

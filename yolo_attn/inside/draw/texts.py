@@ -14,7 +14,7 @@ _TABLE = {
         "added": "added", "changed": "changed", "removed": "removed", "was": "was {m}",
     },
     "zh": {
-        "image": "输入图像", "backbone": "主干网络", "neck1": "颈部（向下）", "neck-1": "颈部（向上）", "neck0": "颈部", "output": "输出头",
+        "image": "输入图像", "backbone": "骨干网络", "neck1": "颈部（向下）", "neck-1": "颈部（向上）", "neck0": "颈部", "output": "输出头",
         "attention": "注意力", "block": "特征块", "conv": "卷积", "pool": "池化、拆分", "join": "特征拼接", "resize": "尺寸变换",
         "head": "输出头", "size": "{h} × {w} 像素", "beside": "{a}，对比 {b}", "added": "新增", "changed": "修改", "removed": "删除",
         "was": "原为 {m}",
