@@ -357,7 +357,10 @@ def test_the_example_of_an_own_module_runs(tmp_path: Path) -> None:
     assert (tmp_path / "run/train/weights/best.onnx").is_file()
 
 
-NO_FIGURE = re.compile(r"(?:Python|ultralytics|YOLOv5|torch|MNN|OpenVINO|AGPL|version|版本|v)[ -]?(?:until |before |之前的 )?\d+(?:\.\d+)+|\d+\.\d+\.\d+\S*|\d{4}\.\d{5}")
+NO_FIGURE = re.compile(
+    r"(?:Python|ultralytics|YOLOv5|torch|NumPy|onnx|MNN|OpenVINO|AGPL|version|版本|v)[ -]?(?:until |before |之前的 )?\d+(?:\.\d+)+(?: (?:to|至) \d+(?:\.\d+)+)?"
+    r"|\d+\.\d+\.\d+\S*|\d{4}\.\d{5}"
+)
 
 
 def figures(page: str) -> list[str]:
