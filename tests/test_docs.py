@@ -188,7 +188,7 @@ def test_options_in_prose_are_real(name: str) -> None:
 def test_python_in_the_pages_is_python(name: str) -> None:
     """Each block parses; what it takes from the kit exists, and is called with parameters that exist."""
     for block in re.findall(r"```python\n(.*?)```", text(name), re.DOTALL):
-        for node in ast.walk(ast.parse(block)):
+        for node in ast.walk(ast.parse(textwrap.dedent(block))):  # in a list, a block is indented
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("yolo_attn"):
                 module = importlib.import_module(str(node.module))
                 for alias in node.names:
