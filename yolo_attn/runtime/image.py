@@ -77,13 +77,14 @@ def color(index: int) -> tuple[int, int, int]:
     return int(b), int(g), int(r)
 
 
-def annotate(image: np.ndarray, detections: np.ndarray, names: dict[int, str]) -> np.ndarray:
+def annotate(image: np.ndarray, detections: np.ndarray, names: dict[int, str], frames: bool = True) -> np.ndarray:
     """Return a copy of the image with boxes, class names and confidences drawn on it.
 
     Args:
         image: (H, W, 3) BGR, uint8.
         detections: (N, 6) x1 y1 x2 y2 confidence class, in pixels of the image.
         names: Class number to name.
+        frames: Draw the boxes; without, the words alone.
     """
     out = image.copy()
     unit = max(round(sum(image.shape[:2]) / 2 * 0.003), 2)
@@ -91,7 +92,8 @@ def annotate(image: np.ndarray, detections: np.ndarray, names: dict[int, str]) -
     for x1, y1, x2, y2, conf, cls in detections.tolist():
         c = color(int(cls))
         p, q = (round(x1), round(y1)), (round(x2), round(y2))
-        cv2.rectangle(out, p, q, c, unit, cv2.LINE_AA)
+        if frames:
+            cv2.rectangle(out, p, q, c, unit, cv2.LINE_AA)
         text = f"{_drawable(names, int(cls))} {conf:.2f}"
         (w, h), _ = cv2.getTextSize(text, font, scale, max(unit - 1, 1))
         y = p[1] - 3 if p[1] - h - 6 >= 0 else p[1] + h + 3  # above the box, or inside if there is no room

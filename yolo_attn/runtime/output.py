@@ -102,7 +102,8 @@ class Writer:
     def add(self, frame: Frame, found: Seen) -> None:
         """Write what was found in one image."""
         if self.pictures:
-            self._picture(frame, outlined(annotate(frame.image, found.boxes, self.names), found))
+            oriented = any("corners" in told for told in found.fields)  # their upright boxes say nothing
+            self._picture(frame, outlined(annotate(frame.image, found.boxes, self.names, frames=not oriented), found))
         if self.text:
             self._text(frame, found.boxes)
         if self.keep:
