@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pickle
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,24 @@ def test_what_is_missing(package: str, exc: ImportError, told: str, monkeypatch:
     with pytest.raises(CheckpointError, match=told) as caught:
         classic.open_classic(Path("best.pt"))
     assert "--host DIR" not in str(caught.value) or exc.name in ("models", "utils.loss")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("Weights only load failed.\n\tUnsupported global: GLOBAL getattr was not allowed", "best.pt: holds 'getattr', .*TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1"),
+        ("pickle data was truncated", "best.pt: YOLOv5 cannot load it: pickle data was truncated$"),
+    ],
+)  # fmt: skip
+def test_what_pytorch_does_not_load(said: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segmentation of v7.0 pickles a method, which torch 2.6 and later read only where the user trusts the file."""
+
+    class Host:
+        @staticmethod
+        def attempt_load(*args: object, **options: object) -> None:
+            raise pickle.UnpicklingError(said)
+
+    monkeypatch.setattr(classic, "is_classic", lambda file: "models")
+    monkeypatch.setattr(importlib, "import_module", lambda name: Host)
+    with pytest.raises(CheckpointError, match=told):
+        classic.open_classic(Path("best.pt"))

@@ -11,13 +11,15 @@ import importlib
 import io
 import logging
 import os
+import pickle
+import re
 import sys
 import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import CheckpointError, YoloAttnError, first_line
+from ..errors import CheckpointError, YoloAttnError, first_line, shown
 from ..hook.install import repair
 from .source import Source
 
@@ -95,6 +97,14 @@ def open_classic(file: Path) -> Source:
             )  # an absolute path: the package looks for a bare name on the network
     except YoloAttnError:
         raise
+    except pickle.UnpicklingError as exc:
+        found = re.search(r"GLOBAL (\S+)", str(exc))  # of segmentation in v7.0, builtins.getattr
+        if found is None:
+            raise CheckpointError(f"{file}: YOLOv5 cannot load it: {first_line(exc)[:300]}") from exc
+        raise CheckpointError(
+            f"{file}: holds {shown(found[1])}, which PyTorch does not load from a file of unknown origin. If you trust where "
+            f"it is from: TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 yolo-attn ..."
+        ) from exc
     except Exception as exc:
         raise CheckpointError(f"{file}: YOLOv5 cannot load it: {type(exc).__name__}: {first_line(exc)[:300]}") from exc
     if not hasattr(model, "stride") or not hasattr(model.model[-1], "anchors"):
