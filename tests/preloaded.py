@@ -6,8 +6,8 @@ or `python script.py` would have been: arguments, working folder, environment, s
 `__main__`, exit code and traceback. `Preloaded.takes` says for which runs that is so; the others start Python anew.
 
 What was imported is kept out of `sys.modules` until the run imports it, so that what is lazy shows, and a library that is
-missing can be played. The differences that remain: of the standard library more is imported, and the hashes of strings
-are those of the first process. A test that depends on either starts its process with `cold=True`.
+missing can be played. What remains: the hashes of strings are those of the first process, and of a package all submodules
+come at once. A test that depends on either starts its process with `cold=True`.
 
     python preloaded.py SOCKET MODULE...        # the process that is forked, started by `Preloaded`
 """
@@ -215,8 +215,8 @@ def _serve(address: str, modules: list[str]) -> tuple[dict[str, Any], list[int]]
     for name in modules:
         began = set(sys.modules)
         importlib.import_module(name)
-        along.setdefault(name.partition(".")[0], set()).update(_tops(set(sys.modules) - began))
-    kept = _tops(set(sys.modules) - before) - sys.stdlib_module_names
+        along.setdefault(name.partition(".")[0], _tops(set(sys.modules) - began))
+    kept = _tops(set(sys.modules) - before) - _tops(before)
     known = {n.partition(".")[0] for n in sys.modules}
     assert not known & set(NEVER), known & set(NEVER)
     told = {n: getattr(sys.modules.get(n), "__file__", None) for n in known}

@@ -94,12 +94,12 @@ def test_modules_and_scripts_end_alike(argv: list[str], tmp_path: Path) -> None:
 
 LOADED = """
 import importlib.util, os, sys, time
-lazy = sorted({"torch", "numpy", "sympy", "yaml", "ultralytics", "yolov5", "yolo_attn"} & set(sys.modules))
+lazy = sorted({"torch", "numpy", "sympy", "yaml", "unittest", "asyncio", "logging", "ultralytics", "yolo_attn"} & set(sys.modules))
 found = importlib.util.find_spec("yaml") is not None
 began = time.process_time()
 import torch
 print("anew" if os.getppid() == int(sys.argv[1]) else "forked", lazy, found, type(torch.__spec__.loader).__name__)
-print(sorted({"numpy", "ultralytics"} & set(sys.modules)), torch.get_num_threads(), torch.nn.Linear(2, 2).weight.shape)
+print(sorted({"numpy", "logging", "ultralytics"} & set(sys.modules)), torch.get_num_threads(), torch.nn.Linear(2, 2).weight.shape)
 print(torch.initial_seed() if len(str(torch.initial_seed())) == 14 else "drawn")
 import torch._dynamo, yaml, cv2
 print([f for f in map(str, sys.meta_path) if "Kept" in f], time.process_time() - began, file=sys.stderr)
@@ -108,7 +108,7 @@ print([f for f in map(str, sys.meta_path) if "Kept" in f], time.process_time() -
 
 def test_libraries_are_imported_when_the_run_imports_them(tmp_path: Path) -> None:
     warm, cold = both("-c", LOADED, str(os.getpid()), cwd=tmp_path)
-    assert warm.ok().startswith("forked [] True SourceFileLoader\n['numpy'] 1 ")
+    assert warm.ok().startswith("forked [] True SourceFileLoader\n['logging', 'numpy'] 1 ")
     assert cold.ok() == warm.out.replace("forked", "anew")
     assert float(warm.err.split()[-1]) < 0.5 * float(cold.err.split()[-1])  # what it is for
 
