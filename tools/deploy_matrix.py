@@ -220,6 +220,10 @@ def reason_of(message: str, folder: Path) -> str:
 def write(new: dict[tuple[str, str, str], dict[str, Any]]) -> None:
     """Add lines to the table, and write it sorted."""
     rows = {**on_disk(), **new}
+    # nodes, rank and operators are of the module's own ONNX graph, in whichever line: as it was measured last
+    last = {r["module"]: r for r in sorted(rows.values(), key=lambda r: str(r.get("measured", "")))}
+    for row in rows.values():
+        row.update({c: last[row["module"]].get(c, "") for c in ("nodes", "rank", "beyond")})
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
