@@ -100,14 +100,24 @@ def source() -> Source:
 
 @pytest.fixture(scope="module")
 def made(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Each format's file at 64 x 96, written once; as a function."""
+    """Each format's file at 64 x 96, written once; as a function.
+
+    What computes in fp16 alone gets fresh gates: with perturbed ones, rounding moves the boxes of a random head by more
+    than a few per cent.
+    """
     folder, kept = tmp_path_factory.mktemp("formats"), {}
 
-    def get(name: str) -> Any:
-        if name not in kept:
-            asked = Asked(format=name, imgsz=[64, 96], output=folder / f"best{table.suffix_of(name)}").checked()
-            kept[name] = export_source(source, asked, lambda line: None)
-        return kept[name]
+    def get(name: str, like: str = "") -> Any:
+        calm = (like or name) in table.FORMATS and table.FORMATS[like or name].precision != "fp32"
+        if (name, calm) not in kept:
+            torch.manual_seed(0)
+            of = open_source("yolov5n_se.yaml") if calm else source
+            if calm:
+                make_busy(of.model)
+                of.model.names = source.model.names
+            place = folder / f"{'calm' if calm else 'best'}{table.suffix_of(name)}"
+            kept[name, calm] = export_source(of, Asked(format=name, imgsz=[64, 96], output=place).checked(), lambda line: None)
+        return kept[name, calm]
 
     return get
 
@@ -124,7 +134,8 @@ def test_a_file_is_run_by_its_runtime_and_equals_pytorch(made: Any, name: str) -
     result = made(name)
     report = json.loads(result.report_path.read_text())
     assert report["sha256"] == result.report["sha256"] and report["path"] == str(result.path)
-    assert report["proof"]["passed"] and report["proof"]["largest_difference"] <= 1e-4
+    exact = table.FORMATS[name].precision == "fp32"  # RKNN's NPU knows fp16 alone
+    assert report["proof"]["passed"] and report["proof"]["largest_difference"] <= (1e-4 if exact else 2e-2)
     assert sum(r["detections"]["compared"] for r in report["proof"]["runs"]) > 50
     assert report["versions"][table.FORMATS[name].runtime] and report["attention"] == {"SEAttention": 4}
     assert [p.name for p in result.path.parent.iterdir() if p.name.startswith(".")] == []
@@ -132,10 +143,16 @@ def test_a_file_is_run_by_its_runtime_and_equals_pytorch(made: Any, name: str) -
 
 @pytest.mark.parametrize("name", RUN_HERE)
 def test_detect_finds_with_it_what_it_finds_with_onnx(made: Any, name: str) -> None:
-    detectors = [Detector(made(n).path, threads=1) for n in ("onnx", name)]
+    detectors = [Detector(made(n, name).path, threads=1) for n in ("onnx", name)]
     assert detectors[1].runtime == table.FORMATS[name].runtime and detectors[1].size == (64, 96)
     assert detectors[1].names[79] == "thing79" and detectors[1].stride == 32
     images = [im[:301, :453] for im in drawn_images(3, seed=5)]
+    if table.FORMATS[name].precision != "fp32":  # rounding chooses other boxes of a random head's crowd: what NMS is given
+        for image in images:
+            a, b = (d(blob([letterbox(image, (64, 96))[0]])) for d in detectors)
+            assert max(proof.largest_difference(a, b, "anchor-free").values()) <= 5e-2
+            assert len(predict(detectors[1], [image])[0]) > 10
+        return
     for a, b in zip(*(predict(d, images) for d in detectors)):
         same = (iou_matrix(a[:, :4], b[:, :4]) > 0.99) & (a[:, None, 5] == b[None, :, 5])
         # The runtimes' last bits can tip a pair of boxes at NMS's limit, among more than a hundred of a random model.
