@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import json
 import os
 import re
 import signal
@@ -17,9 +18,11 @@ import pytest
 from conftest import ROOT, Run, run_python
 
 from yolo_attn import cli
-from yolo_attn.errors import DataError, UsageError
+from yolo_attn.detectors.opening import open_source
+from yolo_attn.errors import CheckpointError, DataError, UsageError
 from yolo_attn.evaluation import dataset
-from yolo_attn.training import options
+from yolo_attn.export.described import weights_digest
+from yolo_attn.training import classic, options, ultralytics
 from yolo_attn.training.shapes import NAMES, Recipe
 from yolo_attn.training.shapes import make as make_shapes
 
@@ -242,6 +245,33 @@ def test_a_classic_hyperparameter_file(tmp_path: Path, caplog: pytest.LogCapture
     assert (args["lr0"], args["fliplr"]) == (0.03, 0.1)
     assert not {"box", "cls", "obj", "anchor_t"} & set(args)
     assert "anchor_t, box, cls, obj" in caplog.text
+
+
+def test_weights_that_a_classic_host_would_not_read(tmp_path: Path) -> None:
+    (tmp_path / "best.safetensors").write_bytes(b"weights")
+    with pytest.raises(CheckpointError, match=r"best\.safetensors: classic YOLOv5 starts from \.pt files"):
+        classic._weights(str(tmp_path / "best.safetensors"))
+    (tmp_path / "best.PT").write_bytes(b"weights")
+    assert classic._weights(str(tmp_path / "best.PT")) == str(tmp_path / "best.PT")
+
+
+def test_an_export_of_an_earlier_epoch_is_none_of_this_run(tmp_path: Path) -> None:
+    """What a resumed run takes for its own export, and does not make again."""
+    import torch
+    from ultralytics.nn.tasks import DetectionModel
+
+    best = tmp_path / "best.pt"
+    model = DetectionModel("yolov5n_se.yaml", verbose=False)
+    torch.save({"model": model.half(), "train_args": {}}, best)
+    assert not ultralytics._exported(best)
+    (tmp_path / "best.onnx").write_bytes(b"a graph")
+    told = {"sha256": "", "proof": {"passed": True}, "weights": weights_digest(open_source(best).model)}
+    (tmp_path / "best.onnx.json").write_text(json.dumps(told), encoding="utf-8")
+    assert ultralytics._exported(best)
+    with torch.no_grad():
+        next(model.parameters()).add_(1)  # an epoch later
+    torch.save({"model": model, "train_args": {}}, best)
+    assert not ultralytics._exported(best)
 
 
 def test_unknown_option_is_not_abbreviated() -> None:

@@ -42,8 +42,17 @@ def at_full_size(model: Any, imgsz: int | Sequence[int], *, weights: bool = Fals
         twin = copy.deepcopy(model, memo)
     except (RuntimeError, TypeError):  # a model in training may hold attributes that cannot be copied
         return None
+    if not weights:
+        for part in twin.modules():
+            # torch works out a batch norm's shapes on 'meta' in Python, half of the time that all layers take
+            if isinstance(part, torch.nn.BatchNorm2d):
+                vars(part)["forward"] = _same
     twin.stride = torch.tensor([float(max(imgsz) if isinstance(imgsz, Sequence) else imgsz)])
     return twin
+
+
+def _same(x: Any) -> Any:
+    return x
 
 
 def count(module: Any, *inputs: Any) -> int:

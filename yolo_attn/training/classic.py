@@ -222,6 +222,8 @@ def _weights(name: str) -> str:
         return ""
     path = expand(name)
     if path.is_file():
+        if path.suffix.lower() != ".pt":
+            raise CheckpointError(f"{path}: classic YOLOv5 starts from .pt files. Give the checkpoint that this was made of: --weights best.pt")
         return str(path.resolve())
     if path.parent != Path(".") or path.suffix != ".pt":
         raise CheckpointError(f"weights not found: {name} (looked in {Path.cwd()})")

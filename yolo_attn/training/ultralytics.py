@@ -175,15 +175,13 @@ def _finish(options: argparse.Namespace, last: Path) -> int:
     """
     from ultralytics.utils.torch_utils import strip_optimizer
 
-    from ..export.report import proved
-
     folder, best = last.parent.parent, last.with_name("best.pt")
     best = best if best.is_file() else last
     trained = runs.arguments_of(last)
     unstripped = [p for p in {last, best} if not runs.state_of(p).stripped]
     picture = bool(trained.get("plots", True)) and not (folder / PICTURE).is_file()
     embedded = cache_folder().resolve() in Path(str(trained.get("data"))).resolve().parents
-    export = bool(options.export or (embedded and not options.no_export)) and not proved(best.with_suffix(".onnx"))
+    export = bool(options.export or (embedded and not options.no_export)) and not _exported(best)
     if not (unstripped or picture or export):
         raise CheckpointError(
             f"{last} is of a finished run and cannot be resumed. To continue training from it: {runs.train_on(last)}. "
@@ -198,6 +196,17 @@ def _finish(options: argparse.Namespace, last: Path) -> int:
     options.embedded = options.embedded or embedded
     options.cfg = str(trained.get("model") or options.cfg)
     return _after_training(options, folder, best, last, {**trained, "plots": picture}, export)
+
+
+def _exported(best: Path) -> bool:
+    """Whether an ONNX file of these very weights is there and proved; one of an earlier epoch is not."""
+    from ..detectors.opening import open_source
+    from ..export.described import weights_digest
+    from ..export.report import proved
+    from ..runtime.proved import read_report
+
+    model = best.with_suffix(".onnx")
+    return proved(model) and (read_report(model) or {}).get("weights") == weights_digest(open_source(best).model)
 
 
 def _go_on(options: argparse.Namespace, last: Path) -> int:
