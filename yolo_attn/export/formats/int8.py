@@ -100,10 +100,11 @@ def add_int8(
         a, b = (near["map"][k]["mAP50-95"] or 0.0 for k in (exact, "int8"))
         log(f"int8: mAP50-95 {b:.3f}, {exact} {a:.3f}, on the {near['map']['images']} labelled images among them")
         if a - b > LOST:
-            log(f"int8: {lost(format.name, format.title, exact, format.losses is not None)}")
-    if near.get("layers"):
+            log(f"int8: {lost(format.name, format.title, exact, bool(near.get('layers')))}")
+    if near.get("layers") and loses(near, exact):
         most = ", ".join(f"{row['layer']} ({row['type']}, {row['error']:.3f})" for row in near["layers"][:3])
-        log(f"int8: what loses most, alone in int8 (1 less the mean IoU with the boxes of {exact}): {most}")
+        how_measured = near.get("layers_by", f"alone in int8 (1 less the mean IoU with the boxes of {exact})")
+        log(f"int8: what loses most, {how_measured}: {most}")
     return place
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
+from ...files import write_text
 from ...weights.attention import attention_in
 from .base import Format, Job, Need
 from .host import STEM, by_ultralytics, calibration, traced, write_metadata
+from .openvino_layers import LOSS, counted, losses
 
 __all__ = ["FORMAT"]
+
+ABOUT = "about.json"  # what is in int8, and what loses most, beside the folder
+MEASURED = 4  # pictures on which each layer is measured
 
 
 def convert(job: Job) -> Path:
@@ -50,6 +56,8 @@ def _quantize(folder: Path, job: Job) -> None:
         subset_size=len(pictures),
         ignored_scope=nncf.IgnoredScope(names=fp32, validate=False),
     )
+    told = losses(model, small, pictures[:MEASURED])
+    write_text(Path(ABOUT), json.dumps({**counted(model, small), "layers": told[:5], "layers_by": LOSS}), durable=False)
     ready = folder / f"{STEM}_int8.xml"
     ov.save_model(small, ready, compress_to_fp16=False)
     for part in (file, file.with_suffix(".bin")):  # the file that was read stays mapped while its network is used
