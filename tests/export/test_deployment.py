@@ -300,3 +300,58 @@ def test_mnn_overflows_in_a_softmax_of_large_scores(last: bool, tmp_path: Path, 
         pytest.skip("this MNN computes both: the reason in docs/deployment.md is history")
     else:
         assert off > 0.1
+
+
+def test_openvino_s_layers_that_lose_are_found() -> None:
+    """The one with a handful of levels, behind one with all, whose error is no part of it."""
+    ov = pytest.importorskip("openvino")
+    from openvino import opset8 as op
+
+    from yolo_attn.export.formats.openvino_layers import counted, losses
+
+    rng = np.random.default_rng(0)
+    weights = [rng.standard_normal((4, 4, 3, 3)).astype(np.float32) for _ in range(3)]
+
+    def network(*levels: int) -> Any:
+        given = x = op.parameter([1, 4, 8, 8], np.float32)
+        for k, w in enumerate(weights):
+            if levels and levels[k]:
+                x = op.fake_quantize(x, *(op.constant(np.float32(v)) for v in (-20, 20, -20, 20)), levels[k])
+            x = op.convolution(x, op.constant(w), [1, 1], [1, 1], [1, 1], [1, 1])
+            x.set_friendly_name(f"__module.model.{k}.conv/aten::_convolution/Convolution")
+        return ov.Model([x], [given])
+
+    full, small = network(), network(256, 6, 0)
+    blobs = [rng.standard_normal((1, 4, 8, 8)).astype(np.float32)]
+    found = losses(full, small, blobs)
+    assert [row["layer"] for row in found] == ["model.1.conv", "model.0.conv"] and found[0]["error"] > 3 * found[1]["error"] > 0
+    assert counted(full, small) == {"quantized": 2, "fp32": 1} and losses(full, full, blobs) == []
+
+
+def test_core_ml_takes_what_is_computed_from_a_shape(tmp_path: Path) -> None:
+    """coremltools calls ``int`` on arrays of one entry, which NumPy 2.4 refuses."""
+    pytest.importorskip("coremltools")
+    from yolo_attn.export.formats.coreml import numbers_of_one
+
+    with warnings.catch_warnings(), numbers_of_one():
+        warnings.simplefilter("ignore")
+        from coremltools.converters.mil.frontend.torch import ops
+
+        class One:
+            val, shape = np.array([3], np.int32), (1,)
+            can_be_folded_to_const = staticmethod(lambda: True)
+
+        added: list[Any] = []
+
+        class Context:
+            def add(self, var: Any, name: str) -> None:
+                added.append(var)
+
+        kept = ops._get_inputs, ops.mb
+        ops._get_inputs = lambda context, node, expected: [One]
+        ops.mb = type("B", (), {"const": staticmethod(lambda val, name: val)})
+        try:
+            ops._cast(Context(), type("N", (), {"name": "n"}), int, "int32")
+        finally:
+            ops._get_inputs, ops.mb = kept
+    assert added == [3]

@@ -288,6 +288,11 @@ def test_int8_stands_beside_the_proved_file(source: Source, name: str, tmp_path:
     assert near["same_iou_0.5"] >= 0.25 * near["found"] > 0  # of hundreds of crowded boxes of a random model; 0.30 here
     text = next(small.glob("*.xml")).read_text(encoding="utf-8")
     assert "FakeQuantize" in text
+    # what loses most, in paths of the network; attention is not among them
+    worst = [row["layer"] for row in near["layers"]]
+    assert len(worst) == 5 and all(source.model.get_submodule(name) is not None for name in worst)
+    assert not set(worst) & {f"{p}.{n}" for p in attention_in(source.model) for n in ("fc1", "fc2")}
+    assert near["quantized"] > 40 and near["fp32"] >= 2 * len(attention_in(source.model))
     assert len(Detector(small)(np.zeros((1, 3, 64, 96), np.float32))) == 1
 
 
