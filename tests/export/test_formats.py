@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import textwrap
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from yolo_attn.export.several import export_several, formats_of
 from yolo_attn.model_yaml import find
 from yolo_attn.runtime.boxes import iou_matrix
 from yolo_attn.runtime.child import Apart, Died
+from yolo_attn.runtime.engines import litert
 from yolo_attn.runtime.engines.network import refused
 from yolo_attn.runtime.image import blob, letterbox
 from yolo_attn.runtime.predict import look, predict
@@ -315,7 +317,8 @@ def test_int8_of_litert_keeps_attention_and_decoding(
         inside = litert_int8.within(source.model, path)
         gates = [[op.kind for op in ops if inside.search(litert_int8.own(op.scope))] for ops in (before, after)]
         assert {"CONV_2D", "LOGISTIC", "MEAN", "MUL"} == set(gates[0])
-        assert gates[1] == [*gates[0], "QUANTIZE"]  # nothing is rounded in between
+        n = len(gates[0])  # nothing is rounded in between, and the result once for each who takes it
+        assert gates[1][:n] == gates[0] and set(gates[1][n:]) == {"QUANTIZE"}
     detectors = [Detector(p, threads=1) for p in (target, small)]
     near = agreement(detectors[0], detectors[1], drawn_images(3, seed=3), (64, 96))
     assert near["same_iou_0.5"] >= 0.25 * near["found"] > 0
@@ -444,9 +447,30 @@ def param(path: Path) -> None:
     file.write_text("".join(lines), encoding="utf-8")
 
 
+def tflite(path: Path) -> None:
+    """Edit a LiteRT file likewise: the activation behind the first mean."""
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    with zipfile.ZipFile(path) as file:
+        about = file.read("metadata.json")
+    model = flatbuffer_utils.read_model(str(path))
+    kinds, ops = [code.builtinCode for code in model.operatorCodes], model.subgraphs[0].operators
+    first = next(k for k, op in enumerate(ops) if kinds[op.opcodeIndex] == schema.BuiltinOperator.MEAN)
+    gate = next(op for op in ops[first:] if kinds[op.opcodeIndex] == schema.BuiltinOperator.LOGISTIC)
+    other = schema.OperatorCodeT()
+    other.builtinCode = other.deprecatedBuiltinCode = schema.BuiltinOperator.TANH
+    other.version = 1
+    model.operatorCodes.append(other)
+    gate.opcodeIndex = len(kinds)
+    flatbuffer_utils.write_model(model, str(path))
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("metadata.json", about)
+
+
 PLANTED = [
     *((p.values[0], None, p.marks) for p in RUN_HERE),
-    *((p.values[0], edit, p.marks) for p, edit in zip(runtimes("openvino", "ncnn"), (xml, param))),
+    *((p.values[0], edit, p.marks) for p, edit in zip(runtimes("openvino", "ncnn", "tflite"), (xml, param, tflite))),
 ]
 
 
@@ -651,6 +675,22 @@ def test_ncnn_without_its_metadata_is_refused(made: Any, name: str, tmp_path: Pa
     (folder / "metadata.yaml").unlink()
     with pytest.raises(FileError, match="metadata.yaml is missing, or does not tell the input size"):
         Detector(folder)
+
+
+def test_litert_without_its_metadata_is_refused(tmp_path: Path) -> None:
+    """Boxes are pixels or fractions of the image size, and nothing else tells which."""
+    path = tmp_path / "a.tflite"
+    path.write_bytes(b"TFL3" * 100)
+    with pytest.raises(FileError, match=r"metadata.json at its end is missing or damaged \(File is not a zip file\)"):
+        litert._metadata(path)
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("metadata.json", '{"stride": 32}')
+    assert litert._metadata(path) == {"stride": "32"}
+    data = bytearray(path.read_bytes())
+    data[data.index(b'"stride"')] ^= 255
+    path.write_bytes(data)
+    with pytest.raises(FileError, match="damaged .*CRC"):
+        litert._metadata(path)
 
 
 def test_files_that_detect_cannot_run(tmp_path: Path) -> None:

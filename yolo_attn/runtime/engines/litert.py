@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 
-from ...errors import FileError
+from ...errors import FileError, first_line
 from .network import Network, Options, flat, imported, pixels, refused, version_of
 
 __all__ = ["open_network"]
@@ -28,9 +29,9 @@ def open_network(path: Path, options: Options) -> Network:
     except Exception as exc:
         raise refused(path, f"LiteRT {version}", "load it", exc) from exc
     entries = _metadata(path)
-    (taken,), given = net.get_input_details(), net.get_output_details()
+    taken, given = net.get_input_details()[0], net.get_output_details()
     shape = [int(v) for v in taken["shape"]]
-    if taken["dtype"] != np.float32 or shape[1] != 3:
+    if taken["dtype"] != np.float32 or len(shape) != 4 or shape[1] != 3 or len(net.get_input_details()) != 1:
         raise FileError(f"{path}: its input is {shape} {np.dtype(taken['dtype'])}, not [1, 3, H, W] float32: another exporter's.")
     fractions = _fractions(entries)
 
@@ -48,12 +49,19 @@ def open_network(path: Path, options: Options) -> Network:
 
 
 def _metadata(path: Path) -> dict[str, str]:
-    """Return the entry that the hosts append to the file, which stays readable as a zip."""
+    """Return the entry that the hosts append to the file, which stays readable as a zip.
+
+    Raises:
+        FileError: There is none, or it is damaged; whether boxes are pixels or fractions is then unknown.
+    """
     try:
         with zipfile.ZipFile(path) as file:
             return flat(json.loads(file.read("metadata.json")))
-    except (zipfile.BadZipFile, KeyError, ValueError, AttributeError):
-        return {}
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError, AttributeError, NotImplementedError) as exc:
+        raise FileError(
+            f"{path}: metadata.json at its end is missing or damaged ({first_line(exc)[:100]}), which tells names and whether "
+            "boxes are pixels. Export it again: yolo-attn export ... --format tflite"
+        ) from exc
 
 
 def _fractions(entries: dict[str, str]) -> bool:
