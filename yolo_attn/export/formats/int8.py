@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ...files import scratch
+from ...errors import FileError
+from ...files import read_text, scratch
 from ...runtime.child import Apart
 from .. import report
 from ..int8 import LOST, agreement, labelled_images, maps
@@ -74,7 +75,7 @@ def add_int8(
                 both = maps(full, small, labelled, job.size)
                 near["map"] = {exact: both["fp32"], "int8": both["int8"], "images": len(labelled.files)}
         about = folder / "work" / "about.json"  # of converters that tell how many operators are in int8
-        near.update(json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {})
+        near.update(json.loads(read_text(about, FileError)) if about.is_file() else {})
         if format.losses is not None and loses(near, exact):
             log("int8: it loses more than it should; each layer is tried alone in int8, about a second for each")
             near["layers"] = _layers(format, job, folder)
@@ -123,7 +124,7 @@ def _layers(format: Format, job: Job, folder: Path) -> list[dict[str, Any]]:
     place.mkdir()
     work = (folder / "work").absolute()
     made = convert_apart(lambda: measure(job, work), place, f"{format.title}'s quantizer")
-    return list(json.loads(made.read_text(encoding="utf-8")))[:5]
+    return list(json.loads(read_text(made, FileError)))[:5]
 
 
 def lost(name: str, title: str, exact: str = "fp32", measured: bool = False) -> str:

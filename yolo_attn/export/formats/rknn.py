@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...errors import ExportError
-from ...files import write_bytes, write_text
+from ...errors import ExportError, FileError
+from ...files import read_text, write_bytes, write_text
 from ...runtime.engines.rknn import DISABLED, RANGES, settings
 from ...runtime.image import letterbox
 from ...weights.attention import attention_in
@@ -88,7 +88,7 @@ def _quantize(folder: Path, file: Path, job: Job) -> None:
     _check(net.hybrid_quantization_step1(dataset="pictures.txt", proposal=False), "calibrate")
     net.release()
     network, ranges, choice = (Path(f"{STEM}{ending}") for ending in RANGES)
-    write_text(choice, _chosen(network, choice.read_text(encoding="utf-8"), list(attention_in(job.source.model))), durable=False)
+    write_text(choice, _chosen(network, read_text(choice, FileError), list(attention_in(job.source.model))), durable=False)
     net = api.RKNN()
     _check(net.config(**settings(chip)), "be configured")
     files = {"model_input": str(network), "data_input": str(ranges), "model_quantization_cfg": str(choice)}

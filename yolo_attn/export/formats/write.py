@@ -115,7 +115,7 @@ def converted(format: Format, job: Job, folder: Path) -> Path:
 def placed(format: Format, job: Job, folder: Path) -> dict[str, Any] | None:
     """Return what the compiler of an NPU placed elsewhere, by what it printed while :func:`converted` ran below `folder`."""
     try:
-        printed = (folder / "work.log").read_text(encoding="utf-8", errors="replace")
+        printed = (folder / "work.log").read_bytes().decode("utf-8", "replace")
     except OSError:  # where processes do not fork, it prints to the terminal
         return None
     return npu.placement(printed, job.chip or format.chips[0], list(attention_in(job.source.model)))
