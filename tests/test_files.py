@@ -416,6 +416,7 @@ def on_a_full_disk(folder: Path, limit: int, *command: str) -> str:
     import resource, signal, sys
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     from yolo_attn.cli import main
+    sys.dont_write_bytecode = True  # Python before 3.12 leaves a cut file, which the next process reads
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), -1))
     raise SystemExit(main(sys.argv[2:]))
     """

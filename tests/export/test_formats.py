@@ -546,6 +546,7 @@ def test_a_full_disk_leaves_nothing(made: Any, tmp_path: Path, python: Any) -> N
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         from yolo_attn.errors import YoloAttnError
         from yolo_attn.export.onnx import export
+        sys.dont_write_bytecode = True  # Python before 3.12 leaves a cut file, which the next process reads
         resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, -1))
         try:
             export("yolov5n_se.yaml", imgsz=64, format="torchscript", output="x.torchscript", log=lambda line: None)

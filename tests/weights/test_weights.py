@@ -560,7 +560,7 @@ def test_a_full_disk_is_one_message(python: Any, tmp_path: Path) -> None:
     (tmp_path / "init.pt").write_text("before")
     python(
         """
-        import resource, signal
+        import resource, signal, sys
         from pathlib import Path
         import yolo_attn
         from ultralytics import YOLO
@@ -568,6 +568,7 @@ def test_a_full_disk_is_one_message(python: Any, tmp_path: Path) -> None:
         from yolo_attn.weights import start_from
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         model = YOLO("yolov5n_se.yaml").model
+        sys.dont_write_bytecode = True  # Python before 3.12 leaves a cut file, which the next process reads
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, -1))
         try:
             start_from.save(model, Path("init.pt"))
