@@ -60,7 +60,8 @@ class Preloaded:
     def __init__(self, modules: list[str], folder: Path, path: tuple[str, ...] = ()) -> None:
         self.modules, self.folder, self.path = modules, folder, path
         self.process: subprocess.Popen[str] | None = None
-        self.environment: dict[str, str] = {}
+        # As it is now: by the time of the first run, libraries may have set variables of their own in this process
+        self.environment = read_once(os.environ)
         self.files: dict[str, str | None] = {}
         self._lock = threading.Lock()
         self._address = str(folder / f"preloaded-{os.getpid()}-{len(modules)}")
@@ -83,7 +84,9 @@ class Preloaded:
                 raise RuntimeError(f"{self._address} is too long a name for a socket")
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._address)
-            env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+            theirs = read_once(os.environ)
+            env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH" and k not in theirs}
+            env.update(self.environment)
             if self.path:
                 env["PYTHONPATH"] = os.pathsep.join(self.path)
             with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
@@ -97,7 +100,7 @@ class Preloaded:
                 if not line:
                     said.seek(0)
                     raise RuntimeError(f"no process with {' '.join(self.modules)}:\n{said.read()}")
-            self.files, self.environment = json.loads(line), read_once(env)
+            self.files = json.loads(line)
 
     def stop(self) -> None:
         """End the process; runs that go on are left alone."""

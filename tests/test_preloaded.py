@@ -26,7 +26,7 @@ print(json.dumps(dict(
     codes=[(s.encoding, s.errors) for s in (sys.stdin, sys.stdout, sys.stderr)],
     umask=os.umask(0), session=os.getsid(0) == os.getsid(os.getppid()), threads=threading.active_count(),
     signals=[str(signal.getsignal(s)) for s in sorted(signal.valid_signals())], blocked=len(signal.pthread_sigmask(0, [])),
-    flags=str(sys.flags), finders=[str(f) for f in sys.meta_path if "Kept" not in str(f)], files=sorted(os.listdir("/proc/self/fd"))[:3],
+    flags=str(sys.flags), finders=[str(f).partition(" at 0x")[0] for f in sys.meta_path if "Kept" not in str(f)], files=sorted(os.listdir("/proc/self/fd"))[:3],
     annotations=str(__annotations__) if sys.version_info < (3, 14) else "", future="annotations" in globals(),
 )), flush=True)
 def f(x: Undefined if False else int): pass
@@ -187,6 +187,16 @@ def test_it_ends_with_its_owner_and_starts_again(own: Preloaded, tmp_path: Path)
     assert own.run(["-c", interrupt], cwd=str(tmp_path), env=env, timeout=9).returncode == -signal.SIGINT
     own.stop()
     assert own.process.returncode == 0
+
+
+def test_what_libraries_set_before_the_first_run_does_not_reach_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker whose first test imports a host, and whose second starts a process."""
+    late = Preloaded(["json"], tmp_path)
+    env = dict(os.environ)
+    monkeypatch.setenv("LD_LIBRARY_PATH", "7")
+    assert late.takes(["-c", "pass"], str(tmp_path), env)
+    assert late.run(["-c", "import os; print(os.environ.get('LD_LIBRARY_PATH'))"], cwd=str(tmp_path), env=env, timeout=9).stdout == f"{env.get('LD_LIBRARY_PATH')}\n"
+    late.stop()
 
 
 def test_a_module_that_cannot_be_imported_is_said(tmp_path: Path) -> None:
