@@ -86,6 +86,7 @@ REFUSED = {
     "minimum": "a - relu(a - b)", "einsum": "matmul", "expand_as": "broadcasting", "sum()": "sum(dim, keepdim=True)",
     "integers": "arange in the type of what it is added to: NCNN reads the bits of integers as floats",
     "masked_fill": "leave_out", "topk": "ranks by differences, which all runtimes have",
+    "reshape of repeat": "cat: RKNN exchanges the two, and repeats each row instead of all of them",
     "softmax(dim)": "softmax_over, which takes the last dimension: over others MNN overflows above 88",
 }  # fmt: skip
 # Values whose first dimension is not the batch, with the reason.
@@ -112,13 +113,17 @@ def traced_by_torch(name: str, batch: int = 3) -> tuple[Counter[str], int, set[t
         graph = torch.jit.trace(module.eval(), (x,) if inputs > 1 else (x[0],), check_trace=False).inlined_graph
     mine = {v.debugName() for v in list(graph.inputs())[1:]}  # the first input is the module itself
     found: Counter[str] = Counter()
-    rank, folded = 0, set()
+    rank, folded, repeated = 0, set(), set()
     for node in graph.nodes():
         kind, given = node.kind().split("::")[-1], list(node.inputs())
         found["sum()" if kind == "sum" and len(given) < 4 else kind] += 1
         kinds = [v.type() for v in given if v.type().kind() == "TensorType" and v.type().dim()]
         if kind in ("add", "sub", "mul", "div") and len({t.scalarType() for t in kinds} & {"Long", "Float"}) == 2:
             found["integers"] += 1
+        if kind == "repeat":
+            repeated |= {v.debugName() for v in node.outputs()}
+        if kind in ("reshape", "view") and given[0].debugName() in repeated:
+            found["reshape of repeat"] += 1
         if kind == "softmax" and any(n > 1 for n in (given[0].type().sizes() or [])[given[1].toIValue() :][1:]):
             found["softmax(dim)"] += 1
         if any(v.debugName() in mine for v in given):

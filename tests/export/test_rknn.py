@@ -150,6 +150,46 @@ def test_why_that_is_done(tmp_path: Path) -> None:
     assert convert_apart(lambda: build(True), tmp_path / "True", "the compiler").stat().st_size > 1000
 
 
+@installed
+def test_why_masks_are_joined_instead_of_repeated(tmp_path: Path) -> None:
+    """The compiler exchanges a repetition with the reshape behind it, and repeats each row instead of all of them.
+
+    When this fails, `cat` in modules/biformer.py may be `repeat` again.
+    """
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"]),
+        helper.make_node("Tile", ["a", "times"], ["b"]),
+        helper.make_node("Reshape", ["b", "flat"], ["repeated"]),
+        helper.make_node("Reshape", ["a", "rows"], ["c"]),
+        helper.make_node("Concat", ["c"] * 4, ["joined"], axis=1),
+    ]
+    sizes = {"times": [1, 4, 1, 1], "flat": [1, 20, 1, 6], "rows": [1, 5, 1, 6]}
+    weights = [numpy_helper.from_array(np.array(v), k) for k, v in sizes.items()]
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, 5, 6])
+    ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 20, 1, 6]) for n in ("repeated", "joined")]
+    made = helper.make_graph(nodes, "g", [given], ports, weights)
+    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(tmp_path / "a.onnx"))
+    x = np.random.default_rng(0).random((1, 1, 5, 6), np.float32)
+
+    def simulate() -> Path:
+        from rknn import api
+
+        net = api.RKNN()
+        net.config(target_platform="rk3588")
+        net.load_onnx(model=str(tmp_path / "a.onnx"))
+        net.build(do_quantization=False)
+        net.init_runtime()
+        np.savez("found.npz", *net.inference(inputs=[x], data_format=["nchw"]))
+        return Path("found.npz")
+
+    (tmp_path / "there").mkdir()
+    with np.load(convert_apart(simulate, tmp_path / "there", "the simulator")) as found:
+        repeated, joined = (found[k].reshape(20, 6) for k in found.files)
+    want = x.reshape(5, 6)
+    np.testing.assert_allclose(joined, np.tile(want, (4, 1)), atol=1e-3)
+    np.testing.assert_allclose(repeated, np.repeat(want, 4, 0), atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -166,14 +206,15 @@ def test_a_processor_that_there_is_not(options: dict[str, str], told: str) -> No
 
 @installed
 def test_int8_for_another_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Proved in fp16, quantized, run by the simulator, compared; nothing is left where it was called."""
+    """Proved in fp16, quantized, run by the simulator, compared, in a folder with a space; nothing is left where it was called."""
     (tmp_path / "cwd").mkdir()
+    (tmp_path / "of ours").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
     torch.manual_seed(0)
     source = open_source("yolov5n_se.yaml")
     make_busy(source.model)
     lines: list[str] = []
-    asked = Asked("rknn", imgsz=[64, 96], chip="RK3566", int8=drawn_images(3, seed=3), output=tmp_path).checked()
+    asked = Asked("rknn", imgsz=[64, 96], chip="RK3566", int8=drawn_images(3, seed=3), output=tmp_path / "of ours").checked()
     result = export_source(source, asked, lines.append)
     report = json.loads(result.report_path.read_text())
     assert report["proof"]["passed"] and report["precision"] == "fp16"

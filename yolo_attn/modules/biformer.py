@@ -99,8 +99,8 @@ class BiLevelRoutingAttention(nn.Module):
         key, v = (
             (match(chosen, t) @ t.reshape(b, heads, s * s, -1)).reshape(b, heads * s * s, -1, d) for t in (key, v)
         )
-        inside = (match(chosen, real) @ real.reshape(1, 1, s * s, -1)).reshape(b, 1, s * s, -1).repeat(1, heads, 1, 1)
-        y = attend(q, key, v, keep=inside.reshape(b, heads * s * s, 1, -1))
+        inside = (match(chosen, real) @ real.reshape(1, 1, s * s, -1)).reshape(b, s * s, 1, -1)
+        y = attend(q, key, v, keep=torch.cat([inside] * heads, 1))  # RKNN repeats in another order than repeat
         y = join_windows(y, size, heads, x, count=regions)
         y = self.out(y + self.lepe(value))
         return y if self.blend is None else self.blend(x, y)

@@ -78,7 +78,7 @@ def _quantize(folder: Path, file: Path, job: Job) -> None:
     chip = job.chip or CHIPS[0]
     listed = []
     for k, image in enumerate(job.pictures or []):
-        path = Path(f"{k}.png").resolve()
+        path = Path(f"{k}.png")  # the list is split at spaces, which the folder may have; it is read beside these
         write_bytes(path, cv2.imencode(".png", letterbox(image, job.size)[0])[1].tobytes(), durable=False)
         listed.append(f"{path}\n")
     write_text(Path("pictures.txt"), "".join(listed), durable=False)
