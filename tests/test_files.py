@@ -216,6 +216,7 @@ MAY_WRITE = {
     "export/formats/litert_int8.py: losses": "within a scratch folder",
     "export/formats/litert_int8.py: _written": "within a scratch folder",
     "export/formats/openvino.py: _quantize": "the int8 network in its place, within a scratch folder",
+    "export/formats/mnn.py: convert_rounded": "the graph as its converter takes it, in the converter's scratch folder",
     "export/formats/rknn.py: load_onnx": "the graph as its compiler takes it, in the converter's scratch folder",
     "export/formats/rknn.py: _quantize": "the int8 network in its place, within a scratch folder",
     "runtime/engines/rknn.py: _elsewhere": "a folder for the drafts that the compiler leaves, gone with it",

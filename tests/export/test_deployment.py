@@ -270,6 +270,38 @@ def test_mnn_is_given_forms_that_it_computes_exactly(
         pytest.skip("this MNN computes the usual form as well: the reason in formats/mnn.py is history")
 
 
+def test_weights_in_fp16_are_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MNN 3.6 cuts digits off; what it is given for fp16 has none to cut, and for fp32 all of them."""
+    MNN = pytest.importorskip("MNN")
+    from yolo_attn.export.formats.mnn import keep_quiet, nearest_halves
+
+    keep_quiet()
+    from MNN.tools import mnnconvert
+
+    torch.manual_seed(0)
+    part, x, own = nn.Conv2d(16, 16, 1).requires_grad_(False), torch.randn(1, 16, 8, 8), mnnconvert.convert
+    part.weight[0, 0], part.weight[1, 1] = 1e-9, -1e-6  # below fp16's least, and below its least with all digits
+    want = nn.functional.conv2d(x, part.weight.half().float(), part.bias).numpy()
+    monkeypatch.chdir(tmp_path)
+
+    def off(precision: list[str], want: np.ndarray) -> float:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(part, (x,), "a.onnx", dynamo=False, input_names=["x"], output_names=["y"])
+        mnnconvert.convert(["", "-f", "ONNX", "--modelFile", "a.onnx", "--MNNModel", "a.mnn", "--bizCode", "x", *precision])
+        given = MNN.expr.placeholder(list(x.shape), MNN.expr.NCHW)
+        given.write(x.numpy())
+        network = MNN.nn.load_module_from_file("a.mnn", ["x"], ["y"])
+        return float(np.abs(np.array(MNN.expr.convert(network.forward([given])[0], MNN.expr.NCHW).read()) - want).max())
+
+    with nearest_halves():
+        assert off(["--fp16"], want) < 2e-6
+        assert off([], part(x).numpy()) < 2e-6
+    assert mnnconvert.convert is own
+    if off(["--fp16"], want) < 1e-5:
+        pytest.skip("this MNN rounds weights itself: the reason in formats/mnn.py is history")
+
+
 @pytest.mark.parametrize("last", [False, True], ids=["another dimension", "last dimension"])
 def test_mnn_overflows_in_a_softmax_of_large_scores(last: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Above 88, unless the dimension is the last one with more than one entry; so SK, S2 and DualAttention transpose."""
