@@ -42,7 +42,7 @@ from npu_placement import add_placement
 from yolo_attn.detectors.drawn import drawn_images
 from yolo_attn.detectors.opening import open_source
 from yolo_attn.detectors.source import Source
-from yolo_attn.errors import YoloAttnError
+from yolo_attn.errors import UsageError, YoloAttnError
 from yolo_attn.export.deployment import COLUMNS, EXACT, PATH, PRECISIONS, key_of, read, version_here
 from yolo_attn.export.formats.base import check_installed
 from yolo_attn.export.formats.mnn import keep_quiet
@@ -249,8 +249,8 @@ def main() -> int:
     args = parser.parse_args()
     try:
         if not args.docs:
-            names = [registry.get_entry(n).name for n in args.modules or modules()]
-            formats = [named(f) for f in args.formats or ()] or ["onnx", *(f for f in FORMATS if installed(f))]
+            names = list(dict.fromkeys(registry.get_entry(n).name for n in args.modules or modules()))
+            formats = wanted(args.formats) if args.formats else ["onnx", *(f for f in FORMATS if installed(f))]
             make(names, formats, args.precision or list(PRECISIONS), args.missing)
         write({})
         write_docs(list(on_disk().values()))
@@ -258,6 +258,21 @@ def main() -> int:
         print(f"deploy_matrix.py: {exc}", file=sys.stderr)
         return 1
     return 0
+
+
+def wanted(texts: list[str]) -> list[str]:
+    """Return the formats that were named, each once.
+
+    Raises:
+        YoloAttnError: One has no place in the table, or is not installed here: it would be written down as refused.
+    """
+    formats = list(dict.fromkeys(map(named, texts)))
+    for format in formats:
+        if format != "onnx" and format not in FORMATS:
+            raise UsageError(f"the table has no format '{format}', only onnx, {', '.join(FORMATS)}")
+        if format in FORMATS:
+            check_installed(FORMATS[format])
+    return formats
 
 
 def precisions_of(format: str) -> list[str]:

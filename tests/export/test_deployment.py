@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,30 @@ def test_the_docs_show_the_table() -> None:
         assert deploy_docs.tables(deployment.read(), words) in (ROOT / "docs" / name).read_text(encoding="utf-8")
 
 
+def test_versions_are_compared_by_their_releases() -> None:
+    """Of a pre-release the release counts, and 2.4 is 2.4.0; an empty version is before all."""
+    for same in (("2.4", "2.4.0"), ("9.0", "9.0b1"), ("2.15.0.dev20261126", "2.15.0"), ("2.14.1+cu130", "2.14.1")):
+        assert deployment.numbers(same[0]) == deployment.numbers(same[1])
+    assert deployment.numbers("") < deployment.numbers("0.1") < deployment.numbers("0.10") < deployment.numbers("1rc1")
+
+
+@pytest.mark.parametrize(("format", "told"), [("engine", "no format 'engine', only onnx, "), ("onix", "unknown"), ("rknn", "is not installed")])
+def test_the_table_keeps_no_line_of_what_cannot_be_tried(
+    format: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A format without its packages is an error before anything is written, not a line that says refused."""
+
+    def absent(format: Any) -> None:
+        raise ExportError("rknn-toolkit2, which is not installed")
+
+    monkeypatch.setattr(deploy_matrix, "check_installed", absent)
+    monkeypatch.setattr(deploy_matrix, "make", lambda *a: pytest.fail("tried"))
+    monkeypatch.setattr(deploy_matrix, "write", lambda *a: pytest.fail("written"))
+    monkeypatch.setattr(sys, "argv", ["deploy_matrix.py", "--modules", "SE", "--formats", format])
+    assert deploy_matrix.main() == 1
+    assert told in capsys.readouterr().err
+
+
 def test_list_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["list", "--deploy"]) == 0
     text = capsys.readouterr().out
@@ -141,6 +166,24 @@ def test_an_export_refuses_what_is_known_to_fail(monkeypatch: pytest.MonkeyPatch
     assert "--force was given" in tried(bad, force=True)[0] and (tmp_path / "a.torchscript").is_file()
     version = deployment.version_here("torchscript")
     assert version and f"{version} is installed" in tried({**bad, "version": "1.2"})[0]
+
+
+def test_the_table_says_nothing_of_a_users_module_of_the_same_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plug-in may have taken a name over: what was measured of the kit's module does not stop it."""
+    from types import SimpleNamespace
+
+    from yolo_attn.export import onnx
+
+    row = {**dict.fromkeys(deployment.COLUMNS, ""), "module": "SEAttention", "format": "mnn", "precision": "fp32"}
+    monkeypatch.setattr(deployment, "read", lambda: ({**row, "result": "differs", "version": "999", "reason": "Why."},))
+    source: Any = SimpleNamespace(path=Path("a.pt"))
+    asked, lines = onnx.Asked("mnn"), []
+    with pytest.raises(ExportError, match="SEAttention differs"):
+        onnx._check_known(source, {"SEAttention": 1}, asked, lines.append)
+    own = replace(registry.get_entry("SEAttention"), cls=type("SEAttention", (nn.Module,), {}))
+    monkeypatch.setattr(onnx, "registry", SimpleNamespace(find=lambda name: own))
+    onnx._check_known(source, {"SEAttention": 1}, asked, lines.append)
+    assert lines == []
 
 
 def test_which_lines_count_for_a_precision(monkeypatch: pytest.MonkeyPatch) -> None:

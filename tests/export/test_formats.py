@@ -27,12 +27,14 @@ from torch import nn
 from yolo_attn.detectors.drawn import drawn_images
 from yolo_attn.detectors.opening import open_source
 from yolo_attn.detectors.source import Source
-from yolo_attn.errors import ExportError, FileError, UsageError
+from yolo_attn.errors import DataError, ExportError, FileError, UsageError
+from yolo_attn.evaluation.figures import Split
 from yolo_attn.export import proof, report, several
 from yolo_attn.export.beside import of_other_weights
 from yolo_attn.export.formats import apart, base, elsewhere, int8, litert_int8, table, write
-from yolo_attn.export.int8 import agreement
+from yolo_attn.export.int8 import agreement, labelled_images
 from yolo_attn.export.onnx import Asked, export_source
+from yolo_attn.export.proof import read_images
 from yolo_attn.export.several import export_several, formats_of
 from yolo_attn.model_yaml import find
 from yolo_attn.runtime.boxes import iou_matrix
@@ -574,13 +576,62 @@ def test_a_package_that_is_missing_or_too_old(source: Source, monkeypatch: pytes
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     for name, words in (
         ("openvino", r"openvino 2024.0 or later, and 2023.1.0 is installed"),
-        ("ncnn", "ncnn, which is not installed and pnnx, which is not installed"),
+        ("ncnn", "ncnn, which is not installed; pnnx, which is not installed"),
         ("tflite", "litert-torch, which is not installed"),
         ("rknn", "needs onnx below 1.19, and 1.20.0 is installed. "),
     ):
         with pytest.raises(ExportError, match=words) as caught:
             Asked(name).checked()
         assert f'pip install "yolo_attn[{table.FORMATS[name].extra}]"' in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["export", "a.pt", "--format", ","], "--format names none, choose from onnx, "),
+        (["bench", "a.yaml", "--format", " "], "--format names none"),
+        (["bench", "a.yaml", "--format", "onnx,coreml"], "--format coreml: nothing here runs what it writes, choose from onnx, "),
+        (["bench", "a.yaml", "--format", "bundle"], "--format bundle: nothing here runs"),
+        (["export", "a.pt", "--tolerance", "0"], "--tolerance must be a number above 0, got 0.0"),
+        (["export", "a.pt", "--tolerance", "nan"], "--tolerance must be"),
+        (["detect", "a.onnx", "--source", "b.png", "--threads", "-1"], "--threads must be at least 0"),
+    ],
+)
+def test_options_that_can_do_nothing(argv: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Known before a file is opened: exit code 2 and one line, where it would be silence or an hour for nothing."""
+    from yolo_attn.cli import main
+
+    assert main(argv) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_pictures_of_no_bytes(tmp_path: Path) -> None:
+    """A cut download is named, as one that is no picture is."""
+    for name, data in (("a.jpg", b""), ("b.jpg", b"text")):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(DataError, match=f"{name}: is not an image"):
+            read_images(tmp_path / name)
+        with pytest.raises(DataError, match="can be read"):
+            list(Split("val", [tmp_path / name], ["a"]).images())
+
+
+@pytest.mark.parametrize(("label", "counts"), [("0 0.5 0.5 0.2 0.2", True), ("", False), ("1 0.5 0.5 0.2 0.2", False)])
+def test_labels_that_measure_nothing(label: str, counts: bool, tmp_path: Path) -> None:
+    """Of no object, or of classes that the detector lacks: a mAP of 0.000 on both sides would look like a measurement."""
+    source: Any = type("Source", (), {"names": {0: "cell"}})()
+    for folder, name, text in (("images", "a.jpg", ""), ("labels", "a.txt", label)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_text(text)
+    assert (labelled_images(tmp_path / "images", source) is not None) == counts
+
+
+def test_what_is_in_the_way_of_a_file(source: Source, tmp_path: Path) -> None:
+    """Told before the conversion."""
+    (tmp_path / "a.onnx").mkdir()
+    (tmp_path / "a_openvino_model").write_text("years of work")
+    for format, name, told in (("onnx", "a.onnx", "it is a folder"), ("openvino", "a_openvino_model", "it is no folder")):
+        with pytest.raises(FileError, match=f"{name}: is in the way: {told}. Move it away"):
+            export_source(source, Asked(format, imgsz=64, output=tmp_path / name), lambda line: pytest.fail(line))
 
 
 def test_a_folder_of_the_users_is_not_replaced(source: Source, made: Any, tmp_path: Path) -> None:

@@ -18,11 +18,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from yolo_attn.detectors.drawn import drawn_images
 from yolo_attn.detectors.opening import open_source
-from yolo_attn.errors import ExportError, FileError, UsageError
+from yolo_attn.errors import CheckpointError, ExportError, FileError, UsageError
 from yolo_attn.export import graph
 from yolo_attn.export.formats import npu, rknn
 from yolo_attn.export.formats.apart import convert_apart
 from yolo_attn.export.onnx import Asked, export_source
+from yolo_attn.export.several import export_several
 from yolo_attn.runtime.session import Detector
 
 installed = pytest.mark.skipif(importlib.util.find_spec("rknn") is None, reason='needs pip install "yolo_attn[rknn]"')
@@ -202,6 +203,18 @@ def test_a_processor_that_there_is_not(options: dict[str, str], told: str) -> No
     """Known before anything is opened, whether the toolkit is installed or not."""
     with pytest.raises(UsageError, match=told):
         Asked(**options).checked()  # type: ignore[arg-type]
+
+
+def test_a_processor_concerns_its_own_formats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several formats, ONNX has none, and is made all the same; of those without any, it is an error."""
+    asked = Asked(chip="rk3566")
+    monkeypatch.setattr("yolo_attn.export.asked.check_installed", lambda format: {})
+    with pytest.raises(CheckpointError, match="not found"):  # all options are good, and the checkpoint is looked for
+        export_several("none.pt", ["onnx", "rknn"], asked)
+    with pytest.raises(UsageError, match="--format onnx has no --chip, only rknn has"):
+        export_several("none.pt", ["onnx", "openvino"], asked)
+    with pytest.raises(UsageError, match="no chip 'rk1'"):
+        export_several("none.pt", ["onnx", "rknn"], Asked(chip="rk1"))
 
 
 @installed

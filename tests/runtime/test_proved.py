@@ -79,6 +79,10 @@ def test_a_file_without_report_or_that_differs_by_it(tmp_path: Path) -> None:
             proved.report_path(model).write_text(text, encoding="utf-8")
         (line,) = proved.check(model)
         assert "best.onnx: was not proved by yolo-attn export" in line and "best.onnx.json" in line
+        assert ("is damaged" in line) == (text is not None)
+    for nothing in ("yes", None, {}, {"passed": "yes"}):
+        write(model, proof=nothing)
+        assert "has no proof that passed" in proved.check(model)[0]
     write(model, proof={"passed": False, "runs": [], "problem": "the boxes differ"})
     with pytest.raises(FileError, match="best.onnx: differs from PyTorch by its report: the boxes differ.*--unproved"):
         proved.check(model)
@@ -93,9 +97,9 @@ def test_an_int8_file_of_other_weights(tmp_path: Path) -> None:
     for model in (full, small):
         model.write_bytes(b"graph")
     write(full, weights="new")
-    write(small, weights="new", fp32=full.name, proof=None)
+    write(small, weights="new", fp32=full.name, proof=None, measured={"found": 1})
     assert proved.check(small) == []
-    write(small, weights="old", fp32=full.name, proof=None)
+    write(small, weights="old", fp32=full.name, proof=None, measured={"found": 1})
     assert proved.check(small) == [f"{small}: is of other weights than best.onnx beside it, which was exported since"]
 
 

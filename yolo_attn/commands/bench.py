@@ -132,18 +132,23 @@ def run(args: argparse.Namespace) -> int:
 
 def _files(model: str, index: int, args: argparse.Namespace, folder: Path) -> list[tuple[str, Path]]:
     """Return name and path of the files of a model that the user named; checkpoints and YAMLs are exported to `folder`."""
-    from ..runtime.engines.table import kind_of
+    from ..runtime.engines.table import ELSEWHERE, kind_of
 
     if kind_of(Path(model)) not in ("", ".pt", ".bundle"):
         return [(model, Path(model))]
     os.environ.setdefault("YOLO_OFFLINE", "1")
+    from ..export.formats.table import NAMES, suffix_of
     from ..export.onnx import Asked
     from ..export.several import export_several, formats_of
 
+    formats = formats_of(args.format or ["onnx"])
+    for name in formats:
+        if suffix_of(name) in ELSEWHERE:
+            runs = ", ".join(n for n in NAMES if suffix_of(n) not in ELSEWHERE)
+            raise UsageError(f"--format {name}: nothing here runs what it writes, choose from {runs}")
     place = folder / str(index)
     place.mkdir()
     asked = Asked(imgsz=args.imgsz or 640, dynamic=args.batch > 1, output=place)
-    formats = formats_of(args.format or ["onnx"])
     tell = sys.stderr if args.json else sys.stdout
     done = export_several(
         model, formats, asked, log=lambda line: print(line, file=tell) if line.startswith("image size") else None

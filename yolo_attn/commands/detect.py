@@ -80,11 +80,15 @@ def _run(args: argparse.Namespace) -> list[dict[str, Any]]:
     for name, value in (("conf", args.conf), ("iou", args.iou)):
         if not 0 <= value <= 1:
             raise UsageError(f"--{name} must be between 0 and 1, got {value}")
+    if args.threads < 0:
+        raise UsageError(f"--threads must be at least 0, got {args.threads}")
     if args.max_det < 1:
         raise UsageError(f"--max-det must be at least 1, got {args.max_det}")
     detector = Detector(
         args.model, runtime=args.runtime, threads=args.threads, provider=args.provider, unproved=args.unproved
     )
+    if args.provider != "auto" and detector.runtime != "onnxruntime":
+        raise UsageError(f"--provider is for onnxruntime, {args.model} is run by {detector.runtime}")
     for note in detector.notes:
         print(f"note: {note}", file=sys.stderr)
     if detector.nms_inside and (args.iou != IOU or args.conf < CONF):

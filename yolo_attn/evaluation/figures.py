@@ -51,13 +51,12 @@ class Split:
         Raises:
             DataError: No image can be read.
         """
-        import cv2
-
+        from ..runtime.source import read_image
         from .dataset import read_labels
 
         found = 0
         for file in self.files:
-            image = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR) if file.is_file() else None
+            image = read_image(file)
             if image is None:
                 continue  # the hosts leave such a file out as well, and say so
             found += 1

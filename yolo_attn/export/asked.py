@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -55,6 +56,8 @@ class Asked:
             raise UsageError("--int8-symmetric is a form of --int8 of ONNX, and goes with it")
         if self.normalize_boxes and (format != "onnx" or self.dynamic or self.nms):
             raise UsageError("--normalize-boxes is for ONNX, and cannot be combined with --dynamic or --nms")
+        if self.tolerance is not None and not 0 < self.tolerance < math.inf:
+            raise UsageError(f"--tolerance must be a number above 0, got {self.tolerance}")
         _check_chip(format, self.chip)
         if format in RUNTIME_FORMATS:
             check_installed(RUNTIME_FORMATS[format])

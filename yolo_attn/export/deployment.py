@@ -118,8 +118,9 @@ def formats_for(modules: Iterable[str], precision: str) -> list[str]:
 
 
 def numbers(version: str) -> list[int]:
-    """Return the leading numbers of a version."""
-    return [int(v) for v in re.findall(r"\d+", version.partition("+")[0])[:3]]
+    """Return the first three numbers of a release, 0 where it has fewer: 9.0 of 9.0rc1 is [9, 0, 0]; none of an empty text."""
+    release = re.match(r"\d+(\.\d+)*", version)
+    return [*map(int, release.group().split(".")), 0, 0][:3] if release else []
 
 
 def version_here(format: str) -> str:

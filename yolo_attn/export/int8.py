@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..detectors.source import Source
-from ..errors import ExportError, first_line
+from ..errors import ExportError, YoloAttnError, first_line
 from ..files import publish, scratch
 from ..runtime.image import blob, letterbox
 from ..runtime.session import Detector
@@ -109,24 +109,27 @@ def quantize(
             model = onnx.load(str(draft))
             set_metadata(model, {"precision": "int8"}, replace=True)
             onnx.save(model, str(draft))
+            small = Detector(draft)
+            out: dict[str, Any] = {
+                **agreement(full, small, images[:checked], size),
+                "calibrated_on": len(images),
+                "bytes": draft.stat().st_size,
+                "quantized": len(convolutions) - len(kept),
+                "fp32": len(kept),
+                "symmetric": symmetric,
+                "layers": lost[:5],
+            }
+            if labelled is not None:
+                out["map"] = {**maps(full, small, labelled, size), "images": len(labelled.files)}
+            # measured before it has its name: one that is stopped leaves no file of which nothing is known
             report.path_of(target).unlink(missing_ok=True)  # of the file that is being replaced
             publish(draft, target)
-        small = Detector(target)
+    except YoloAttnError:
+        raise
     except Exception as exc:
         raise ExportError(
             f"{target}: onnxruntime cannot quantize: {type(exc).__name__}: {first_line(exc)[:300]}"
         ) from exc
-    out: dict[str, Any] = {
-        **agreement(full, small, images[:checked], size),
-        "calibrated_on": len(images),
-        "bytes": target.stat().st_size,
-        "quantized": len(convolutions) - len(kept),
-        "fp32": len(kept),
-        "symmetric": symmetric,
-        "layers": lost[:5],
-    }
-    if labelled is not None:
-        out["map"] = {**maps(full, small, labelled, size), "images": len(labelled.files)}
     return out
 
 
@@ -210,7 +213,7 @@ def add_int8(
 
 
 def labelled_images(asked: Any, source: Source) -> Any:
-    """Return the labelled images among those that a user named as a folder or files, None where there are none."""
+    """Return the labelled images among those that a user named as a folder or files, None where none of them has an object of its classes."""
     from ..evaluation.dataset import image_files, label_file
     from ..evaluation.figures import Split
 
@@ -218,7 +221,9 @@ def labelled_images(asked: Any, source: Source) -> Any:
     files = [f for p in places if isinstance(p, (str, Path)) for f in image_files(Path(p))]
     files = [f for f in files if label_file(f).is_file()][:MEASURED]
     names = list(source.names.values()) if isinstance(source.names, dict) else list(source.names)
-    return Split("images", files, [str(n) for n in names]) if files else None
+    split = Split("images", files, [str(n) for n in names])
+    # labels of other classes, or of no object, measure nothing
+    return split if files and any(0 <= c < len(names) for c in split.classes()) else None
 
 
 def told(near: dict[str, Any]) -> list[str]:
@@ -230,7 +235,7 @@ def told(near: dict[str, Any]) -> list[str]:
     ]
     measured = near.get("map")
     if measured is None:
-        lines.append("no labels beside these images: measure its mAP before using it")
+        lines.append("no labels of its classes beside these images: measure its mAP before using it")
         names_most = near["same_iou_0.9"] < 0.9 * near["found"]
     else:
         a, b = (measured[k]["mAP50-95"] or 0.0 for k in ("fp32", "int8"))

@@ -21,6 +21,7 @@ from ..detectors.opening import open_source
 from ..detectors.source import Source, attention_used
 from ..errors import ExportError, FileError, UsageError, YoloAttnError, first_line
 from ..files import expand, publish, scratch
+from ..registry import registry
 from ..runtime.image import round_up
 from ..runtime.opencv import obstacles
 from . import graph, report
@@ -267,7 +268,8 @@ def _check_known(source: Source, used: dict[str, int], asked: Asked, log: Callab
     """
     kind = RUNTIME_FORMATS.get(asked.format)
     precision = "int8" if asked.int8 is not None else "fp16" if asked.half else kind.precision if kind else "fp32"
-    stops, notes = faults_of(used, asked.format, precision, version_here(asked.format))
+    known = [name for name in used if (e := registry.find(name)) is None or e.owner.startswith("yolo_attn.modules.")]
+    stops, notes = faults_of(known, asked.format, precision, version_here(asked.format))
     for line in notes:
         log(f"note: {line}")
     for line in stops if asked.force else ():
@@ -300,6 +302,10 @@ def _target(source: Source, output: str | os.PathLike[str] | None, format: str) 
             target = target / (source.path.stem + suffix)
         elif not target.name.lower().endswith(suffix):
             raise UsageError(f"{target}: the name of a file of format '{format}' must end in {suffix}")
+    kind = RUNTIME_FORMATS.get(format)
+    folders = kind is not None and bool(kind.parts)
+    if target.exists() and target.is_dir() != folders:
+        raise FileError(f"{target}: is in the way: it is {'no' if folders else 'a'} folder. Move it away, or choose another place.")
     folder = target.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)

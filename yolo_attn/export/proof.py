@@ -45,7 +45,7 @@ def read_images(source: str | Path | Sequence[Any], limit: int = 8) -> list[np.n
     Raises:
         DataError: No images there, or a file is not an image.
     """
-    import cv2
+    from ..runtime.source import read_image
 
     items = [source] if isinstance(source, (str, Path)) else list(source)
     out: list[np.ndarray] = []
@@ -60,7 +60,7 @@ def read_images(source: str | Path | Sequence[Any], limit: int = 8) -> list[np.n
         for file in files[: limit - len(out)]:
             if not file.is_file():
                 raise DataError(f"image not found: {file} (looked in {Path.cwd()})")
-            im = cv2.imdecode(np.fromfile(file, dtype=np.uint8), cv2.IMREAD_COLOR)
+            im = read_image(file)
             if im is None:
                 raise DataError(f"{file}: is not an image that OpenCV can read")
             out.append(im)

@@ -12,7 +12,7 @@ from ..detectors.classic import is_classic
 from ..detectors.opening import open_source
 from ..errors import ExportError, UsageError, YoloAttnError
 from .beside import of_other_weights
-from .formats.table import check_host, named
+from .formats.table import FORMATS, NAMES, check_host, named
 from .onnx import Asked, ExportResult, export_source
 
 __all__ = ["Outcome", "export_several", "formats_of"]
@@ -31,9 +31,12 @@ def formats_of(texts: Iterable[str]) -> list[str]:
     """Return the formats that a user named, each once: in one text with commas, or in several.
 
     Raises:
-        UsageError: One of them is unknown.
+        UsageError: One of them is unknown, or none is named.
     """
-    return list(dict.fromkeys(named(part) for text in texts for part in text.split(",") if part.strip()))
+    found = list(dict.fromkeys(named(part.strip()) for text in texts for part in text.split(",") if part.strip()))
+    if not found:
+        raise UsageError(f"--format names none, choose from {', '.join(NAMES)}")
+    return found
 
 
 def export_several(
@@ -63,6 +66,8 @@ def export_several(
     if asked.output is not None and not os.path.isdir(asked.output) and len(formats) > 1:
         raise UsageError(f"--output {asked.output}: for several formats it must be a folder that exists")
     ready: dict[str, Asked | str] = {}
+    # a processor concerns the formats that are for one; where none of them is, that is told of the first
+    with_chips = [name for name in formats if name in FORMATS and FORMATS[name].chips] or formats
     classic = cfg is None and bool(is_classic(Path(weights)))
     for name in formats:
         try:  # before the packages: none makes up for the host
@@ -73,7 +78,7 @@ def export_several(
             ready[name] = str(exc)
             continue
         try:
-            ready[name] = replace(asked, format=name).checked()
+            ready[name] = replace(asked, format=name, chip=asked.chip if name in with_chips else "").checked()
         except ExportError as exc:  # a package is missing: known before anything is opened, and of this format alone
             if len(formats) == 1:
                 raise

@@ -90,6 +90,8 @@ def check(path: Path, unproved: bool = False) -> list[str]:
     """
     path = _whole(path)
     report = read_report(path)
+    if report is None and report_path(path).is_file():
+        return [f"{path}: was not proved by yolo-attn export: {report_path(path).name} beside it is damaged, or not of its making"]
     if report is None:
         return [f"{path}: was not proved by yolo-attn export: no report of it is beside it ({report_path(path).name})"]
     changed = _changed(path, report)
@@ -106,6 +108,9 @@ def check(path: Path, unproved: bool = False) -> list[str]:
         if not unproved:
             raise FileError(f"{path}: differs from PyTorch by its report: {told}. To run it all the same: --unproved")
         return [f"{path}: differs from PyTorch by its report: {told}"]
+    passed = isinstance(proof, dict) and proof.get("passed") is True
+    if not passed and not isinstance(report.get("measured"), dict):  # what an int8 file has in place of a proof
+        return [f"{path}: was not proved by yolo-attn export: its report ({report_path(path).name}) has no proof that passed"]
     return _older(path, report)
 
 

@@ -38,12 +38,13 @@ def truth_beside_prediction(
     Raises:
         FileError: It cannot be written.
     """
-    import cv2
     import numpy as np
     from PIL import Image
     from ultralytics import YOLO
     from ultralytics.data.utils import check_det_dataset
     from ultralytics.utils.plotting import Annotator
+
+    from ..runtime.source import read_image
 
     info = check_det_dataset(data)
     places = info["val"] if isinstance(info["val"], list) else [info["val"]]
@@ -52,7 +53,7 @@ def truth_beside_prediction(
     font = Annotator(np.zeros((8, 8, 3), np.uint8), font_size=LETTERS, pil=True, example="".join(names.values())).font
     shown: list[tuple[Any, list[Box], list[Box]]] = []
     for file in (i for p in places for i in dataset.image_files(Path(p))):
-        picture = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR) if file.is_file() else None
+        picture = read_image(file)
         if picture is None:
             continue
         # Without verbose=False, the host prints one line per image.

@@ -150,7 +150,7 @@ def check_installed(format: Format) -> dict[str, str]:
         found[need.package] = version
     if lacking:
         raise ExportError(
-            f'--format {format.name} needs {" and ".join(lacking)}. Install it by: pip install "yolo_attn[{format.extra}]"'
+            f'--format {format.name} needs {"; ".join(lacking)}. Install it by: pip install "yolo_attn[{format.extra}]"'
         )
     return found
 

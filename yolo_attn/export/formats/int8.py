@@ -96,7 +96,7 @@ def add_int8(
     if format.chips:
         log(f"int8: {npu.told(near['npu'], found['attention'])}")
     if "map" not in near:
-        log("int8: no labels beside these images: measure its mAP before using it")
+        log("int8: no labels of its classes beside these images: measure its mAP before using it")
     else:
         a, b = (near["map"][k]["mAP50-95"] or 0.0 for k in (exact, "int8"))
         log(f"int8: mAP50-95 {b:.3f}, {exact} {a:.3f}, on the {near['map']['images']} labelled images among them")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ...errors import FileError, UsageError, did_you_mean
 from .network import Network, Options
 
-__all__ = ["RUNTIMES", "kind_of", "open_network", "runtime_for"]
+__all__ = ["ELSEWHERE", "RUNTIMES", "kind_of", "open_network", "runtime_for"]
 
 
 class Runtime(NamedTuple):
