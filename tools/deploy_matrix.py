@@ -52,6 +52,7 @@ from yolo_attn.export.onnx import Asked, export_source
 from yolo_attn.export.report import TOLERANCES
 from yolo_attn.files import write_text
 from yolo_attn.registry import registry
+from yolo_attn.runtime.child import Killed
 from yolo_attn.runtime.image import blob, letterbox
 from yolo_attn.weights.attention import attention_in
 
@@ -138,6 +139,8 @@ def try_one(source: Source, name: str, format: str, precision: str, folder: Path
     problem = ""
     try:
         found = export_source(source, asked.checked(), log=lambda line: None).report
+    except Killed:
+        raise  # for want of memory, say: no line of the table
     except YoloAttnError as exc:
         problem = reason_of(str(exc), folder)
         left = [p for p in folder.glob("*.json") if "failed" in p.name] or [*folder.glob("*.json")]

@@ -21,7 +21,7 @@ import pytest
 import torch
 from busy import make_busy
 from classic_host import Classic, classic  # noqa: F401  # the fixture
-from conftest import slow_but
+from conftest import ROOT, slow_but
 from torch import nn
 
 from yolo_attn.detectors.drawn import drawn_images
@@ -38,7 +38,7 @@ from yolo_attn.export.proof import read_images
 from yolo_attn.export.several import export_several, formats_of
 from yolo_attn.model_yaml import find
 from yolo_attn.runtime.boxes import iou_matrix
-from yolo_attn.runtime.child import Apart, Died
+from yolo_attn.runtime.child import Apart, Died, Killed
 from yolo_attn.runtime.engines import litert
 from yolo_attn.runtime.engines.network import refused
 from yolo_attn.runtime.image import blob, letterbox
@@ -515,12 +515,13 @@ def fake(name: str, convert: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     ("convert", "told"),
     [
         (lambda job: (faulthandler.disable(), os.kill(os.getpid(), signal.SIGSEGV)), r"crashed \(signal 11, SIGSEGV\) while converting"),
+        (lambda job: os.kill(os.getpid(), signal.SIGKILL), r"was ended by SIGKILL, as when memory runs out while converting. Try again"),
         (lambda job: (os.write(1, b"no room\n"), os._exit(3)), "with code 3 .*printed last: no room"),
         (lambda job: sys.exit("stop"), "SystemExit: stop"),
         (lambda job: Path("model.mnn"), "reported success and wrote nothing"),
         (lambda job: Path("model.mnn").write_bytes(b"no network") and Path("model.mnn"), "does not match"),
     ],
-    ids=["crash", "exit", "SystemExit", "nothing", "no network"],
+    ids=["crash", "killed", "exit", "SystemExit", "nothing", "no network"],
 )
 def test_a_converter_that_crashes_is_one_message(
     source: Source, convert: Any, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -533,7 +534,32 @@ def test_a_converter_that_crashes_is_one_message(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_a_runtime_that_is_killed_is_no_verdict(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For want of memory, say: the file is not called one that differs, and the table's tool writes no line of it."""
+    (tmp_path / "draft.mnn").write_bytes(b"network")
+    sys.path.insert(0, str(ROOT / "tools"))
+    import deploy_matrix
+
+    def killed(*a: Any, **k: Any) -> Any:
+        raise Killed("mnn was ended by SIGKILL on this file")
+
+    found: dict[str, Any] = {"precision": "fp32", "seconds": {}, "nms": False, "dynamic": False, "imgsz": [64, 64]}
+    places = {"target": tmp_path / "a.mnn", "failed": tmp_path / "a_failed.mnn"}
+    more: Any = {"images": None, "tolerance": 1e-4, "log": print, "publish": write.move, "opened": killed, **places}
+    with pytest.raises(Killed, match="a.mnn: was not compared, and nothing was written: mnn was ended by SIGKILL"):
+        report.prove(tmp_path / "draft.mnn", found, source, **more)
+    assert [p.name for p in tmp_path.iterdir()] == ["draft.mnn"]
+    monkeypatch.setattr(deploy_matrix, "export_source", killed)
+    with pytest.raises(Killed):
+        deploy_matrix.try_one(source, "SEAttention", "mnn", "fp32", tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_a_runtime_that_crashes_is_one_message(made: Any) -> None:
+    with Apart(made("torchscript").path, "torchscript") as network:
+        os.kill(network._process.pid, signal.SIGTERM)
+        with pytest.raises(Killed, match="torchscript was ended by SIGTERM on this file, of which nothing is known. Try again"):
+            network(np.zeros((1, 3, 64, 96), np.float32))
     with Apart(made("torchscript").path, "torchscript") as network:
         os.kill(network._process.pid, signal.SIGSEGV)
         with pytest.raises(Died, match=r"torchscript crashed \(signal 11, SIGSEGV\) on this file"):

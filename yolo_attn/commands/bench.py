@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def _files(model: str, index: int, args: argparse.Namespace, folder: Path) -> li
     if kind_of(Path(model)) not in ("", ".pt", ".bundle"):
         return [(model, Path(model))]
     os.environ.setdefault("YOLO_OFFLINE", "1")
-    from ..export.formats.table import NAMES, suffix_of
+    from ..export.formats.table import FORMATS, NAMES, suffix_of
     from ..export.onnx import Asked
     from ..export.several import export_several, formats_of
 
@@ -148,11 +149,17 @@ def _files(model: str, index: int, args: argparse.Namespace, folder: Path) -> li
             raise UsageError(f"--format {name}: nothing here runs what it writes, choose from {runs}")
     place = folder / str(index)
     place.mkdir()
-    asked = Asked(imgsz=args.imgsz or 640, dynamic=args.batch > 1, output=place)
+    asked = Asked(imgsz=args.imgsz or 640, output=place)
+    fixed = [n for n in formats if n in FORMATS and not FORMATS[n].dynamic]  # some run a batch one by one
     tell = sys.stderr if args.json else sys.stdout
-    done = export_several(
-        model, formats, asked, log=lambda line: print(line, file=tell) if line.startswith("image size") else None
-    )
+    done = []
+    for dynamic, names in ((True, [n for n in formats if n not in fixed]), (False, fixed)) if args.batch > 1 else ((False, formats),):
+        done += export_several(
+            model,
+            names,
+            replace(asked, dynamic=dynamic),
+            log=lambda line: print(line, file=tell) if line.startswith("image size") else None,
+        ) if names else []  # fmt: skip
     for d in done:
         if d.result is None:
             raise ExportError(d.problem)
@@ -172,8 +179,8 @@ def _bytes(file: Path) -> int:
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    width = max(len(r["model"]) for r in rows)
-    wide = max(len(r["runtime"]) for r in rows)
+    width = max(len(r["model"]) for r in [{"model": "model"}, *rows])
+    wide = max(len(r["runtime"]) for r in [{"runtime": "runtime"}, *rows])
     print(
         f"{'runtime':<{wide}}  {'model':<{width}}  {'input':>15}  {'ms':>8} {'+-':>6}  {'ratio':>6} {'95 %':>13}  {'attn':>6}  "
         f"{'img/s':>7}  {'MB':>7}  {'nodes':>5}"

@@ -14,6 +14,7 @@ from ..detectors.drawn import drawn_images
 from ..detectors.source import Source
 from ..errors import ExportError, FileError, YoloAttnError, first_line
 from ..files import write_text
+from ..runtime.child import Killed
 from ..runtime.proved import digest, read_report
 from ..runtime.proved import report_path as path_of
 from . import proof
@@ -122,6 +123,7 @@ def prove(
 
     Raises:
         ExportError: They differ, or the file is not valid.
+        Killed: The process that ran the file was ended from outside; nothing is moved.
         FileError: The file cannot be moved to its place.
     """
     began = time.perf_counter()
@@ -143,6 +145,8 @@ def prove(
             problem = _compare(opened or (lambda: _opened(path, source, report["nms"])), report, source, pictures, tolerance)
     except proof.ReferenceFailed as exc:
         problem, verdict = str(exc), f"cannot be compared with {source.path} at every size"
+    except Killed as exc:
+        raise Killed(f"{target}: was not compared, and nothing was written: {exc}") from exc
     except YoloAttnError as exc:
         problem = str(exc)
     except Exception as exc:  # onnxruntime's errors share no base class

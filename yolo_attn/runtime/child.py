@@ -22,15 +22,20 @@ from typing import IO, Any
 
 import numpy as np
 
-from ..errors import FileError, YoloAttnError, first_line
+from ..errors import ExportError, FileError, YoloAttnError, first_line
 
-__all__ = ["Apart", "Died", "ended"]
+__all__ = ["Apart", "Died", "Killed", "ended", "from_outside"]
 
+OUTSIDE = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGXCPU")  # no crash, and nothing that a file is judged by
 PATIENCE = 600.0  # seconds for one answer; a runtime that hangs would otherwise hang the export
 
 
 class Died(YoloAttnError):
     """The process that ran a file ended, or answered no more."""
+
+
+class Killed(ExportError):
+    """The process was ended from outside, such as for want of memory: nothing is known of the file."""
 
 
 class Apart:
@@ -47,6 +52,7 @@ class Apart:
 
     Raises:
         Died: The process ended without an answer; the message names the signal.
+        Killed: It was ended from outside.
         FileError: The runtime cannot open or run the file.
         YoloAttnError: The runtime is not installed.
     """
@@ -87,6 +93,8 @@ class Apart:
             except subprocess.TimeoutExpired:
                 code = None
             why = f"gave no answer within {PATIENCE:.0f} s" if hung else ended(code)
+            if not hung and from_outside(code):
+                raise Killed(f"{self.runtime} {why} on this file, of which nothing is known. Try again") from exc
             raise Died(f"{self.runtime} {why} on this file{self._said()}") from exc
         finally:
             late.cancel()
@@ -124,10 +132,18 @@ class Apart:
         self.close()
 
 
+def from_outside(code: int | None) -> bool:
+    """Return whether a process was ended from outside, by its return code."""
+    return code in [-getattr(signal, name) for name in OUTSIDE if hasattr(signal, name)]
+
+
 def ended(code: int | None) -> str:
     """Return how a process ended, by its return code, such as ``crashed (signal 11, SIGSEGV)``."""
     if code is None:
         return "stopped answering"
+    if from_outside(code):
+        name = signal.Signals(-code).name
+        return f"was ended by {name}" + (", as when memory runs out" if name == "SIGKILL" else "")
     if code >= 0:
         return f"ended the process with code {code}"
     try:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ... import errors
 from ...errors import ExportError, YoloAttnError, first_line
-from ...runtime.child import ended
+from ...runtime.child import Killed, ended, from_outside
 
 __all__ = ["PATIENCE", "convert_apart"]
 
@@ -86,6 +86,8 @@ def _forked(convert: Callable[[], Path], folder: Path, log: Path, title: str) ->
     if hung:
         raise ExportError(f"{title} was stopped after {PATIENCE / 60:.0f} minutes without a result")
     code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+    if from_outside(code):
+        raise Killed(f"{title} {ended(code)} while converting. Try again")
     raise ExportError(f"{title} {ended(code)} while converting{_last(log)}")
 
 

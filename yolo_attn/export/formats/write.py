@@ -103,7 +103,7 @@ def converted(format: Format, job: Job, folder: Path) -> Path:
     try:
         made = convert_apart(lambda: format.convert(job), work, f"{format.title}'s converter")
     except ExportError as exc:
-        raise ExportError(f"{job.source.path}: the export to {format.name} failed: {exc}") from exc
+        raise type(exc)(f"{job.source.path}: the export to {format.name} failed: {exc}") from exc
     # the runtimes tell a folder's kind by its name
     named = folder / f"draft{format.suffix}"
     made.rename(named)
