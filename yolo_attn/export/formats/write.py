@@ -12,7 +12,7 @@ from typing import Any
 from ...detectors.source import Source
 from ...errors import ExportError, FileError
 from ...files import publish, publish_folder, scratch
-from ...runtime.child import Apart
+from ...runtime.child import Apart, Killed
 from ...weights.attention import attention_in
 from .. import report
 from . import npu
@@ -102,8 +102,10 @@ def converted(format: Format, job: Job, folder: Path) -> Path:
     work.mkdir()
     try:
         made = convert_apart(lambda: format.convert(job), work, f"{format.title}'s converter")
+    except Killed as exc:
+        raise Killed(f"{job.source.path}: the export to {format.name} was not finished: {exc}") from exc
     except ExportError as exc:
-        raise type(exc)(f"{job.source.path}: the export to {format.name} failed: {exc}") from exc
+        raise ExportError(f"{job.source.path}: the export to {format.name} failed: {exc}") from exc
     # the runtimes tell a folder's kind by its name
     named = folder / f"draft{format.suffix}"
     made.rename(named)
