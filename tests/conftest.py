@@ -193,15 +193,15 @@ def run_python(
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
     }
     full.update(env or {})
-    folder = str(cwd or tempfile.gettempdir())
+    folder, words = str(cwd or tempfile.gettempdir()), [os.fspath(a) for a in argv]
     if not cold and Preloaded.possible() and "YOLO_ATTN_TESTS_COLD" not in os.environ:
         needs = PRELOADED["needs"]
         process = needs if needs.path[0] in full["PYTHONPATH"].split(os.pathsep) else PRELOADED[""]
-        if process.takes([*argv], folder, full):
-            return Run(process.run([*argv], cwd=folder, env=full, timeout=timeout))
+        if process.takes(words, folder, full):
+            return Run(process.run(words, cwd=folder, env=full, timeout=timeout))
     return Run(
         subprocess.run(
-            [sys.executable, *argv], cwd=folder, env=full, capture_output=True, text=True,
+            [sys.executable, *words], cwd=folder, env=full, capture_output=True, text=True,
             encoding="utf-8", timeout=timeout, stdin=subprocess.DEVNULL,
         )
     )  # fmt: skip

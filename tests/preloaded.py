@@ -105,7 +105,11 @@ class Preloaded:
     def stop(self) -> None:
         """End the process; runs that go on are left alone."""
         if self.process is not None:
-            self.process.communicate()
+            try:
+                self.process.communicate(timeout=30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.communicate()
 
     def takes(self, argv: list[str], cwd: str, env: dict[str, str]) -> bool:
         """Whether a fork would be what a new process is."""
@@ -145,14 +149,16 @@ class Preloaded:
             RuntimeError: The process that is forked has ended.
         """
         end = time.monotonic() + timeout
-        given = {"argv": argv, "cwd": cwd, "env": env, "umask": _umask()}
+        text = json.dumps({"argv": argv, "cwd": cwd, "env": env, "umask": _umask()}).encode()
         out, err = os.pipe(), os.pipe()
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.connect(self._address)
-            text = json.dumps(given).encode()
             socket.send_fds(connection, [len(text).to_bytes(8, "big")], [out[1], err[1]])
             connection.sendall(text)
+        except BaseException:
+            connection.close()  # else the process would wait for the rest of the request
+            raise
         finally:
             os.close(out[1])
             os.close(err[1])

@@ -199,6 +199,17 @@ def test_what_libraries_set_before_the_first_run_does_not_reach_it(tmp_path: Pat
     late.stop()
 
 
+def test_a_request_that_cannot_be_made_leaves_the_process_ready(tmp_path: Path) -> None:
+    process = Preloaded(["json"], tmp_path)
+    env = dict(os.environ)
+    process.start()
+    with pytest.raises(TypeError) as held:  # keeps the frames, and what they hold
+        process.run(["-c", tmp_path], cwd=str(tmp_path), env=env, timeout=9)  # type: ignore[list-item]
+    assert process.run(["-c", "print(1)"], cwd=str(tmp_path), env=env, timeout=9).stdout == "1\n" and held
+    process.stop()
+    assert run_python("-c", "import sys; print(sys.argv[1])", tmp_path, cwd=tmp_path).ok() == f"{tmp_path}\n"  # type: ignore[arg-type]
+
+
 def test_a_module_that_cannot_be_imported_is_said(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="no_such_library"):
         Preloaded(["no_such_library"], tmp_path).start()
