@@ -45,7 +45,6 @@ def described(source: Source, path: Path, attention: dict[str, int], versions: d
     import numpy
     import torch
 
-    held = digest(path)
     known = {"yolo_attn": __version__, "python": platform.python_version(), "torch": torch.__version__}
     known["numpy"] = numpy.__version__
     if source.host == "ultralytics":
@@ -57,9 +56,7 @@ def described(source: Source, path: Path, attention: dict[str, int], versions: d
         "source": str(source.path),
         "host": source.host,
         "weights": weights_digest(source.model),
-        "sha256": held.sha256,
-        "bytes": held.bytes,
-        **({"files": held.files} if held.files else {}),
+        **digest(path).entries(),
         "names": source.names,
         "stride": source.stride,
         "task": source.task,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["losses"]
+__all__ = ["losses", "shares"]
 
 
 def losses(full: Path, small: Path, blobs: Sequence[np.ndarray]) -> list[dict[str, Any]]:
@@ -66,11 +66,20 @@ def losses(full: Path, small: Path, blobs: Sequence[np.ndarray]) -> list[dict[st
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     wanted = [name for _, *names in pairs for name in names]
-    error, scale = np.zeros(len(pairs)), np.zeros(len(pairs))
-    for x in blobs:
-        values = session.run(wanted, {session.get_inputs()[0].name: x})
-        for k, (got, want) in enumerate(zip(values[::2], values[1::2])):
-            error[k] += float(np.square(got - want, dtype=np.float64).mean())
-            scale[k] += float(np.square(want, dtype=np.float64).mean())
-    share = np.sqrt(error / np.maximum(scale, 1e-30))
+    share = shares(session.run(wanted, {session.get_inputs()[0].name: x}) for x in blobs)
     return [{"layer": pairs[k][0], "error": round(float(share[k]), 5)} for k in np.argsort(-share)]
+
+
+def shares(runs: Iterable[Sequence[np.ndarray]]) -> np.ndarray:
+    """Return the root mean square of each int8 output's difference, relative to that of the fp32 output.
+
+    Args:
+        runs: Of each input the outputs: int8, fp32, int8, fp32, and so on.
+    """
+    error, scale = [], []
+    for values in runs:
+        pairs = list(zip(values[::2], values[1::2]))
+        error.append([float(np.square(got - want, dtype=np.float64).mean()) for got, want in pairs])
+        scale.append([float(np.square(want, dtype=np.float64).mean()) for _, want in pairs])
+    found: np.ndarray = np.sqrt(np.sum(error, 0) / np.maximum(np.sum(scale, 0), 1e-30))
+    return found

@@ -73,16 +73,13 @@ def write_int8(found: dict[str, Any]) -> None:
     """
     near = dict(found["int8"])
     path = Path(near.pop("path"))
-    held = digest(path)
     of_fp32 = ("path", "sha256", "bytes", "files", "precision", "graph", "seconds", "proof", "int8")
     write(
         path,
         {
             "path": str(path),
             **{k: v for k, v in found.items() if k not in of_fp32},
-            "sha256": held.sha256,
-            "bytes": held.bytes,
-            **({"files": held.files} if held.files else {}),
+            **digest(path).entries(),
             "precision": "int8",
             "fp32": Path(found["path"]).name,
             "measured": near,

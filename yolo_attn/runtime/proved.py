@@ -35,6 +35,10 @@ class Digest:
     bytes: int
     files: dict[str, str]
 
+    def entries(self) -> dict[str, Any]:
+        """Return what a report holds of it."""
+        return {"sha256": self.sha256, "bytes": self.bytes, **({"files": self.files} if self.files else {})}
+
 
 def digest(path: Path) -> Digest:
     """Hash a file, or every file of a folder.

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..int8_layers import shares
+
 __all__ = ["LOSS", "counted", "losses"]
 
 LOSS = "the int8 convolution beside the fp32 one on the same input, relative to its output"
@@ -52,13 +54,7 @@ def losses(full: Any, small: Any, blobs: Sequence[np.ndarray]) -> list[dict[str,
         return []
     network = ov.Model([out for _, *both in pairs for out in both], small.get_parameters(), "losses")
     run = ov.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    error, scale = np.zeros(len(pairs)), np.zeros(len(pairs))
-    for x in blobs:
-        values = list(run(x).values())
-        for k, (got, want) in enumerate(zip(values[::2], values[1::2])):
-            error[k] += float(np.square(got - want, dtype=np.float64).mean())
-            scale[k] += float(np.square(want, dtype=np.float64).mean())
-    share = np.sqrt(error / np.maximum(scale, 1e-30))
+    share = shares(list(run(x).values()) for x in blobs)
     return [{**dict(zip(("layer", "type"), pairs[k][0])), "error": round(float(share[k]), 5)} for k in np.argsort(-share)]
 
 
