@@ -470,9 +470,35 @@ def tflite(path: Path) -> None:
         file.writestr("metadata.json", about)
 
 
+SIGMOID, POOLING, TANH = 4, 19, 43  # of the union XNodeUnion in ExecuTorch's schema of networks for XNNPACK
+
+
+def pte(path: Path) -> None:
+    """Edit an ExecuTorch file likewise: one byte, in the network for XNNPACK within its program."""
+    from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import XNNHeader
+    from flatbuffers.table import Table
+
+    (file,) = path.glob("*.pte")
+    data = bytearray(file.read_bytes())
+    begin = data.index(XNNHeader.EXPECTED_MAGIC) - 4
+    header = XNNHeader.from_bytes(bytes(data[begin : begin + XNNHeader.EXPECTED_LENGTH]))
+    begin += header.flatbuffer_offset
+    graph = Table(data, begin + int.from_bytes(data[begin : begin + 4], "little"))
+    field = graph.Offset(6)  # the operators, in the order of the network
+    first = graph.Vector(field)
+    kinds = []  # where the kind of each operator stands
+    for k in range(graph.VectorLen(field)):
+        node = Table(data, graph.Indirect(first + 4 * k))
+        kinds.append(node.Pos + node.Offset(4))
+    pooled = next(i for i, at in enumerate(kinds) if data[at] == POOLING)
+    gate = next(at for at in kinds[pooled:] if data[at] == SIGMOID)
+    data[gate] = TANH
+    file.write_bytes(data)
+
+
 PLANTED = [
     *((p.values[0], None, p.marks) for p in RUN_HERE),
-    *((p.values[0], edit, p.marks) for p, edit in zip(runtimes("openvino", "ncnn", "tflite"), (xml, param, tflite))),
+    *((p.values[0], edit, p.marks) for p, edit in zip(runtimes("openvino", "ncnn", "tflite", "executorch"), (xml, param, tflite, pte))),
 ]
 
 
