@@ -128,15 +128,10 @@ def _class_ap(c: ClassMatches, weights: Any) -> Any:
                 true = each[:, places].cumsum(1)
                 precision = np.nan_to_num(true / ranked[:, places])
                 precision = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
-                recall = true / objects[:, None]
-                out[:, t] = [_read_off(r, p) for r, p in zip(recall, precision)]
+                reached = np.searchsorted(RECALLS, true / objects[:, None], side="right")  # how many of the 101, by then
+                out[:, t] = (precision * np.diff(reached, prepend=0)).sum(1) / len(RECALLS)
     out[objects == 0] = np.nan
     return out
-
-
-def _read_off(recall: Any, precision: Any) -> float:
-    at = np.searchsorted(recall, RECALLS, side="left")
-    return float(precision[at[at < len(precision)]].sum() / len(RECALLS))
 
 
 def _mean(values: Any) -> Any:
