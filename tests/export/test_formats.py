@@ -277,8 +277,13 @@ def test_what_is_told_of_a_loss_of_int8() -> None:
 
 
 @pytest.mark.parametrize("name", runtimes("openvino"))
-def test_int8_stands_beside_the_proved_file(source: Source, name: str, tmp_path: Path) -> None:
-    """The sigmoids, the decoding and attention stay in fp32; detections are compared by the runtime itself."""
+def test_int8_stands_beside_the_proved_file(source: Source, made: Any, name: str, tmp_path: Path) -> None:
+    """The sigmoids, the decoding and attention stay in fp32; detections are compared by the runtime itself.
+
+    With a file of the same runtime open in this process, whose threads a fork would lack.
+    """
+    busy = Detector(made(name).path, threads=4)
+    busy(np.zeros((1, 3, 64, 96), np.float32))
     pictures = drawn_images(3, seed=3)
     asked = Asked(name, imgsz=[64, 96], int8=pictures, output=tmp_path).checked()
     lines: list[str] = []

@@ -17,6 +17,7 @@ from ..files import write_text
 from ..runtime.child import Killed
 from ..runtime.proved import digest, read_report
 from ..runtime.proved import report_path as path_of
+from ..system.signals import undisturbed
 from . import proof
 from .described import describe, described
 
@@ -173,12 +174,13 @@ def place_file(path: Path, place: Path, report: dict[str, Any], publish: Callabl
         FileError: One of them cannot be written.
     """
     report["path"] = str(place)
-    try:
-        path_of(place).unlink(missing_ok=True)  # of the file that is being replaced
-        publish(path, place)
-    except OSError as exc:
-        raise FileError(f"{place}: cannot be written: {exc.strerror or exc}") from exc
-    write(place, report)
+    with undisturbed():  # a file without its report would be one of which nothing is known
+        try:
+            path_of(place).unlink(missing_ok=True)  # of the file that is being replaced
+            publish(path, place)
+        except OSError as exc:
+            raise FileError(f"{place}: cannot be written: {exc.strerror or exc}") from exc
+        write(place, report)
 
 
 def failed_name(target: Path, suffix: str) -> Path:

@@ -24,7 +24,7 @@ import numpy as np
 
 from ..errors import ExportError, FileError, YoloAttnError, first_line
 
-__all__ = ["Apart", "Died", "Killed", "ended", "from_outside"]
+__all__ = ["Apart", "Died", "Killed", "ended", "from_outside", "get", "put"]
 
 OUTSIDE = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGXCPU")  # no crash, and nothing that a file is judged by
 PATIENCE = 600.0  # seconds for one answer; a runtime that hangs would otherwise hang the export
@@ -84,8 +84,8 @@ class Apart:
         late = threading.Timer(PATIENCE, pipe.kill)
         late.start()
         try:
-            _put(pipe.stdin, head, arrays)
-            answer, found = _get(pipe.stdout)
+            put(pipe.stdin, head, arrays)
+            answer, found = get(pipe.stdout)
         except (OSError, EOFError) as exc:
             hung = not late.is_alive()
             try:
@@ -153,16 +153,22 @@ def ended(code: int | None) -> str:
     return f"crashed (signal {-code}{name})"
 
 
-def _put(pipe: IO[bytes], head: dict[str, Any], arrays: Sequence[np.ndarray]) -> None:
+def put(pipe: IO[bytes], head: dict[str, Any], arrays: Sequence[np.ndarray]) -> None:
+    """Write a frame: a line of JSON, and arrays."""
     arrays = [np.ascontiguousarray(a) for a in arrays]
     about = {**head, "arrays": [[a.dtype.str, list(a.shape)] for a in arrays]}
     pipe.write(json.dumps(about).encode() + b"\n")
     for a in arrays:
-        pipe.write(a.tobytes())
+        pipe.write(a.data.cast("B") if a.size else b"")
     pipe.flush()
 
 
-def _get(pipe: IO[bytes]) -> tuple[dict[str, Any], list[np.ndarray]]:
+def get(pipe: IO[bytes]) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """Read a frame.
+
+    Raises:
+        EOFError: The other end is closed.
+    """
     line = pipe.readline()
     if not line.endswith(b"\n"):
         raise EOFError
@@ -187,7 +193,7 @@ def _serve() -> None:
     network = None
     while True:
         try:
-            head, arrays = _get(taken)
+            head, arrays = get(taken)
         except EOFError:
             return
         answer: dict[str, Any] = {}
@@ -202,7 +208,7 @@ def _serve() -> None:
             answer = {"error": str(exc), "kind": "file" if isinstance(exc, FileError) else "kit"}
         except Exception as exc:  # what a runtime raises beside what its own file foresaw
             answer = {"error": f"{type(exc).__name__}: {first_line(exc)[:300]}", "kind": "file"}
-        _put(given, answer, outputs)
+        put(given, answer, outputs)
 
 
 if __name__ == "__main__":

@@ -1,48 +1,77 @@
-"""Convert in a process of its own: compilers of networks print, install signal handlers, and crash."""
+"""Convert in a process of its own: compilers of networks print, install signal handlers, and crash.
+
+The process is a new one (:mod:`.converter`), which is given the detector through a pipe. It is not a fork of this one:
+threads of OpenVINO, of OpenMP or of a notebook do not exist in a fork, where others wait for them; and Windows and macOS
+do not fork such a process at all.
+"""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
 import pickle
 import signal
+import subprocess
 import sys
+import tempfile
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+import numpy as np
 
 from ... import errors
-from ...errors import ExportError, YoloAttnError, first_line
-from ...runtime.child import Killed, ended, from_outside
+from ..._name import PACKAGE
+from ...errors import ExportError, first_line
+from ...files import forget
+from ...log import announce
+from ...runtime.child import Killed, ended, from_outside, get, put
+from ...weights.attention import name_of
+from .base import Job
+from .converter import FORKS, answer_of, inside, printing_to
 
 __all__ = ["PATIENCE", "convert_apart"]
 
 PATIENCE = 1800.0  # seconds for one conversion
+REMEDY = "Define it in a file of its own, and load that with --plugin FILE or yolo_attn.load_plugin"
+
+_idle: list[_Converter] = []
 
 
-def convert_apart(convert: Callable[[], Path], folder: Path, title: str) -> Path:
-    """Run a conversion in a forked child whose working directory is `folder`; return the path of the result.
+def convert_apart(convert: Callable[..., Path], folder: Path, title: str, *given: Any) -> Path:
+    """Run a conversion in a new process whose working directory is `folder`; return the path of the result.
 
-    The child has the network as it is in memory, whatever plug-in or user's class it is made of. Where processes do not
-    fork (Windows), it runs in this process.
+    What a new process cannot import, such as a class that was defined in a notebook, is converted in a fork of this
+    process; where processes do not fork, in this one, which is announced.
 
     Args:
         convert: Writes into the working directory, and returns a path below it.
         folder: An empty folder.
         title: What converts, for messages.
+        given: Its arguments.
 
     Raises:
         ExportError: The conversion failed, or crashed; the message has its first line.
     """
     folder = folder.resolve()
     log = folder.with_name(folder.name + ".log")
-    if not hasattr(os, "fork"):
-        with _inside(folder):
-            answer = _answer(convert)
-    else:
-        answer = _forked(convert, folder, log, title)
+    pieces, alone = _packed(convert, given)
+    answer: dict[str, Any] = {}
+    if not alone:
+        head = {"env": dict(os.environ), "path": _search_path(), "folder": str(folder), "log": str(log)}
+        answer = _converted(head, pieces, title, log)
+        alone = answer.get("unready", "")
+    if alone:
+        call = functools.partial(convert, *given)
+        if FORKS:
+            answer = _forked(call, folder, log, title, alone)
+        else:
+            announce("%s runs in this process, since %s: if it crashes, this process ends. %s", title, alone, REMEDY)
+            with inside(folder):
+                answer = answer_of(call)
     if "error" in answer:
         kind = getattr(errors, answer["kind"], ExportError)
         raise kind(answer["error"])
@@ -52,88 +81,244 @@ def convert_apart(convert: Callable[[], Path], folder: Path, title: str) -> Path
     return made
 
 
-def _forked(convert: Callable[[], Path], folder: Path, log: Path, title: str) -> dict[str, Any]:
+def _packed(convert: Callable[..., Path], given: tuple[Any, ...]) -> tuple[list[np.ndarray], str]:
+    """Return a call as what goes through a pipe, or why a new process cannot make it."""
+    jobs = [g for g in given if isinstance(g, Job)]
+    classes = {type(m) for job in jobs for m in job.source.model.modules()}
+    for cls in classes:
+        if cls.__module__ == "__main__":
+            return [], f"{cls.__name__} is defined in the program that runs"
+        own = cls.__dict__.get("forward")
+        if getattr(own, "__module__", cls.__module__) != cls.__module__ and not cls.__module__.startswith(f"{PACKAGE}."):
+            return [], f"{cls.__name__}.forward was replaced in the program that runs"
+    # a new process has not run what registered a user's classes
+    known = {cls: name for cls in classes if not cls.__module__.startswith(f"{PACKAGE}.") and (name := name_of(cls))}
+    buffers: list[pickle.PickleBuffer] = []
+    try:
+        data = pickle.dumps((known, convert, given), 5, buffer_callback=buffers.append)
+    except Exception as exc:  # whatever a user's class raises; what is local to a function is no pickle
+        return [], f"it cannot be given to another process ({first_line(exc)[:150]})"
+    if b"__main__" in data:
+        return [], "a part of it is defined in the program that runs"
+    return [np.frombuffer(data, np.uint8), *(np.frombuffer(b.raw(), np.uint8) for b in buffers)], ""
+
+
+def _search_path() -> list[str]:
+    """Return this process's search path, absolute, with the kit's own folder."""
+    home = str(Path(__file__).resolve().parents[3])
+    path = [os.path.abspath(p) for p in sys.path]
+    return path if home in path else [*path, home]
+
+
+class _Converter:
+    """A process that converts, as seen from this one. On Linux it makes several conversions, each in a fork of itself."""
+
+    def __init__(self) -> None:
+        loaded = [m for m in ("torch", "ultralytics") if m in sys.modules]  # what a detector of this kind needs
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(_search_path())}
+        session: dict[str, Any] = {"start_new_session": True} if os.name != "nt" else {}
+        self.owner = os.getpid()
+        self._told: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close(); why it cannot start
+        mode = "forks" if FORKS else "once"
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", f"{__package__}.converter", mode, *loaded], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=self._told, env=env, cwd=_search_path()[-1], **session,
+        )  # fmt: skip
+
+    def ready(self) -> bool:
+        """Whether it takes a conversion; one that was idle for long has ended."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.write(b"?")
+            self._process.stdin.flush()
+            return self._process.stdout.read(1) == b"+"
+        except OSError:
+            return False
+
+    def convert(self, head: dict[str, Any], pieces: list[np.ndarray]) -> dict[str, Any]:
+        """Convert, and return the answer; empty where there is none, and ``code`` is how the process ended."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            put(self._process.stdin, head, pieces)
+            return get(self._process.stdout)[0]
+        except (OSError, EOFError):
+            return {"code": self._process.wait()}
+
+    def end(self) -> None:
+        """End it, and what it launched."""
+        with contextlib.suppress(OSError):
+            if os.name == "nt":
+                self._process.kill()
+            elif self._process.returncode is None:
+                os.killpg(self._process.pid, signal.SIGKILL)  # a session of its own
+
+    def kill(self) -> None:
+        """End it, and wait until it has ended."""
+        self.end()
+        self.close()
+
+    def close(self) -> None:
+        """Let it end: it does once nothing more can be asked."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        self._process.wait()
+        self._told.close()
+
+    def said(self) -> str:
+        """Return the last line that it printed before it took a conversion."""
+        self._told.seek(0)
+        return _last_line(self._told.read())
+
+
+def _converted(head: dict[str, Any], pieces: list[np.ndarray], title: str, log: Path) -> dict[str, Any]:
+    """Convert in a new process, and return its answer.
+
+    Raises:
+        ExportError: It crashed, was ended, or took too long.
+    """
+    converter = _taken()
+    try:
+        with _patience(converter.end) as hung:
+            answer = converter.convert(head, pieces)
+    except BaseException:
+        converter.kill()
+        raise
+    if "code" not in answer:
+        if FORKS:
+            _idle.append(converter)
+        else:
+            converter.close()
+        return answer
+    converter.kill()
+    return _no_answer(answer["code"], hung.is_set(), title, log)
+
+
+@contextlib.contextmanager
+def _patience(end: Callable[[], Any]) -> Iterator[threading.Event]:
+    """End a process that takes too long; yield what is set then."""
+    hung = threading.Event()
+
+    def late() -> None:
+        hung.set()
+        end()
+
+    timer = threading.Timer(PATIENCE, late)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield hung
+    finally:
+        timer.cancel()
+
+
+def _no_answer(code: int, hung: bool, title: str, log: Path, more: str = "") -> dict[str, Any]:
+    if hung:
+        raise ExportError(f"{title} was stopped after {PATIENCE / 60:.0f} minutes without a result{more}")
+    if from_outside(code):
+        raise Killed(f"{title} {ended(code)} while converting. Try again")
+    raise ExportError(f"{title} {ended(code)} while converting{more}{_last(log)}")
+
+
+def _taken() -> _Converter:
+    """Return a process that is ready to convert.
+
+    Raises:
+        ExportError: None can be launched.
+    """
+    while _idle:
+        known = _idle.pop()
+        if known.owner != os.getpid():  # of the process that this one was forked from
+            continue
+        if known.ready():
+            return known
+        known.kill()
+    new = _Converter()
+    try:
+        ready = new.ready()
+    except BaseException:
+        new.kill()
+        raise
+    if ready:
+        return new
+    said = new.said()
+    new.kill()
+    raise ExportError(f"the process that converts, {sys.executable} -m {__package__}.converter, ended before it began{said}")
+
+
+@atexit.register
+def _close() -> None:
+    while _idle:
+        known = _idle.pop()
+        if known.owner == os.getpid():
+            known.close()
+
+
+def _forked(call: Callable[[], Path], folder: Path, log: Path, title: str, why: str) -> dict[str, Any]:
+    """Convert in a fork of this process, which has what was defined in it, and no thread but one."""
     taken, given = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
-    pid = os.fork()
-    if not pid:
-        code = 1
-        try:
-            os.close(taken)
-            _child(convert, folder, log, given)
-            code = 0
-        finally:
-            os._exit(code)  # nothing of the parent's is finished or flushed twice
-    os.close(given)
-    late = threading.Timer(PATIENCE, os.kill, (pid, signal.SIGKILL))
-    late.start()
+    pid = 0
     try:
-        with os.fdopen(taken, "rb") as pipe:
+        pid = os.fork()
+        if not pid:
+            code = 1
+            try:
+                os.close(taken)
+                _child(call, folder, log, given)
+                forget()
+                code = 0
+            finally:
+                os._exit(code)  # nothing of the parent's is finished or flushed twice
+        os.close(given)
+        with _patience(lambda: _kill(pid)) as hung, os.fdopen(taken, "rb") as pipe:
             data = pipe.read()
         _, status = os.waitpid(pid, 0)
     except BaseException:
-        with contextlib.suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+        if pid:
+            with contextlib.suppress(OSError):
+                _kill(pid)
+                os.waitpid(pid, 0)
         raise
-    finally:
-        hung = not late.is_alive()
-        late.cancel()
     if data:
         answer: dict[str, Any] = pickle.loads(data)  # from this process's own child
         return answer
-    if hung:
-        raise ExportError(f"{title} was stopped after {PATIENCE / 60:.0f} minutes without a result")
     code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-    if from_outside(code):
-        raise Killed(f"{title} {ended(code)} while converting. Try again")
-    raise ExportError(f"{title} {ended(code)} while converting{_last(log)}")
+    more = f". It is a fork of this process, since {why}; a fork lacks this process's threads. {REMEDY}"
+    return _no_answer(code, hung.is_set(), title, log, more)
 
 
-def _child(convert: Callable[[], Path], folder: Path, log: Path, pipe: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent tells of an interruption
-    out = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
+def _kill(pid: int) -> None:
+    """End a fork, and what it launched."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except OSError:  # it has not come to its own group
+        os.kill(pid, signal.SIGKILL)
+
+
+def _child(call: Callable[[], Path], folder: Path, log: Path, pipe: int) -> None:
+    os.setpgid(0, 0)  # ended as a whole; the parent tells of an interruption
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    printing_to(log)
     import torch
 
     torch.set_num_threads(1)  # the parent's threads do not exist in a forked child, and OpenMP would wait for them
     os.chdir(folder)
     with os.fdopen(pipe, "wb") as stream:
-        stream.write(pickle.dumps(_answer(convert)))
+        stream.write(pickle.dumps(answer_of(call)))
     sys.stdout.flush()
-
-
-def _answer(convert: Callable[[], Path]) -> dict[str, Any]:
-    try:
-        return {"path": str(convert())}
-    except YoloAttnError as exc:
-        return {"error": str(exc), "kind": type(exc).__name__}
-    except KeyboardInterrupt:
-        raise
-    except BaseException as exc:  # converters raise anything, SystemExit among it
-        traceback.print_exc()
-        told = first_line(exc)
-        if told.startswith("Traceback"):  # of a compiler that passes its own on as text
-            told = str(exc).strip().splitlines()[-1]
-        return {"error": f"{type(exc).__name__}: {told[:400]}", "kind": "ExportError"}
-
-
-@contextlib.contextmanager
-def _inside(folder: Path) -> Iterator[None]:
-    before = os.getcwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 def _last(log: Path) -> str:
     """Return the last line that the converter printed, if any."""
     try:
-        lines = log.read_bytes()[-4000:].decode("utf-8", "replace").strip().splitlines()
+        return _last_line(log.read_bytes())
     except OSError:
         return ""
+
+
+def _last_line(printed: bytes) -> str:
+    lines = printed[-4000:].decode("utf-8", "replace").strip().splitlines()
     return f". It printed last: {lines[-1].strip()[:200]}" if lines else ""

@@ -123,7 +123,7 @@ def _layers(format: Format, job: Job, folder: Path) -> list[dict[str, Any]]:
     assert measure is not None
     place.mkdir()
     work = (folder / "work").absolute()
-    made = convert_apart(lambda: measure(job, work), place, f"{format.title}'s quantizer")
+    made = convert_apart(measure, place, f"{format.title}'s quantizer", job, work)
     return list(json.loads(read_text(made, FileError)))[:5]
 
 

@@ -101,7 +101,7 @@ def converted(format: Format, job: Job, folder: Path) -> Path:
     work = folder / "work"
     work.mkdir()
     try:
-        made = convert_apart(lambda: format.convert(job), work, f"{format.title}'s converter")
+        made = convert_apart(format.convert, work, f"{format.title}'s converter", job)
     except Killed as exc:
         raise Killed(f"{job.source.path}: the export to {format.name} was not finished: {exc}") from exc
     except ExportError as exc:

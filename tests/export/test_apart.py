@@ -1,0 +1,197 @@
+"""Conversions run in a process of their own: what it is given, what it leaves, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import converting
+import numpy as np
+import pytest
+from conftest import ROOT
+from torch import nn
+
+from yolo_attn.detectors.source import Source
+from yolo_attn.errors import ExportError
+from yolo_attn.export.formats import apart
+from yolo_attn.export.formats.base import Job
+from yolo_attn.registry import registry
+
+
+@pytest.fixture(params=["forks", "once"])
+def mode(request: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    """As on Linux, and as on Windows and macOS, where a process converts once."""
+    if request.param == "forks" and not sys.platform.startswith("linux"):
+        pytest.skip("processes fork on Linux alone")
+    monkeypatch.setattr(apart, "FORKS", request.param == "forks")
+    return str(request.param)
+
+
+class Own(nn.Module):
+    """A user's attention."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.scale = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Any) -> Any:
+        return x * self.scale(x).sigmoid()
+
+
+@pytest.fixture
+def job() -> Any:
+    """A network with a module of the user's, registered by this process alone."""
+    registry.register("OwnOfTests", Own)
+    yield Job(Source(Path("own.pt"), "yolov5", nn.Sequential(nn.Conv2d(3, 8, 3), Own(8))), (64, 64))
+    registry.unregister("OwnOfTests")
+
+
+def test_it_is_a_new_process_with_all_that_it_needs(mode: str, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment and the registry are those of this process now, its memory is not; the working directory stays."""
+    monkeypatch.setattr(converting, "marked", True)
+    here, pictures = os.getcwd(), np.arange(300_000, dtype=np.uint8)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv("SET_LATE", name)
+        made = apart.convert_apart(converting.about, tmp_path / name, "the test", pictures, job)
+        told = json.loads(made.read_text(encoding="utf-8"))
+        assert told["marked"] is False and told["late"] == name and told["folder"] == str((tmp_path / name).resolve())
+        assert told["sums"] == [int(pictures.sum())] and told["networks"] == [{"1": "OwnOfTests"}]
+        assert (tmp_path / f"{name}.log").read_text(encoding="utf-8") == "printed by the converter\n"
+    assert os.getcwd() == here
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes fork on Linux alone")
+def test_a_crash_is_one_message(tmp_path: Path) -> None:
+    """A process that has ended in the meantime, for want of memory or since it was idle for long, is replaced first."""
+    work = tmp_path / "work"
+    work.mkdir()
+    for idle in apart._idle:
+        idle._process.kill()
+        idle._process.wait()
+    with pytest.raises(ExportError, match=r"^the test ended the process with code 3 while converting. It printed last: no room$"):
+        apart.convert_apart(converting.crash, work, "the test")
+
+
+def in_program(job: Job, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(Own, "__module__", "__main__")
+    return converting.about
+
+
+def replaced(job: Job, monkeypatch: pytest.MonkeyPatch) -> Any:
+    def forward(self: Any, x: Any) -> Any:
+        return x
+
+    forward.__module__ = "__main__"
+    monkeypatch.setattr(Own, "forward", forward)
+    return converting.about
+
+
+def local(job: Job, monkeypatch: pytest.MonkeyPatch) -> Any:
+    return lambda job: converting.about(job)
+
+
+def no_file(job: Job, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Of a module that is in this process's memory alone."""
+    monkeypatch.setitem(sys.modules, "of_a_notebook", type(sys)("of_a_notebook"))
+    sys.modules["of_a_notebook"].Own = Own  # type: ignore[attr-defined]
+    for part in (Own, Own.forward):
+        monkeypatch.setattr(part, "__module__", "of_a_notebook")
+    return converting.about
+
+
+@pytest.mark.parametrize(
+    ("plant", "why"),
+    [
+        (in_program, "Own is defined in the program that runs"),
+        (replaced, "Own.forward was replaced in the program that runs"),
+        (local, "it cannot be given to another process"),
+        (no_file, "another process cannot load it (ModuleNotFoundError: No module named 'of_a_notebook')"),
+    ],
+)
+def test_what_this_process_alone_has(
+    mode: str, job: Job, plant: Any, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Is converted in a fork, or, where there is none, in this process, which says so."""
+    monkeypatch.setattr(converting, "marked", True)
+    convert = plant(job, monkeypatch)
+    said: list[str] = []
+    monkeypatch.setattr(apart, "announce", lambda text, *words: said.append(text % words))
+    work = tmp_path / "work"
+    work.mkdir()
+    told = json.loads(apart.convert_apart(convert, work, "the test", job).read_text(encoding="utf-8"))
+    assert told["marked"] is True and told["networks"] == [{"1": "OwnOfTests"}]
+    if mode == "forks":
+        assert not said
+    else:
+        assert said[0].startswith(f"the test runs in this process, since {why}") and "--plugin FILE" in said[0]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes fork on Linux alone")
+def test_a_crash_in_a_fork_tells_why_it_is_one(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Own, "__module__", "__main__")
+    (tmp_path / "work").mkdir()
+    told = r"^the test ended the process with code 3 while converting. It is a fork of this process, since Own is defined"
+    with pytest.raises(ExportError, match=f"{told}.*--plugin FILE.*printed last: no room$"):
+        apart.convert_apart(lambda job: converting.crash(), tmp_path / "work", "the test", job)
+
+
+ASKS = """
+import sys
+from pathlib import Path
+from yolo_attn.export.formats import apart
+from yolo_attn.files import scratch
+import converting
+apart.FORKS = sys.argv[1] == "forks"
+convert = converting.endless if sys.argv[2] == "new" else lambda: converting.endless()
+with scratch(Path(".")) as folder:
+    (folder / "work").mkdir()
+    apart.convert_apart(convert, folder / "work", "the test")
+"""
+
+
+def running(pid: int) -> bool:
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+@pytest.mark.parametrize(
+    ("number", "mode", "where"),
+    [
+        (signal.SIGINT, "forks", "new"),
+        (signal.SIGINT, "once", "new"),
+        (signal.SIGINT, "forks", "fork"),
+        (signal.SIGKILL, "forks", "new"),
+        (signal.SIGKILL, "once", "new"),
+    ],
+)
+def test_what_it_launched_ends_with_it(number: signal.Signals, mode: str, where: str, tmp_path: Path) -> None:
+    """The converter writes on while its folder is removed, if it is not ended first."""
+    pids = tmp_path / "pids"
+    place = tmp_path / "place"
+    place.mkdir()
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    env = {**os.environ, "PIDS": str(pids), "PYTHONPATH": path}
+    asks = subprocess.Popen([sys.executable, "-c", ASKS, mode, where], cwd=place, env=env, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while not (pids.is_file() and len(pids.read_text(encoding="utf-8").split()) == 2) and time.monotonic() < until:
+        assert asks.poll() is None, asks.communicate()
+        time.sleep(0.02)
+    time.sleep(0.1)
+    asks.send_signal(number)
+    asks.communicate(timeout=30)
+    launched = [int(p) for p in pids.read_text(encoding="utf-8").split()]
+    while any(running(p) for p in launched) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not any(running(p) for p in launched)
+    if number == signal.SIGINT:
+        assert list(place.iterdir()) == []
