@@ -14,17 +14,20 @@ import secrets
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .errors import FileError, YoloAttnError
 from .system import locks
 from .system.processes import OWNED, alive, owner
+from .system.signals import undisturbed
 
 __all__ = [
     "LOCK",
     "REFUSED",
     "expand",
+    "forget",
     "home_folder",
     "is_mine",
     "note",
@@ -39,6 +42,7 @@ __all__ = [
     "write_text",
 ]
 
+WAITS = (0.0, 0.05, 0.2, 0.5)  # seconds: a process that is being ended may still write into what is removed
 LOCK = ".yolo_attn.lock"  # of a folder that one process at a time writes into; of one file in it: .yolo_attn-NAME.lock
 
 # Errors of the disk or its permissions, which the user can fix, as opposed to bugs.
@@ -76,13 +80,18 @@ def replacing(
         if path.exists() and not path.is_file() and not path.is_dir():
             yield Path(target)
             return
-        draft = _draft(path, 0o600 if private else 0o666)
+        note(path.parent)
+        draft = path.parent / f".{_own_name()}{path.suffix}"
         try:
-            yield draft
-            publish(draft, path, durable=durable, keep=not private)
-        finally:
-            with contextlib.suppress(OSError):
-                draft.unlink()
+            try:
+                # the umask applies
+                os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600 if private else 0o666))
+                yield draft
+                publish(draft, path, durable=durable, keep=not private)
+            finally:
+                _remove(draft)
+        finally:  # Ctrl-C at the very moment in which the removal began
+            _remove(draft, WAITS[:1])
     except OSError as exc:
         if error is None:
             raise
@@ -162,27 +171,22 @@ def publish_folder(draft: Path, target: Path, parts: Sequence[str], error: type[
             what = f"holds {', '.join(sorted(others)[:3])}" if others else "is no folder"
             raise error(f"{target}: is in the way: it {what}. Move it away, or choose another place.")
         before = draft.with_name(f"{draft.name}.before")
-        os.rename(target, before)
-    try:
-        os.rename(draft, target)
-    except OSError:
+    with undisturbed():  # between the two, there is neither
         if before is not None:
-            os.rename(before, target)
-        raise
+            os.rename(target, before)
+        try:
+            os.rename(draft, target)
+        except OSError:
+            if before is not None:
+                os.rename(before, target)
+            raise
     if before is not None:
         shutil.rmtree(before, ignore_errors=True)
 
 
-def _draft(target: Path, mode: int) -> Path:
-    """Create an empty file of a unique name beside the target."""
-    note(target.parent)
-    while True:
-        draft = target.parent / f".yolo_attn-{owner()}-{secrets.token_hex(4)}{target.suffix}"
-        try:
-            os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))  # the umask applies
-        except FileExistsError:
-            continue
-        return draft
+def _own_name() -> str:
+    """Return a name for a draft or a scratch folder, which nothing else has; see :data:`.system.processes.OWNED`."""
+    return f"yolo_attn-{owner()}-{secrets.token_hex(4)}"
 
 
 @contextlib.contextmanager
@@ -198,18 +202,29 @@ def scratch(folder: Path | None = None) -> Iterator[Path]:
     """
     if folder is not None:
         note(folder)
-    dot = "" if folder is None else "."
-    while True:
-        made = Path(folder or tempfile.gettempdir()) / f"{dot}yolo_attn-{owner()}-{secrets.token_hex(4)}"
+    made = Path(tempfile.gettempdir()) / _own_name() if folder is None else folder / f".{_own_name()}"
+    try:
         try:
             made.mkdir(mode=0o700)
-        except FileExistsError:
-            continue
-        break
-    try:
-        yield made
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+            yield made
+        finally:
+            _remove(made)
+    finally:  # Ctrl-C at the very moment in which the removal began
+        _remove(made, WAITS[:1])
+
+
+def _remove(path: Path, waits: Sequence[float] = WAITS) -> None:
+    """Remove a draft or a scratch folder, if it is there; a signal that arrives meanwhile is handled afterwards."""
+    with undisturbed():
+        for wait in waits:
+            if not os.path.lexists(path):
+                return
+            time.sleep(wait)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
 
 # The folders where this process created drafts. They are also listed in a file while it runs: if it is killed, the
@@ -228,9 +243,9 @@ def note(folder: Path) -> None:
     if file is None:
         _noted.clear()  # a forked child has a list of its own
         with contextlib.suppress(OSError):
-            file = Path(tempfile.gettempdir()) / f"yolo_attn-{owner()}-{secrets.token_hex(4)}.folders"
+            file = Path(tempfile.gettempdir()) / f"{_own_name()}.folders"
             os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            atexit.register(_forget, os.getpid())
+            atexit.register(forget, os.getpid())
     folders.add(known)
     _noted[os.getpid()] = file, folders
     if file is not None:
@@ -238,7 +253,9 @@ def note(folder: Path) -> None:
             stream.write(os.fsencode(known) + b"\0")
 
 
-def _forget(pid: int) -> None:
+def forget(pid: int | None = None) -> None:
+    """Remove the list of the folders that this process wrote into; for a fork, which ends without what is done at exit."""
+    pid = os.getpid() if pid is None else pid
     file, _ = _noted.pop(pid, (None, set()))
     if file is not None and pid == os.getpid():
         with contextlib.suppress(OSError):
