@@ -11,12 +11,13 @@ import contextlib
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
 from .errors import one_line
 
-__all__ = ["LOGGER", "announce", "printing"]
+__all__ = ["LOGGER", "Progress", "announce", "printing"]
 
 LOGGER = logging.getLogger("yolo_attn")
 
@@ -51,6 +52,19 @@ def announce(message: str, *args: object) -> None:
     elif LOGGER.getEffectiveLevel() <= logging.WARNING and LOGGER.manager.disable < logging.INFO:
         # WARNING is the level of a root logger that was never configured
         _Stderr().handle(LOGGER.makeRecord(LOGGER.name, logging.INFO, __file__, 0, message, args, None))
+
+
+class Progress:
+    """Announces a line of progress at most every ten seconds; called with each."""
+
+    def __init__(self) -> None:
+        self.last = time.monotonic()
+
+    def __call__(self, line: str) -> None:
+        """Announce it, if it is time."""
+        if time.monotonic() - self.last >= 10:
+            self.last = time.monotonic()
+            announce("%s", line)
 
 
 @contextlib.contextmanager

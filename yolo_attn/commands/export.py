@@ -55,6 +55,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-simplify", dest="simplify", action="store_false", help="keep the graph as traced")
     parser.add_argument("--json", action="store_true", help="print the reports as JSON")
     parser.add_argument("--cfg", metavar="YAML", help="build this model YAML and load the checkpoint's weights into it")
+    parser.add_argument(
+        "--data", metavar="YAML", help="data set: measure mAP of each file and of PyTorch on its validation images (detectors)"
+    )
     parser.add_argument("--images", nargs="+", metavar="PATH", help="images to verify with (default: generated ones)")
     parser.add_argument(
         "--tolerance", type=float, metavar="X", help="largest relative difference (default 1e-4; 5e-2 with --half)"
@@ -92,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
         normalize_boxes=args.normalize_boxes,
         chip=args.chip,
         force=args.force,
+        data=args.data,
     )
     log = (lambda line: print(line, file=sys.stderr)) if args.json else print
     done = export_several(args.weights, formats, asked, cfg=args.cfg, log=log)
@@ -111,6 +115,10 @@ def _told(done: Outcome) -> str:
     assert done.result is not None
     proved = done.result.report.get("proof")
     how = "" if proved is None else ", verified" if proved["passed"] else ", converted, not proved on this machine"
+    measured = done.result.report.get("map")
+    if measured is not None:
+        file, pytorch = (measured[k]["mAP50-95"] or 0.0 for k in ("file", "pytorch"))
+        how += f", mAP50-95 {file:.4f} (PyTorch {pytorch:.4f})"
     return f"{done.result.path}{how}"
 
 

@@ -6,13 +6,16 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError, did_you_mean
 from . import proof
 from .formats.base import check_installed
 from .formats.table import FORMATS as RUNTIME_FORMATS
 from .formats.table import named
+
+if TYPE_CHECKING:
+    from .accuracy import Accuracy
 
 __all__ = ["Asked"]
 
@@ -23,7 +26,7 @@ MAX_OPSET = 20  # the latest of torch's TorchScript exporter; OpenCV reads no la
 
 @dataclass(frozen=True)
 class Asked:
-    """The options of :func:`export`, of the same names; `int8_from` is what `int8` was before its images were read."""
+    """The options of :func:`export`, of the same names; `int8_from` is what `int8` was before its images were read, `accuracy` measures on `data`."""
 
     format: str = "onnx"
     imgsz: int | Sequence[int] | None = None
@@ -40,7 +43,24 @@ class Asked:
     normalize_boxes: bool = False
     chip: str = ""
     force: bool = False
+    data: str | os.PathLike[str] | None = None
     int8_from: Any = None
+    accuracy: Accuracy | None = None
+
+    def measured(self) -> Asked:
+        """Return them with the data set read, once for all formats.
+
+        Raises:
+            UsageError: There is nothing to measure on it.
+            DataError: It cannot be used.
+        """
+        if self.data is None or self.accuracy is not None:
+            return self
+        if self.nms:
+            raise UsageError("--data cannot be combined with --nms: such a file leaves out all below its threshold, and mAP counts them")
+        from .accuracy import Accuracy
+
+        return replace(self, accuracy=Accuracy(str(self.data)))
 
     def checked(self) -> Asked:
         """Return them with the images read, after checking what can be checked before a detector is opened.
@@ -63,7 +83,7 @@ class Asked:
             check_installed(RUNTIME_FORMATS[format])
         pictures = None if self.images is None else proof.read_images(self.images)
         calibration = None if self.int8 is None else proof.read_images(self.int8, limit=300)
-        return replace(self, format=format, chip=self.chip.lower(), images=pictures, int8=calibration, int8_from=self.int8)
+        return replace(self.measured(), format=format, chip=self.chip.lower(), images=pictures, int8=calibration, int8_from=self.int8)
 
 
 def _check(format: str, half: bool, opset: int | None, nms: bool, int8: Any) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from ..detectors.source import Source
 from ..errors import ExportError, YoloAttnError, first_line
+from ..evaluation.runs import Run, maps
 from ..files import publish, scratch
 from ..runtime.image import blob, letterbox
 from ..runtime.session import Detector
@@ -19,19 +20,11 @@ from .graph import decode_nodes, set_metadata, within
 from .int8_layers import losses
 from .proof import compare_detections
 
-__all__ = ["LOST", "add_int8", "agreement", "labelled_images", "maps", "quantize", "told"]
+__all__ = ["LOST", "add_int8", "agreement", "images_of", "labelled_images", "quantize", "told", "where"]
 
 LOST = 0.01  # a loss of mAP50-95 above which the layers that lose most are named
+CALIBRATION = "images"  # the split that consists of images that int8 is calibrated on
 MEASURED = 300  # most labelled images that mAP is measured on
-
-
-class Runs(Protocol):
-    """What is compared: an opened file, with the layout of its output, a key of :data:`yolo_attn.runtime.boxes.LAYOUTS`."""
-
-    layout: str | None
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Run on (B, 3, H, W) float32 between 0 and 1; return the output."""
 
 
 def quantize(
@@ -120,7 +113,7 @@ def quantize(
                 "layers": lost[:5],
             }
             if labelled is not None:
-                out["map"] = {**maps(full, small, labelled, size), "images": len(labelled.files)}
+                out["map"] = {**maps({"fp32": full, "int8": small}, labelled, size), **images_of(labelled)}
             # measured before it has its name: one that is stopped leaves no file of which nothing is known
             report.path_of(target).unlink(missing_ok=True)  # of the file that is being replaced
             publish(draft, target)
@@ -133,7 +126,7 @@ def quantize(
     return out
 
 
-def agreement(full: Runs, small: Runs, images: Sequence[np.ndarray], size: tuple[int, int]) -> dict[str, int]:
+def agreement(full: Run, small: Run, images: Sequence[np.ndarray], size: tuple[int, int]) -> dict[str, int]:
     """Count the detections of `full` that `small` makes too, and its others."""
     totals = {"found": 0, "same_iou_0.9": 0, "same_iou_0.5": 0, "extra": 0}
     for im in images:
@@ -147,35 +140,12 @@ def agreement(full: Runs, small: Runs, images: Sequence[np.ndarray], size: tuple
     return totals
 
 
-def maps(full: Runs, small: Runs, split: Any, size: tuple[int, int]) -> dict[str, dict[str, float | None]]:
-    """Return mAP50 and mAP50-95 of both files on labelled images."""
-    from ..evaluation.figures import CONF, IOU, MAX_DET, figures
-    from ..runtime.boxes import suppress
-    from ..runtime.image import unletterbox
-
-    truth: list[Any] = []
-    found: dict[str, list[Any]] = {"fp32": [], "int8": []}
-    for image, objects in split.images():
-        fitted, fit = letterbox(image, size)
-        truth.append(objects)
-        for detector, rows in zip((full, small), found.values()):
-            boxes = suppress(
-                detector(blob([fitted]))[0], detector.layout or "", conf=CONF, iou=IOU, max_det=MAX_DET
-            ).astype(float)
-            boxes[:, :4] = unletterbox(boxes[:, :4], fit)
-            rows.append(boxes)
-    return {
-        name: {k: v for k, v in figures(truth, rows, split.names).items() if k in ("mAP50", "mAP50-95")}
-        for name, rows in found.items()
-    }
-
-
 def add_int8(
     source: Source,
     path: Path,
     found: dict[str, Any],
     images: Sequence[np.ndarray],
-    asked: Any,
+    labelled: Any,
     symmetric: bool,
     log: Callable[[str], Any],
 ) -> None:
@@ -189,7 +159,7 @@ def add_int8(
         path: The fp32 file.
         found: Its report, which is written again.
         images: BGR images for calibration.
-        asked: Where they are from; with labels beside them, both files' mAP is measured.
+        labelled: Images with labels, as for :func:`quantize`.
         symmetric: As for :func:`quantize`.
         log: Called with each line of progress.
     """
@@ -202,7 +172,7 @@ def add_int8(
         (h, w),
         attention=list(attention_in(source.model)),
         symmetric=symmetric,
-        labelled=labelled_images(asked, source),
+        labelled=labelled,
     )
     found["int8"] = {"path": str(target), **near}
     report.write(path, found)
@@ -221,9 +191,20 @@ def labelled_images(asked: Any, source: Source) -> Any:
     files = [f for p in places if isinstance(p, (str, Path)) for f in image_files(Path(p))]
     files = [f for f in files if label_file(f).is_file()][:MEASURED]
     names = list(source.names.values()) if isinstance(source.names, dict) else list(source.names)
-    split = Split("images", files, [str(n) for n in names])
+    split = Split(CALIBRATION, files, [str(n) for n in names])
     # labels of other classes, or of no object, measure nothing
     return split if files and any(0 <= c < len(names) for c in split.classes()) else None
+
+
+def images_of(labelled: Any) -> dict[str, Any]:
+    """Return what a report says of the images that mAP was measured on."""
+    return {"images": len(labelled.files), "split": labelled.name}
+
+
+def where(measured: dict[str, Any]) -> str:
+    """Return which images mAP was measured on, in words."""
+    what = "labelled images among them" if measured["split"] == CALIBRATION else f"images of '{measured['split']}'"
+    return f"on the {measured['images']} {what}"
 
 
 def told(near: dict[str, Any]) -> list[str]:
@@ -239,7 +220,7 @@ def told(near: dict[str, Any]) -> list[str]:
         names_most = near["same_iou_0.9"] < 0.9 * near["found"]
     else:
         a, b = (measured[k]["mAP50-95"] or 0.0 for k in ("fp32", "int8"))
-        lines.append(f"mAP50-95 {b:.3f}, fp32 {a:.3f}, on the {measured['images']} labelled images among them")
+        lines.append(f"mAP50-95 {b:.3f}, fp32 {a:.3f}, {where(measured)}")
         names_most = a - b > LOST
     if names_most and near["layers"]:
         most = ", ".join(f"{row['layer']} ({row['error']:.1%})" for row in near["layers"][:3])

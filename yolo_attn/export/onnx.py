@@ -82,6 +82,7 @@ def export(
     normalize_boxes: bool = False,
     chip: str = "",
     force: bool = False,
+    data: str | os.PathLike[str] | None = None,
     cfg: str | os.PathLike[str] | None = None,
     log: Callable[[str], Any] = print,
 ) -> ExportResult:
@@ -113,6 +114,8 @@ def export(
         chip: The processor that an NPU's format is for, such as `rk3566`; RKNN's default is `rk3588`.
         force: Try what is known to fail with this version of the runtime (:mod:`.deployment`); the file is proved all the
             same.
+        data: A data set YAML: mAP50 and mAP50-95 of the file and of PyTorch on its validation images are logged and added to
+            the report, and measured of the int8 file in place of its calibration images. For detectors.
         cfg: A model YAML to load the checkpoint's weights into.
         log: Called with each line of progress.
 
@@ -124,11 +127,11 @@ def export(
         CheckpointError: `weights` is not a detector's checkpoint.
         UsageError: Options contradict each other.
         FileError: The target cannot be written.
-        DataError: The images cannot be read.
+        DataError: The images or the data set cannot be read.
     """
     asked = Asked(
         format, imgsz, dynamic, half, opset, nms, simplify, output, images, tolerance, int8, int8_symmetric,
-        normalize_boxes, chip, force,
+        normalize_boxes, chip, force, data,
     ).checked()
     source = open_source(weights, cfg)
     for note in source.notes:
@@ -148,7 +151,7 @@ def export_source(source: Source, asked: Asked, log: Callable[[str], Any] = prin
         log: Called with each line of progress.
     """
     format, dynamic, half, nms, opset = asked.format, asked.dynamic, asked.half, asked.nms, asked.opset
-    _check_task(source, nms, asked.int8)
+    _check_task(source, {"--nms": nms, "--int8": asked.int8 is not None, "--data": asked.accuracy is not None})
     if asked.normalize_boxes and (source.host != "ultralytics" or source.task != "detect"):
         raise UsageError(f"--normalize-boxes is for detectors of ultralytics, {source.path} is not one")
     kind = RUNTIME_FORMATS.get(format)
@@ -156,9 +159,13 @@ def export_source(source: Source, asked: Asked, log: Callable[[str], Any] = prin
         rest = {"opset": opset is not None, "plain": not asked.simplify}
         check_host(format, source.path, source.host != "ultralytics")
         check_options(kind, half=half, int8=asked.int8 is not None, dynamic=dynamic, nms=nms, **rest)
+        if asked.accuracy is not None and not kind.runtime:
+            raise UsageError(f"--format {format} has no --data: its file runs on {kind.where} alone")
+    if asked.accuracy is not None:
+        asked.accuracy.split(source)  # the right data set, before anything is written
     target = _target(source, asked.output, format)
     if format == "bundle":
-        given = {"--half": half, "--dynamic": dynamic, "--nms": nms, "--opset": opset is not None, "--no-simplify": not asked.simplify}
+        given = {"--half": half, "--dynamic": dynamic, "--nms": nms, "--opset": opset is not None, "--no-simplify": not asked.simplify, "--data": asked.accuracy is not None}
         if any(given.values()):
             wrong = " and ".join(option for option, wanted in given.items() if wanted)
             raise UsageError(f"--format bundle has no {wrong}: it holds the weights as they are, for PyTorch")
@@ -179,11 +186,13 @@ def export_source(source: Source, asked: Asked, log: Callable[[str], Any] = prin
     _check_known(source, used, asked, log)
     if kind is not None:
         job = Job(source, size, dynamic, half, opset, chip=asked.chip)
-        found = write(kind, job, target, used, images=asked.images, tolerance=asked.tolerance, log=log)
+        found = write(
+            kind, job, target, used, images=asked.images, tolerance=asked.tolerance, log=log, accuracy=asked.accuracy
+        )
         if asked.int8 is not None:
             from .formats.int8 import add_int8
 
-            add_int8(kind, replace(job, pictures=asked.int8), target, found, asked.int8_from, log)
+            add_int8(kind, replace(job, pictures=asked.int8), target, found, _labelled(source, asked), log)
             report.write_int8(found)
         return ExportResult(target, found)
     return _export_onnx(source, asked, size, onnx_target, target, used, log)
@@ -244,11 +253,12 @@ def _export_onnx(
             publish=publish,
             target=onnx_target,
             failed=report.failed_name(onnx_target, ".onnx"),
+            accuracy=asked.accuracy,
         )
     if asked.int8 is not None:
         from .int8 import add_int8
 
-        add_int8(source, onnx_target, found, asked.int8, asked.int8_from, asked.int8_symmetric, log)
+        add_int8(source, onnx_target, found, asked.int8, _labelled(source, asked), asked.int8_symmetric, log)
         report.write_int8(found)
     if format == "engine":
         from .formats.elsewhere import engine_report
@@ -258,6 +268,13 @@ def _export_onnx(
         job = Job(source, size, dynamic, half, opset)
         return ExportResult(target, engine_report(job, target, found, asked.images, asked.tolerance, log))
     return ExportResult(onnx_target, found)
+
+
+def _labelled(source: Source, asked: Asked) -> Any:
+    """Return the images that mAP of an int8 file is measured on: of the data set, or labelled ones it is calibrated on."""
+    from .int8 import labelled_images
+
+    return asked.accuracy.split(source) if asked.accuracy is not None else labelled_images(asked.int8_from, source)
 
 
 def _check_known(source: Source, used: dict[str, int], asked: Asked, log: Callable[[str], Any]) -> None:
@@ -283,11 +300,11 @@ def _check_known(source: Source, used: dict[str, int], asked: Asked, log: Callab
         )
 
 
-def _check_task(source: Source, nms: bool, int8: Any) -> None:
+def _check_task(source: Source, given: dict[str, bool]) -> None:
     """Refuse options whose result is verified by its boxes, for other tasks."""
-    if source.task != "detect" and (nms or int8 is not None):
-        option = "--nms" if nms else "--int8"
-        raise UsageError(f"{option} is for detectors only; {source.path} is a model for '{source.task}'")
+    options = [option for option, wanted in given.items() if wanted]
+    if source.task != "detect" and options:
+        raise UsageError(f"{options[0]} is for detectors only; {source.path} is a model for '{source.task}'")
 
 
 def _target(source: Source, output: str | os.PathLike[str] | None, format: str) -> Path:

@@ -19,6 +19,7 @@ from ..runtime.proved import digest, read_report
 from ..runtime.proved import report_path as path_of
 from ..system.signals import undisturbed
 from . import proof
+from .accuracy import Accuracy, told
 from .described import describe, described
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def write_int8(found: dict[str, Any]) -> None:
     """
     near = dict(found["int8"])
     path = Path(near.pop("path"))
-    of_fp32 = ("path", "sha256", "bytes", "files", "precision", "graph", "seconds", "proof", "int8")
+    of_fp32 = ("path", "sha256", "bytes", "files", "precision", "graph", "seconds", "proof", "map", "int8")
     write(
         path,
         {
@@ -100,6 +101,7 @@ def prove(
     target: Path,
     failed: Path,
     opened: Opened | None = None,
+    accuracy: Accuracy | None = None,
 ) -> None:
     """Compare an exported file with its source network, move it to its place, and write the report beside it.
 
@@ -118,6 +120,7 @@ def prove(
         failed: The place of one that does not.
         opened: Opens the file: yields a function from a batch to its outputs, and the layout of a detector's output;
             when absent, `path` is ONNX.
+        accuracy: Measures mAP of both, which is added as ``map``.
 
     Raises:
         ExportError: They differ, or the file is not valid.
@@ -140,7 +143,7 @@ def prove(
         if opened is None:
             problem = _check(path, evidence)
         if not problem:
-            problem = _compare(opened or (lambda: _opened(path, source, report["nms"])), report, source, pictures, tolerance)
+            problem = _compare(opened or (lambda: _opened(path, source, report["nms"])), report, source, pictures, tolerance, accuracy)
     except proof.ReferenceFailed as exc:
         problem, verdict = str(exc), f"cannot be compared with {source.path} at every size"
     except Killed as exc:
@@ -164,6 +167,8 @@ def prove(
             f"{place.name}; do not deploy it. Details are in {path_of(place)}."
         )
     log(f"verified: equal to PyTorch. {_summary(runs, largest, tolerance, source.task)}")
+    for line in told(report["map"], report["precision"]) if "map" in report else ():
+        log(line)
     log(f"report: {path_of(place)}")
 
 
@@ -202,9 +207,14 @@ def _check(path: Path, evidence: dict[str, Any]) -> str:
 
 
 def _compare(
-    opened: Opened, report: dict[str, Any], source: Source, pictures: list[Any], tolerance: float
+    opened: Opened,
+    report: dict[str, Any],
+    source: Source,
+    pictures: list[Any],
+    tolerance: float,
+    accuracy: Accuracy | None,
 ) -> str:
-    """Fill in the evidence and return the first problem, or an empty string."""
+    """Fill in the evidence and return the first problem, or an empty string; of a file without one, measure mAP."""
     evidence, nms = report["proof"], report["nms"]
     shapes = proof.shapes_to_try(
         tuple(report["imgsz"]), max(source.stride, 32), report["dynamic"], batch=1 if nms else 2
@@ -214,7 +224,10 @@ def _compare(
         limits = {"tolerance": tolerance, "least_iou": evidence["min_iou"]}
         for entry in proof.compare(network, run, pictures, shapes, layout=layout, nms=nms, **limits):
             evidence["runs"].append(entry)
-    return _problem(evidence["runs"], tolerance)
+        problem = _problem(evidence["runs"], tolerance)
+        if accuracy is not None and not problem:
+            report["map"] = accuracy.measure(run, network, layout or source.layout, source, report)
+    return problem
 
 
 @contextlib.contextmanager

@@ -68,6 +68,7 @@ def export_several(
     ready: dict[str, Asked | str] = {}
     # a processor concerns the formats that are for one; where none of them is, that is told of the first
     with_chips = [name for name in formats if name in FORMATS and FORMATS[name].chips] or formats
+    asked = asked.measured()
     classic = cfg is None and bool(is_classic(Path(weights)))
     for name in formats:
         try:  # before the packages: none makes up for the host

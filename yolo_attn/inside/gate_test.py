@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import CheckpointError, DataError
 from ..evaluation import figures, images
+from ..evaluation.runs import of_classes
 from ..evaluation.together import Difference, differences
 from .frozen import frozen
 from .gate_classes import ByClass, by_class, presence
@@ -177,13 +178,8 @@ def _why_none(gates: Gates) -> str:
 
 
 def _of_classes(source: Any, split: figures.Split, data: str) -> figures.Split:
-    """The split with the detector's classes; a detector of one class counts all as one."""
-    own, names = list(source.names.values()), split.names
-    if len(own) == len(names):
-        return split
-    if len(own) == 1:
-        return figures.Split(split.name, split.files, own, single_cls=True)
-    raise DataError(f"{data}: has {len(names)} classes, and {source.path} detects {len(own)}. Give the data set that it was trained on")
+    """The split with the detector's classes."""
+    return of_classes(split, list(source.names.values()), data, source.path)
 
 
 def _rows(gates: Gates, tolerance: float) -> dict[str, Row]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..evaluation import dataset
-from ..log import announce
+from ..log import Progress
 from ..pages.texts import check_language
 from . import gate_report, gate_test
 from .gate_words import Words, sentence, summary
@@ -60,7 +59,7 @@ def run(
     file = Path(source.path)
     target = gate_report.folder(output or file.with_name(f"{file.stem}_gates"))
     gate_test.check_classes(source, data, classes, options.get("most", 500))
-    measured = gate_test.measure(source, data, tell=_Progress(), **options)
+    measured = gate_test.measure(source, data, tell=Progress(), **options)
     shown = gate_test.chosen_classes(measured, classes)
     page = gate_report.write(measured, file.name, target, shown, language)
     words = Words("en")
@@ -71,15 +70,3 @@ def run(
         cells.append([what, f"{value:.4f}", "-" if change is None else f"{change:+.4f}", ends])
     said = [*(sentence(row, words) for row in measured.rows), *(f"{k}: no gate: {v}" for k, v in measured.without.items())]
     return Done(page, [*said, *measured.notes], cells, gate_report.as_json(measured))
-
-
-class _Progress:
-    """A line of progress at most every ten seconds."""
-
-    def __init__(self) -> None:
-        self.last = time.monotonic()
-
-    def __call__(self, line: str) -> None:
-        if time.monotonic() - self.last >= 10:
-            self.last = time.monotonic()
-            announce("%s", line)

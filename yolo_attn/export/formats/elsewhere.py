@@ -180,7 +180,7 @@ def engine_report(
         proof["script"] = write_proof("engine", job, target, images, tolerance).name
         told += f". Prove it on this GPU: python {proof['script']}"
     about = report.described(job.source, target, found["attention"], found["versions"])
-    kept = {k: v for k, v in found.items() if k not in ("graph", "seconds", "int8")}
+    kept = {k: v for k, v in found.items() if k not in ("graph", "seconds", "int8", "map")}
     made = {**kept, **about, "end2end": found["end2end"], "format": "engine", "onnx": found["path"], "proof": proof}
     report.write(target, made)
     log(told)

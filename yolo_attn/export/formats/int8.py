@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from ...errors import FileError
+from ...evaluation.runs import maps
 from ...files import read_text, scratch
 from ...runtime.child import Apart
 from .. import report
-from ..int8 import LOST, agreement, labelled_images, maps
+from ..int8 import LOST, agreement, images_of, where
 from . import npu
 from .apart import convert_apart
 from .base import Format, Job
@@ -38,7 +39,7 @@ class _Opened:
 
 
 def add_int8(
-    format: Format, job: Job, target: Path, found: dict[str, Any], asked: Any, log: Callable[[str], Any]
+    format: Format, job: Job, target: Path, found: dict[str, Any], labelled: Any, log: Callable[[str], Any]
 ) -> Path:
     """Write the int8 file beside `target`, tell how near it comes, and add that to the report; return its path.
 
@@ -47,7 +48,7 @@ def add_int8(
         job: What to convert, with the pictures to calibrate on.
         target: The file in fp32, or what the format has for it, proved.
         found: Its report, which is written again.
-        asked: Where the pictures are from; with labels beside them, both files' mAP is measured.
+        labelled: Images with labels, on which both files' mAP is measured, or None.
         log: Called with each line of progress.
 
     Raises:
@@ -70,10 +71,8 @@ def add_int8(
                 "calibrated_on": 0 if format.weights_only else len(pictures),
                 "bytes": size,
             }
-            labelled = labelled_images(asked, job.source)
             if labelled is not None:
-                both = maps(full, small, labelled, job.size)
-                near["map"] = {exact: both["fp32"], "int8": both["int8"], "images": len(labelled.files)}
+                near["map"] = {**maps({exact: full, "int8": small}, labelled, job.size), **images_of(labelled)}
         about = folder / "work" / "about.json"  # of converters that tell how many operators are in int8
         near.update(json.loads(read_text(about, FileError)) if about.is_file() else {})
         if format.losses is not None and loses(near, exact):
@@ -99,7 +98,7 @@ def add_int8(
         log("int8: no labels of its classes beside these images: measure its mAP before using it")
     else:
         a, b = (near["map"][k]["mAP50-95"] or 0.0 for k in (exact, "int8"))
-        log(f"int8: mAP50-95 {b:.3f}, {exact} {a:.3f}, on the {near['map']['images']} labelled images among them")
+        log(f"int8: mAP50-95 {b:.3f}, {exact} {a:.3f}, {where(near['map'])}")
         if a - b > LOST:
             log(f"int8: {lost(format.name, format.title, exact, bool(near.get('layers')))}")
     if near.get("layers") and loses(near, exact):

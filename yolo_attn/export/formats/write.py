@@ -15,6 +15,7 @@ from ...files import publish, publish_folder, scratch
 from ...runtime.child import Apart, Killed
 from ...weights.attention import attention_in
 from .. import report
+from ..accuracy import Accuracy
 from . import npu
 from .apart import convert_apart
 from .base import Format, Job, check_installed
@@ -31,6 +32,7 @@ def write(
     images: list[Any] | None,
     tolerance: float | None,
     log: Callable[[str], Any],
+    accuracy: Accuracy | None = None,
 ) -> dict[str, Any]:
     """Write a file of a format, prove it, and return its report.
 
@@ -42,6 +44,7 @@ def write(
         images: BGR images to compare on; generated ones when absent.
         tolerance: Largest difference, relative to the scale of the output; by the precision when absent.
         log: Called with each line of progress.
+        accuracy: Measures mAP of the file and of PyTorch.
 
     Raises:
         ExportError: A package is missing, the conversion failed, or the file differs from PyTorch.
@@ -88,6 +91,7 @@ def write(
             target=target,
             failed=report.failed_name(target, format.suffix),
             opened=lambda: opened(format, made, source, found),
+            accuracy=accuracy,
         )
     return found
 

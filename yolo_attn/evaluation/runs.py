@@ -1,0 +1,107 @@
+"""mAP of whatever runs a batch: PyTorch's network, a file in its runtime. One measure for all of them, on NumPy alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import DataError
+from ..log import Progress
+from ..runtime.boxes import FAR, decode, nms
+from ..runtime.image import blob, letterbox, unletterbox
+from .figures import CONF, IOU, MAX_CANDIDATES, MAX_DET, Split, figures
+
+__all__ = ["Run", "detections", "figures_of", "maps", "of_classes"]
+
+
+class Run(Protocol):
+    """What is measured: an opened file, with the layout of its output, a key of :data:`yolo_attn.runtime.boxes.LAYOUTS`."""
+
+    layout: str | None
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Run on (B, 3, H, W) float32 between 0 and 1; return the output."""
+
+
+def of_classes(split: Split, names: Sequence[str], data: str, detector: Any) -> Split:
+    """Return a split with a detector's classes; a detector of one class counts all as one.
+
+    Args:
+        split: Images of the data set.
+        names: The detector's classes.
+        data: The data set, for messages.
+        detector: The detector's path, for messages.
+
+    Raises:
+        DataError: It has another number of classes.
+    """
+    if len(names) == len(split.names):
+        return split
+    if len(names) == 1:
+        return Split(split.name, split.files, names, single_cls=True)
+    raise DataError(
+        f"{data}: has {len(split.names)} classes, and {detector} detects {len(names)}. Give the data set that it was trained on"
+    )
+
+
+def maps(runs: Mapping[str, Run], split: Split, size: tuple[int, int]) -> dict[str, dict[str, float | None]]:
+    """Return mAP50 and mAP50-95 of each run on labelled images.
+
+    Args:
+        runs: What is measured, by name.
+        split: The images.
+        size: Height and width of the input, in pixels.
+    """
+    truth, found = detections(runs, split, size)
+    return {name: figures_of(truth, rows, split) for name, rows in found.items()}
+
+
+def figures_of(truth: Sequence[Any], rows: Sequence[Any], split: Split) -> dict[str, float | None]:
+    """Return mAP50 and mAP50-95 of what :func:`detections` returned."""
+    return {k: v for k, v in figures(truth, rows, split.names).items() if k in ("mAP50", "mAP50-95")}
+
+
+def detections(
+    runs: Mapping[str, Run], split: Split, size: tuple[int, int], tell: Callable[[str], None] | None = None
+) -> tuple[list[Any], dict[str, list[Any]]]:
+    """Run each over a split, an image at a time, each image read once.
+
+    Args:
+        runs: What is measured, by name.
+        split: The images.
+        size: Height and width of the input, in pixels.
+        tell: Called with lines of progress; they are announced, not too often, when absent.
+
+    Returns:
+        For each image its objects, (N, 5) x1 y1 x2 y2 and class, and by name of the run the detections, (M, 6) x1 y1 x2
+        y2, confidence and class, in the image's pixels.
+    """
+    tell = tell or Progress()
+    truth: list[Any] = []
+    found: dict[str, list[Any]] = {name: [] for name in runs}
+    for image, objects in split.images():
+        fitted, fit = letterbox(image, size)
+        x = blob([fitted])
+        truth.append(objects)
+        for run, rows in zip(runs.values(), found.values()):
+            boxes = _detected(run(x)[0], run.layout or "")
+            boxes[:, :4] = unletterbox(boxes[:, :4], fit)
+            rows.append(boxes)
+        tell(f"{', '.join(runs)}: {len(truth)} of {len(split.files)} images of '{split.name}'")
+    return truth, found
+
+
+def _detected(output: np.ndarray, layout: str) -> np.ndarray:
+    """Return one image's detections, as the hosts validate: a candidate for each class above the least confidence."""
+    if layout == "final":
+        return output[output[:, 4] > CONF][:MAX_DET].astype(float)
+    boxes, scores = decode(np.asarray(output, np.float32), layout)
+    places, labels = (scores > CONF).nonzero()
+    boxes, values = boxes[places], scores[places, labels]
+    if len(values) > MAX_CANDIDATES:
+        best = np.argsort(-values, kind="stable")[:MAX_CANDIDATES]
+        boxes, values, labels = boxes[best], values[best], labels[best]
+    kept = nms(boxes + (labels[:, None] * FAR).astype(np.float32), values, IOU)[:MAX_DET]
+    return np.concatenate((boxes[kept], values[kept, None], labels[kept, None]), 1).astype(float)
