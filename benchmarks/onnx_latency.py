@@ -24,7 +24,7 @@ os.environ.setdefault("YOLO_OFFLINE", "1")
 import numpy as np
 
 from yolo_attn.export.formats.table import named, suffix_of
-from yolo_attn.export.onnx import export
+from yolo_attn.export.single import export
 from yolo_attn.runtime.bench import measure
 from yolo_attn.runtime.session import Detector
 

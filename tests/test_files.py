@@ -203,7 +203,7 @@ MAY_WRITE = {
     "detectors/bundle.py: save": "a ZIP into a draft",
     "export/classic.py: write_onnx": "into a scratch folder",
     "export/int8.py: quantize": "into a scratch folder, then published",
-    "export/onnx.py: _write_onnx": "into a scratch folder, then published",
+    "export/onnx.py: write_onnx": "into a scratch folder, then published",
     "export/ultralytics.py: write_onnx": "moves within a scratch folder",
     "inside/explain_report.py: _folder": "moves the finished folder",
     "inside/gate_report.py: write": "removes a figure of an earlier report, when there is nothing to draw any more",

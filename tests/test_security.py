@@ -22,7 +22,7 @@ from torch import nn
 import yolo_attn
 from yolo_attn.detectors.bundle import MANIFEST, MODEL, WEIGHTS, _seal, read_manifest
 from yolo_attn.errors import CheckpointError, YoloAttnError
-from yolo_attn.export.onnx import export
+from yolo_attn.export.single import export
 from yolo_attn.model_yaml import check, find, load
 from yolo_attn.registry import allowed, plain, plugins, registry, safe
 

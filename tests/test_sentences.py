@@ -19,7 +19,7 @@ from ultralytics.nn.tasks import DetectionModel
 import yolo_attn
 from yolo_attn.cli import main
 from yolo_attn.commands import _tables
-from yolo_attn.export.onnx import export
+from yolo_attn.export.single import export
 from yolo_attn.model_yaml import find
 from yolo_attn.model_yaml.schedule import Schedule
 from yolo_attn.training.closing import next_steps, published

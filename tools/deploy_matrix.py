@@ -43,13 +43,14 @@ from yolo_attn.detectors.drawn import drawn_images
 from yolo_attn.detectors.opening import open_source
 from yolo_attn.detectors.source import Source
 from yolo_attn.errors import UsageError, YoloAttnError
+from yolo_attn.export.asked import Asked
 from yolo_attn.export.deployment import COLUMNS, EXACT, PATH, PRECISIONS, key_of, read, version_here
 from yolo_attn.export.formats.base import check_installed
 from yolo_attn.export.formats.mnn import keep_quiet
 from yolo_attn.export.formats.table import FORMATS, named
 from yolo_attn.export.one_module import export_module, make_module
-from yolo_attn.export.onnx import Asked, export_source
 from yolo_attn.export.report import TOLERANCES
+from yolo_attn.export.single import export_source
 from yolo_attn.files import write_text
 from yolo_attn.registry import registry
 from yolo_attn.runtime.child import Killed

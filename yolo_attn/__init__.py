@@ -22,7 +22,7 @@ _EXPORTS = {
     "compare": "study.api",
     "detach": "detectors.attaching",
     "embedded_data": "training.shapes:make",
-    "export_model": "export.onnx:export",
+    "export_model": "export.single:export",
     "fold": "inside.fold",
     "get_module": "registry.registry",
     "insert": "model_yaml.placement",
@@ -76,7 +76,7 @@ if TYPE_CHECKING:
     from .detectors.attaching import attach, detach
     from .detectors.opening import load
     from .errors import YoloAttnError
-    from .export.onnx import export as export_model
+    from .export.single import export as export_model
     from .hook.install import install, installed, uninstall
     from .inside.fold import fold
     from .inside.recording import record_gates

@@ -210,7 +210,7 @@ def test_the_file_behind_a_handle_goes_with_it() -> None:
 
 def test_names_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """A model's name has fresh weights and says so, unless its checkpoint is here; a bundle is opened likewise."""
-    from yolo_attn.export.onnx import export
+    from yolo_attn.export.single import export
 
     monkeypatch.chdir(tmp_path)
     with caplog.at_level("INFO", logger="yolo_attn"):

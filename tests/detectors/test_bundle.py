@@ -15,7 +15,7 @@ from yolo_attn.detectors.bundle import MANIFEST, MODEL, WEIGHTS, _seal, read_man
 from yolo_attn.detectors.opening import open_source
 from yolo_attn.detectors.source import attention_used
 from yolo_attn.errors import CheckpointError, YoloAttnError
-from yolo_attn.export.onnx import export
+from yolo_attn.export.single import export
 
 
 @pytest.fixture(scope="module")

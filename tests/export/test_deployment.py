@@ -144,7 +144,7 @@ def test_list_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_an_export_refuses_what_is_known_to_fail(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With the version that was tried, and older ones; a newer one is tried, as what --force asks for."""
-    from yolo_attn.export.onnx import export
+    from yolo_attn.export.single import export
 
     row = dict.fromkeys(deployment.COLUMNS, "")
     row = {**row, "module": "SEAttention", "format": "torchscript", "precision": "fp32", "reason": "It computes 3."}
@@ -172,17 +172,18 @@ def test_the_table_says_nothing_of_a_users_module_of_the_same_name(monkeypatch: 
     """A plug-in may have taken a name over: what was measured of the kit's module does not stop it."""
     from types import SimpleNamespace
 
-    from yolo_attn.export import onnx
+    from yolo_attn.export import refused
+    from yolo_attn.export.asked import Asked
 
     row = {**dict.fromkeys(deployment.COLUMNS, ""), "module": "SEAttention", "format": "mnn", "precision": "fp32"}
     monkeypatch.setattr(deployment, "read", lambda: ({**row, "result": "differs", "version": "999", "reason": "Why."},))
     source: Any = SimpleNamespace(path=Path("a.pt"))
-    asked, lines = onnx.Asked("mnn"), []
+    asked, lines = Asked("mnn"), []
     with pytest.raises(ExportError, match="SEAttention differs"):
-        onnx._check_known(source, {"SEAttention": 1}, asked, lines.append)
+        refused.check_known(source, {"SEAttention": 1}, asked, lines.append)
     own = replace(registry.get_entry("SEAttention"), cls=type("SEAttention", (nn.Module,), {}))
-    monkeypatch.setattr(onnx, "registry", SimpleNamespace(find=lambda name: own))
-    onnx._check_known(source, {"SEAttention": 1}, asked, lines.append)
+    monkeypatch.setattr(refused, "registry", SimpleNamespace(find=lambda name: own))
+    refused.check_known(source, {"SEAttention": 1}, asked, lines.append)
     assert lines == []
 
 

@@ -27,7 +27,7 @@ from yolo_attn.detectors.opening import open_source
 from yolo_attn.errors import CheckpointError, DataError, ExportError, FileError, UsageError
 from yolo_attn.export import classic, int8, proof, tensorrt
 from yolo_attn.export.graph import _drop_round_trips, decode_nodes, pool_means
-from yolo_attn.export.onnx import export
+from yolo_attn.export.single import export
 from yolo_attn.runtime.boxes import suppress
 from yolo_attn.runtime.image import blob, letterbox
 from yolo_attn.runtime.session import Detector
@@ -156,7 +156,7 @@ def test_a_full_disk_is_one_message(checkpoint: Path, python: Any, tmp_path: Pat
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         sys.dont_write_bytecode = True  # Python before 3.12 leaves a cut file, which the next process reads
         from yolo_attn.errors import YoloAttnError
-        from yolo_attn.export.onnx import export
+        from yolo_attn.export.single import export
         for limit, format in ((3_000_000, "onnx"), (3_000_000, "bundle"), (1_000, "onnx")):
             if limit == 1_000:  # the file itself goes through: only the report is held back
                 import yolo_attn.export.report as report
@@ -293,9 +293,9 @@ def test_the_checkpoint_is_left_as_it_was(checkpoint: Path, tmp_path: Path) -> N
     before = checkpoint.read_bytes()
     source = open_source(checkpoint)
     state = copy.deepcopy(source.model.state_dict())
-    from yolo_attn.export.onnx import _write_onnx
+    from yolo_attn.export.onnx import write_onnx
 
-    _write_onnx(source, tmp_path / "a.onnx", (64, 64), dynamic=False, half=False, opset=None, nms=False, simplify=True)
+    write_onnx(source, tmp_path / "a.onnx", (64, 64), dynamic=False, half=False, opset=None, nms=False, simplify=True)
     assert all(torch.equal(v, state[k]) for k, v in source.model.state_dict().items())
     assert checkpoint.read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["a.onnx"]
 

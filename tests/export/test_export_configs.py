@@ -10,7 +10,7 @@ import torch
 from conftest import slow_but
 
 from yolo_attn.export import tensorrt
-from yolo_attn.export.onnx import export
+from yolo_attn.export.single import export
 from yolo_attn.model_yaml import find
 
 warnings.filterwarnings("ignore", category=DeprecationWarning)

@@ -30,12 +30,13 @@ from yolo_attn.detectors.source import Source
 from yolo_attn.errors import DataError, ExportError, FileError, UsageError
 from yolo_attn.evaluation.figures import Split
 from yolo_attn.export import proof, report, several
+from yolo_attn.export.asked import Asked
 from yolo_attn.export.beside import of_other_weights
 from yolo_attn.export.formats import apart, base, elsewhere, int8, litert_int8, table, write
 from yolo_attn.export.int8 import agreement, labelled_images
-from yolo_attn.export.onnx import Asked, export_source
 from yolo_attn.export.proof import read_images
 from yolo_attn.export.several import export_several, formats_of
+from yolo_attn.export.single import export_source
 from yolo_attn.model_yaml import find
 from yolo_attn.runtime.boxes import iou_matrix
 from yolo_attn.runtime.child import Apart, Died, Killed
@@ -604,7 +605,7 @@ def test_a_full_disk_leaves_nothing(made: Any, tmp_path: Path, python: Any) -> N
         import resource, signal, sys
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         from yolo_attn.errors import YoloAttnError
-        from yolo_attn.export.onnx import export
+        from yolo_attn.export.single import export
         sys.dont_write_bytecode = True  # Python before 3.12 leaves a cut file, which the next process reads
         resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, -1))
         try:

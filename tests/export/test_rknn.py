@@ -20,10 +20,11 @@ from yolo_attn.detectors.drawn import drawn_images
 from yolo_attn.detectors.opening import open_source
 from yolo_attn.errors import CheckpointError, ExportError, FileError, UsageError
 from yolo_attn.export import graph
+from yolo_attn.export.asked import Asked
 from yolo_attn.export.formats import npu, rknn
 from yolo_attn.export.formats.apart import convert_apart
-from yolo_attn.export.onnx import Asked, export_source
 from yolo_attn.export.several import export_several
+from yolo_attn.export.single import export_source
 from yolo_attn.runtime.session import Detector
 
 installed = pytest.mark.skipif(importlib.util.find_spec("rknn") is None, reason='needs pip install "yolo_attn[rknn]"')

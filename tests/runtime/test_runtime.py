@@ -17,8 +17,8 @@ from torch import nn
 from yolo_attn.detectors.drawn import drawn_images
 from yolo_attn.detectors.opening import open_source
 from yolo_attn.errors import DataError, FileError, UsageError
-from yolo_attn.export.onnx import export
 from yolo_attn.export.proof import compare_detections, largest_difference
+from yolo_attn.export.single import export
 from yolo_attn.runtime.bench import measure
 from yolo_attn.runtime.boxes import layout_of, nms, suppress
 from yolo_attn.runtime.image import annotate, blob, letterbox, unletterbox

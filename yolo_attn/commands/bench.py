@@ -138,8 +138,8 @@ def _files(model: str, index: int, args: argparse.Namespace, folder: Path) -> li
     if kind_of(Path(model)) not in ("", ".pt", ".bundle"):
         return [(model, Path(model))]
     os.environ.setdefault("YOLO_OFFLINE", "1")
+    from ..export.asked import Asked
     from ..export.formats.table import FORMATS, NAMES, suffix_of
-    from ..export.onnx import Asked
     from ..export.several import export_several, formats_of
 
     formats = formats_of(args.format or ["onnx"])

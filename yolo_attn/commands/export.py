@@ -72,7 +72,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export, verify and print the paths of the files; exit code 1 if one of several formats failed."""
     os.environ.setdefault("YOLO_OFFLINE", "1")  # an export needs no network
-    from ..export.onnx import Asked
+    from ..export.asked import Asked
     from ..export.several import export_several, formats_of
 
     formats = formats_of(args.format or ["onnx"])

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UsageError, did_you_mean
 from . import proof
 from .formats.base import check_installed
-from .formats.table import FORMATS as RUNTIME_FORMATS
-from .formats.table import named
+from .formats.table import FORMATS, named
 
 if TYPE_CHECKING:
     from .accuracy import Accuracy
@@ -79,8 +78,8 @@ class Asked:
         if self.tolerance is not None and not 0 < self.tolerance < math.inf:
             raise UsageError(f"--tolerance must be a number above 0, got {self.tolerance}")
         _check_chip(format, self.chip)
-        if format in RUNTIME_FORMATS:
-            check_installed(RUNTIME_FORMATS[format])
+        if format in FORMATS:
+            check_installed(FORMATS[format])
         pictures = None if self.images is None else proof.read_images(self.images)
         calibration = None if self.int8 is None else proof.read_images(self.int8, limit=300)
         return replace(self.measured(), format=format, chip=self.chip.lower(), images=pictures, int8=calibration, int8_from=self.int8)
@@ -100,9 +99,9 @@ def _check(format: str, half: bool, opset: int | None, nms: bool, int8: Any) -> 
 
 def _check_chip(format: str, chip: str) -> None:
     """Check that a processor is one of the format's."""
-    chips = RUNTIME_FORMATS[format].chips if format in RUNTIME_FORMATS else ()
+    chips = FORMATS[format].chips if format in FORMATS else ()
     if chip and not chips:
-        able = ", ".join(name for name, f in RUNTIME_FORMATS.items() if f.chips)
+        able = ", ".join(name for name, f in FORMATS.items() if f.chips)
         raise UsageError(f"--format {format} has no --chip, only {able} has")
     if chip and chip.lower() not in chips:
         raise UsageError(f"--format {format} has no chip '{chip}', only {', '.join(chips)}.{did_you_mean(chip.lower(), chips)}")

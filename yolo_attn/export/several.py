@@ -11,9 +11,10 @@ from typing import Any
 from ..detectors.classic import is_classic
 from ..detectors.opening import open_source
 from ..errors import ExportError, UsageError, YoloAttnError
+from .asked import Asked
 from .beside import of_other_weights
 from .formats.table import FORMATS, NAMES, check_host, named
-from .onnx import Asked, ExportResult, export_source
+from .single import ExportResult, export_source
 
 __all__ = ["Outcome", "export_several", "formats_of"]
 
@@ -50,7 +51,7 @@ def export_several(
     """Export a detector to several formats.
 
     Args:
-        weights: As for :func:`.onnx.export`.
+        weights: As for :func:`.single.export`.
         formats: Their names.
         asked: The options; its format is not looked at.
         cfg: A model YAML to load the checkpoint's weights into.

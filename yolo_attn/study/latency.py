@@ -184,7 +184,7 @@ def _of_median(values: Any) -> tuple[float, float]:
 
 
 def _exported(file: Path, imgsz: int, target: Path) -> Path:
-    from ..export.onnx import export
+    from ..export.single import export
 
     return export(file, imgsz=imgsz, output=target, log=lambda line: None).path
 

@@ -55,10 +55,10 @@ def main(options: argparse.Namespace) -> int:
 
         return int(classic.train(options))
     if options.export:
-        from ..export.onnx import FORMATS
+        from ..export.formats.table import NAMES
 
-        if options.export not in FORMATS:
-            raise UsageError(f"--export {options.export}: unknown format, choose from {', '.join(FORMATS)}")
+        if options.export not in NAMES:
+            raise UsageError(f"--export {options.export}: unknown format, choose from {', '.join(NAMES)}")
     try:
         with words.command_line():
             return _resume(options) if options.resume else _train(options)
@@ -268,7 +268,7 @@ def _after_training(
 
         lines.append(f"image       {pictures.truth_beside_prediction(best, trained['data'], folder, trained['imgsz'])}")
     if export:
-        from ..export.onnx import export as write
+        from ..export.single import export as write
 
         result = write(best, format=options.export or "onnx", imgsz=trained["imgsz"])
         lines.append(f"export      {result.path}")

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ...detectors.source import Source
-from ...errors import ExportError, FileError
-from ...files import publish, publish_folder, scratch
+from ...errors import ExportError
+from ...files import publish, publish_folder
 from ...runtime.child import Apart, Killed
 from ...weights.attention import attention_in
 from .. import report
 from ..accuracy import Accuracy
+from ..target import scratch_beside
 from . import npu
 from .apart import convert_apart
 from .base import Format, Job, check_installed
@@ -52,11 +53,7 @@ def write(
     """
     versions = check_installed(format)
     source, precision = job.source, "fp16" if job.half else format.precision
-    with contextlib.ExitStack() as stack:
-        try:
-            folder = stack.enter_context(scratch(target.parent))  # on the same file system as the target
-        except OSError as exc:
-            raise FileError(f"{target}: cannot be written: {exc.strerror or exc}") from exc
+    with scratch_beside(target) as folder:
         began = time.perf_counter()
         made = converted(format, job, folder)
         found = {
