@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -93,6 +94,8 @@ def test_attention_and_what_decodes_stay_in_fp16(tmp_path: Path) -> None:
     ranges = yaml.safe_dump({"quantize_parameters": {k: {"dtype": v, "min": [0.5]} for k, v in kinds.items()}})
     text = rknn._chosen(tmp_path / "a.model", f"custom_quantize_layers: {{}}\n{ranges}", ["model.1"])
     assert yaml.safe_load(text) == {"custom_quantize_layers": dict.fromkeys("bce", "float16"), **yaml.safe_load(ranges)}
+    whole = yaml.safe_load(rknn._chosen(tmp_path / "a.model", f"custom_quantize_layers: {{}}\n{ranges}", ["model.1"], head=True))
+    assert whole["custom_quantize_layers"] == dict.fromkeys("bcde", "float16")  # with the convolution that is decoded
     with pytest.raises(ExportError, match="a form that is not known"):
         rknn._chosen(tmp_path / "a.model", f"version: 3\n{ranges}", [])
 
@@ -129,24 +132,66 @@ def test_a_product_with_its_own_transpose_is_computed_in_halves(c: int, tmp_path
     assert before.shape == (1, c, c) and np.abs(before - after).max() <= 1e-6 * np.abs(before).max()
 
 
-@installed
-def test_why_that_is_done(tmp_path: Path) -> None:
-    """The compiler crashes on the product itself. When this fails, ask whether the halves are needed still."""
-    gram(32, tmp_path / "a.onnx")
+def heads(path: Path) -> onnx.ModelProto:
+    """A network whose query, key and value are one map behind a scale and a shift, each with a scale of its own."""
+    r, c = np.random.default_rng(0), 32
+    weights = {name: r.normal(size=(1, c, 1, 1)).astype(np.float32) for name in ("g", "b", "wq", "wk", "wv")}
+    weights |= {"w": r.normal(size=(c, c, 1, 1)).astype(np.float32), "split": np.array([1, 8, 4, 12])}
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], name="/Conv"),
+        helper.make_node("Mul", ["a", "g"], ["scaled"], name="/norm/Mul"),
+        helper.make_node("Add", ["b", "scaled"], ["z"], name="/norm/Add"),
+        *(helper.make_node("Mul", ["z", f"w{k}"], [k], name=f"/{k}/Mul") for k in "qkv"),
+        *(helper.make_node("Reshape", [k, "split"], [f"{k}h"], name=f"/{k}/Reshape") for k in "qkv"),
+        helper.make_node("Transpose", ["kh"], ["kt"], name="/Transpose", perm=[0, 1, 3, 2]),
+        helper.make_node("MatMul", ["qh", "kt"], ["scores"], name="/MatMul"),
+        helper.make_node("Softmax", ["scores"], ["p"], name="/Softmax", axis=-1),
+        helper.make_node("MatMul", ["p", "vh"], ["y"], name="/MatMul_1"),
+    ]
+    ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", [1, c, 3, 4]), ("y", [1, 8, 4, 12]))]
+    made = helper.make_graph(nodes, "g", ports[:1], ports[1:], [numpy_helper.from_array(v, k) for k, v in weights.items()])
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, str(path))
+    return model
 
-    def build(halves: bool) -> Path:
+
+def test_maps_scaled_from_one_get_a_scale_of_their_own(tmp_path: Path) -> None:
+    """All of them or none: not where the map before is read elsewhere."""
+    model = heads(tmp_path / "a.onnx")
+    x = {"x": np.random.default_rng(1).normal(size=(1, 32, 3, 4)).astype(np.float32)}
+    assert graph.scale_apart(model) == 3 and graph.scale_apart(model) == 0
+    onnx.checker.check_model(model, full_check=True)
+    assert "/norm/Mul" not in {n.name for n in model.graph.node} and sum(n.op_type == "Mul" for n in model.graph.node) == 3
+    before, after = (
+        onnxruntime.InferenceSession(f, providers=["CPUExecutionProvider"]).run(None, x)[0]
+        for f in (str(tmp_path / "a.onnx"), model.SerializeToString())
+    )
+    assert np.abs(before - after).max() <= 1e-4 * np.abs(before).max()
+    for seen in ("z", "scaled"):
+        model = heads(tmp_path / "a.onnx")
+        model.graph.output.append(helper.make_tensor_value_info(seen, TensorProto.FLOAT, [1, 32, 3, 4]))
+        assert graph.scale_apart(model) == 0
+
+
+@installed
+@pytest.mark.parametrize(("network", "chip"), [(lambda path: gram(32, path), "rk3588"), (heads, "rk3566")], ids=["gram", "heads"])
+def test_why_that_is_done(network: Any, chip: str, tmp_path: Path) -> None:
+    """The compiler crashes on the networks themselves. When this fails, ask whether they are to be changed still."""
+    network(tmp_path / "a.onnx")
+
+    def build(changed: bool) -> Path:
         from rknn import api
 
-        with rknn.talking() if halves else contextlib.nullcontext():
+        with rknn.talking() if changed else contextlib.nullcontext():
             net = api.RKNN()
-            net.config(target_platform="rk3588")
+            net.config(target_platform=chip)
             net.load_onnx(model=str(tmp_path / "a.onnx"))
             net.build(do_quantization=False)
             net.export_rknn("m.rknn")
         return Path("m.rknn")
 
-    for halves in (False, True):
-        (tmp_path / str(halves)).mkdir()
+    for changed in (False, True):
+        (tmp_path / str(changed)).mkdir()
     with pytest.raises(ExportError, match="signal 11"):
         convert_apart(lambda: build(False), tmp_path / "False", "the compiler")
     assert convert_apart(lambda: build(True), tmp_path / "True", "the compiler").stat().st_size > 1000

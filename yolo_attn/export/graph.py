@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["decode_nodes", "fix_batch", "normalize_boxes", "pool_means", "set_metadata", "split_grams", "to_half", "within"]
+__all__ = ["decode_nodes", "fix_batch", "normalize_boxes", "pool_means", "scale_apart", "set_metadata", "split_grams", "to_half", "within"]
 
 POOLED = {"ReduceMean": "GlobalAveragePool", "ReduceMax": "GlobalMaxPool"}
 
@@ -97,6 +97,57 @@ def split_grams(model: Any) -> int:
             parts.append(f"{prefix}{k}/product")
             nodes.append(helper.make_node("MatMul", [node.input[0], f"{prefix}{k}/columns"], parts[-1:], name=f"{prefix}{k}/MatMul"))
         nodes.append(helper.make_node("Concat", parts, list(node.output), name=f"{prefix}/Concat", axis=-1))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return found
+
+
+def scale_apart(model: Any) -> int:
+    """Give each of several maps that are scaled from one scaled and shifted map a scale and a shift of its own, in place.
+
+    ``(g x + b) w`` becomes ``(g w) x + (b w)``: the same number of operators for each map, and the numbers stay the same
+    but for rounding. For rknn-toolkit2: its compiler crashes for rk3566 (2.3.2, signal 11) where query, key and value are
+    such maps, as behind a norm with one weight a channel.
+
+    Returns:
+        The number of maps that got their own.
+    """
+    from onnx import helper, numpy_helper
+
+    constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    made = {name: node for node in model.graph.node for name in node.output}
+    readers: dict[str, list[Any]] = {o.name: [None] for o in model.graph.output}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+
+    def split(node: Any, kind: str) -> tuple[str, np.ndarray] | None:
+        """Return a node's map and its constant."""
+        if node is None or node.op_type != kind or len({*node.input} & constants.keys()) != 1:
+            return None
+        x, c = sorted(node.input, key=lambda name: name in constants)
+        return x, constants[c]
+
+    found = 0
+    replaced: dict[str, list[Any]] = {}  # by the output of the node that they take the place of
+    for shift in model.graph.node:
+        shifted = split(shift, "Add")
+        scaled = split(made.get(shifted[0]), "Mul") if shifted else None
+        after = [(n, split(n, "Mul")) for n in readers.get(shift.output[0], [])]
+        if shifted is None or scaled is None or len(readers[shifted[0]]) > 1 or len(after) < 2 or not all(s for _, s in after):
+            continue
+        replaced.update({made[shifted[0]].output[0]: [], shift.output[0]: []})
+        for node, own in after:
+            assert own is not None  # as looked at above
+            names = [f"{node.name or node.output[0]}/{part}" for part in ("scale", "shift", "scaled")]
+            for name, value in zip(names, (scaled[1] * own[1], shifted[1] * own[1])):
+                model.graph.initializer.append(numpy_helper.from_array(value, name))
+            replaced[node.output[0]] = [
+                helper.make_node("Mul", [scaled[0], names[0]], names[2:], name=node.name),
+                helper.make_node("Add", [names[2], names[1]], list(node.output), name=names[1]),
+            ]
+            found += 1
+    nodes = [new for node in model.graph.node for new in replaced.get(node.output[0], [node])]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     return found

@@ -14,26 +14,54 @@ from ...files import read_text, write_bytes, write_text
 from ...runtime.engines.rknn import DISABLED, RANGES, settings
 from ...runtime.image import letterbox
 from ...weights.attention import attention_in
-from ..graph import decode_nodes, pool_means, split_grams, within
+from ..graph import decode_nodes, pool_means, scale_apart, split_grams, within
+from ..one_module import plain_attention
 from .base import Format, Job, Need
-from .host import STEM, by_ultralytics
+from .host import STEM, by_ultralytics, write_metadata
 
 __all__ = ["CHIPS", "FORMAT", "talking"]
 
 # The first is the default. rv1103 and rv1106 compute int8 alone, so that a network in fp16 cannot be proved for them.
 CHIPS = ("rk3588", "rk3576", "rk3568", "rk3566", "rk3562", "rk2118", "rv1126b")
 NONE_CHOSEN = "custom_quantize_layers: {}"
+OPSET = 19  # the latest that rknn-toolkit2 reads
 
 
 def convert(job: Job) -> Path:
     """Write ``model_rknn_model/``, with what the simulator compiles it from again: the ONNX file, or that of int8."""
+    if (job.opset or 0) > OPSET:
+        raise ExportError(f"rknn-toolkit2 reads opsets up to {OPSET}, and {job.opset} was asked for. Choose another with --opset")
+    file = Path(f"{STEM}.onnx")
     with talking():
-        folder = by_ultralytics(replace(job, pictures=None), "rknn", name=job.chip or CHIPS[0])
-        file = Path(f"{STEM}.onnx")
+        if job.source.host == "ultralytics":
+            folder = by_ultralytics(replace(job, pictures=None), "rknn", name=job.chip or CHIPS[0])
+        else:
+            folder = _of_classic(file, job)
         if job.pictures is None:
             os.replace(file, folder / file.name)
         else:
             _quantize(folder, file, job)
+    return folder
+
+
+def _of_classic(file: Path, job: Job) -> Path:
+    """Write a classic detector as ONNX, and what ultralytics' exporter makes of its own; return the folder."""
+    from rknn import api
+
+    from ..classic import write_onnx
+
+    with plain_attention():
+        write_onnx(job.source, file, job.size, False, job.opset, False, True)
+    folder = Path(f"{STEM}_rknn_model")
+    folder.mkdir()
+    write_metadata(folder, job)
+    if job.pictures is None:
+        chip = job.chip or CHIPS[0]
+        net = api.RKNN()
+        _check(net.config(**settings(chip)), "be configured")
+        _check(net.load_onnx(model=str(file)), "load the ONNX file")
+        _check(net.build(do_quantization=False), "compile it")
+        _check(net.export_rknn(str(folder / f"{STEM}-{chip}.rknn")), "write the network")
     return folder
 
 
@@ -55,7 +83,7 @@ def talking() -> Iterator[None]:
             import onnx
 
             graph = onnx.load(model)
-            if pool_means(graph) + split_grams(graph):
+            if pool_means(graph) + split_grams(graph) + scale_apart(graph):
                 onnx.save(graph, model)
             return super().load_onnx(model=model, **options)
 
@@ -88,7 +116,10 @@ def _quantize(folder: Path, file: Path, job: Job) -> None:
     _check(net.hybrid_quantization_step1(dataset="pictures.txt", proposal=False), "calibrate")
     net.release()
     network, ranges, choice = (Path(f"{STEM}{ending}") for ending in RANGES)
-    write_text(choice, _chosen(network, read_text(choice, FileError), list(attention_in(job.source.model))), durable=False)
+    # a classic head has boxes and scores in one map, which would share a scale; that of ultralytics has them apart
+    head = job.source.host != "ultralytics"
+    text = _chosen(network, read_text(choice, FileError), list(attention_in(job.source.model)), head)
+    write_text(choice, text, durable=False)
     net = api.RKNN()
     _check(net.config(**settings(chip)), "be configured")
     files = {"model_input": str(network), "data_input": str(ranges), "model_quantization_cfg": str(choice)}
@@ -98,8 +129,8 @@ def _quantize(folder: Path, file: Path, job: Job) -> None:
         os.replace(part, folder / part.name)
 
 
-def _chosen(network: Path, told: str, attention: list[str]) -> str:
-    """Return the compiler's list of ranges with the maps chosen that stay in fp16."""
+def _chosen(network: Path, told: str, attention: list[str], head: bool = False) -> str:
+    """Return the compiler's list of ranges with the maps chosen that stay in fp16; `head`: also what is decoded."""
     import onnx
     import yaml
 
@@ -107,7 +138,8 @@ def _chosen(network: Path, told: str, attention: list[str]) -> str:
         raise ExportError(f"rknn-toolkit2 lists ranges in a form that is not known here: {told[:60]!r}")
     graph = onnx.load(str(network))
     decoding = set(decode_nodes(graph))
-    kept = [n for n in graph.graph.node if n.name in decoding or within(n.name, attention)]
+    read = {name for n in graph.graph.node if n.name in decoding and head for name in n.input}
+    kept = [n for n in graph.graph.node if n.name in decoding or read.intersection(n.output) or within(n.name, attention)]
     known = yaml.safe_load(told)["quantize_parameters"]
     names = [o for n in kept for o in n.output if known.get(o, {}).get("dtype") == "int8"]
     return yaml.safe_dump({"custom_quantize_layers": dict.fromkeys(names, "float16")}) + told[len(NONE_CHOSEN) :].lstrip()
@@ -134,7 +166,6 @@ FORMAT = Format(
     int8=True,
     onnx=True,
     precision="fp16",
-    classic=False,
     chips=CHIPS,
     parts=("*.rknn", "*.onnx", *(f"*{ending}" for ending in RANGES), "metadata.yaml"),
     deployed="*.rknn",
