@@ -26,6 +26,11 @@ def add_placement(found: dict[str, Any], attention: Sequence[str], folder: Path)
     files = list(folder.glob("*_rknn_model/*.onnx"))
     if files:
         found["on_cpu"] = placed(files[0], attention, folder / "chips", found.get("npu"))
+    add_placement_int8(found)
+
+
+def add_placement_int8(found: dict[str, Any]) -> None:
+    """Add to an export's report what attention leaves to the CPU in int8, by the compiler's run for the export itself."""
     own = found.get("int8", {}).get("npu")
     if own is not None:
         found["int8"]["on_cpu"] = f"{own['chip']}: {summed(own['on_cpu_in_attention']) or 'none'}"
