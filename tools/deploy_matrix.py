@@ -158,7 +158,7 @@ def try_one(source: Source, name: str, format: str, precision: str, folder: Path
         # the export makes no int8 file beside one that differs; what of a random head lies at a threshold is no difference
         job, file = Job(source, SIZE, pictures=pictures), Path(found["path"])
         try:
-            add_int8(FORMATS[format], job, file, found, pictures, log=lambda line: None)
+            add_int8(FORMATS[format], job, file, found, None, log=lambda line: None)
         except Killed:
             raise
         except YoloAttnError as exc:

@@ -195,3 +195,14 @@ def test_what_it_launched_ends_with_it(number: signal.Signals, mode: str, where:
     assert not any(running(p) for p in launched)
     if number == signal.SIGINT:
         assert list(place.iterdir()) == []
+
+
+def test_the_process_searches_where_this_one_does(tmp_path: Path) -> None:
+    """A package that PYTHONPATH puts before the installed ones is the one that converts; the working directory holds others."""
+    for name in ("first", "here"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "which_one.py").write_text(f"print({name!r})\n", encoding="utf-8")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "first")}
+    code = apart.LAUNCH.format(module="which_one")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "here", env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "first"

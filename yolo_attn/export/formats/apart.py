@@ -38,6 +38,14 @@ __all__ = ["PATIENCE", "convert_apart"]
 PATIENCE = 1800.0  # seconds for one conversion
 REMEDY = "Define it in a file of its own, and load that with --plugin FILE or yolo_attn.load_plugin"
 
+HOME = str(Path(__file__).resolve().parents[3])
+# As `python -m`, which would put the working directory before all that PYTHONPATH names, with the packages there.
+LAUNCH = """
+import runpy, sys
+sys.path[:] = filter(None, sys.path)
+runpy.run_module("{module}", run_name="__main__", alter_sys=True)
+"""
+
 _idle: list[_Converter] = []
 
 
@@ -105,9 +113,8 @@ def _packed(convert: Callable[..., Path], given: tuple[Any, ...]) -> tuple[list[
 
 def _search_path() -> list[str]:
     """Return this process's search path, absolute, with the kit's own folder."""
-    home = str(Path(__file__).resolve().parents[3])
     path = [os.path.abspath(p) for p in sys.path]
-    return path if home in path else [*path, home]
+    return path if HOME in path else [*path, HOME]
 
 
 class _Converter:
@@ -121,8 +128,8 @@ class _Converter:
         self._told: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close(); why it cannot start
         mode = "forks" if FORKS else "once"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}.converter", mode, *loaded], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=self._told, env=env, cwd=_search_path()[-1], **session,
+            [sys.executable, "-c", LAUNCH.format(module=f"{__package__}.converter"), mode, *loaded],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._told, env=env, cwd=HOME, **session,
         )  # fmt: skip
 
     def ready(self) -> bool:
