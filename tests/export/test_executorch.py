@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from yolo_attn.errors import UsageError
 from yolo_attn.export.formats.apart import convert_apart
 from yolo_attn.export.formats.executorch import as_pytorch
+from yolo_attn.runtime.engines import executorch as engine
 
 installed = pytest.mark.skipif(importlib.util.find_spec("executorch") is None, reason='needs pip install "yolo_attn[executorch]"')
 
@@ -102,3 +107,27 @@ def test_the_global_pooling_is_a_maximum_for_a_while() -> None:
             assert torch.equal(nn.AdaptiveMaxPool2d(size)(given), pool(given, size))
         assert len(functional.adaptive_max_pool2d(x, 1, return_indices=True)) == 2
     assert functional.adaptive_max_pool2d is pool
+
+
+def test_the_number_of_threads_is_one_for_all_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is set before a file is loaded, never under one that is open, whose threads would be gone."""
+    counts = [2]
+    pool: Any = SimpleNamespace(_threadpool_get_thread_count=lambda: counts[-1], _unsafe_reset_threadpool=counts.append)
+    monkeypatch.setattr(engine, "imported", lambda *names: pool)
+    monkeypatch.setattr(engine, "OPEN", weakref.WeakSet())
+    for threads in (2, 1):
+        engine._set_threads(Path("a.pte"), threads)
+    assert counts == [2, 1]
+
+    def network() -> None: ...
+
+    engine.OPEN.add(network)
+    engine._set_threads(Path("b.pte"), 1)
+    with pytest.raises(UsageError, match="b.pte: ExecuTorch runs another file on 1 threads"):
+        engine._set_threads(Path("b.pte"), 4)
+    del network
+    engine._set_threads(Path("b.pte"), 4)
+    assert counts == [2, 1, 4]
+    del pool._unsafe_reset_threadpool
+    with pytest.raises(UsageError, match="cannot be told a number of threads"):
+        engine._set_threads(Path("b.pte"), 4)
