@@ -138,6 +138,7 @@ def lost(name: str, title: str, exact: str = "fp32", measured: bool = False) -> 
     known = {
         "rknn": "Attention and box decoding are in fp16, all other layers in int8",
         "tflite": "Attention, box decoding and the convolutions before it are in fp32, all other layers in int8",
+        "ncnn": "Attention, box decoding and the convolutions before it are in fp32, all other convolutions in int8",
         "openvino": "Attention and box decoding are in fp32, all other layers in int8",
         "mnn": "The weights of every layer are in int8, what is computed is not",
     }

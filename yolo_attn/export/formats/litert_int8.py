@@ -12,7 +12,6 @@ import pickle
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,27 +22,16 @@ from ...errors import ExportError
 from ...runtime.boxes import CONF, iou_matrix, suppress
 from ...weights.attention import attention_in
 from .base import Job
+from .decoding import CONVOLUTIONS, Operator, decoding
 from .host import STEM, calibration
 
-__all__ = ["ABOUT", "decoding", "losses", "quantize", "within"]
+__all__ = ["ABOUT", "losses", "quantize", "within"]
 
 ABOUT = "about.json"  # how many operators are in int8, beside the file
 RANGES = "ranges.pickle"  # what calibration found
 AT_ONCE = 32  # pictures held in memory
 COMPARED = 8  # pictures on which layers are compared
 LEAST = 0.01  # confidence of what is compared where the detector is sure of nothing
-CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-
-
-@dataclass(frozen=True)
-class Operator:
-    """An operator of a file: its kind, its name as the quantizer knows it, its tensors, and its weights' first side."""
-
-    kind: str
-    scope: str
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    filters: int
 
 
 def quantize(job: Job) -> Path:
@@ -116,28 +104,6 @@ def read_operators(content: bytes) -> Iterator[Operator]:
         shapes = [graph.tensors[k].shape for k in op.inputs[1:2] if k >= 0]
         filters = int(shapes[0][0]) if kind in CONVOLUTIONS and shapes and len(shapes[0]) else 0
         yield Operator(kind, flatbuffer.get_op_scope(op, graph.tensors), tuple(op.inputs), tuple(op.outputs), filters)
-
-
-def decoding(operators: Sequence[Operator]) -> set[int]:
-    """Return the numbers of the operators that decode the head's output, and of its last convolutions.
-
-    They are found backwards from what no operator takes. The convolution of the distribution focal loss (Generalized
-    Focal Loss, arXiv:2006.04388), the expectation behind a softmax, is a part of the decoding.
-    """
-    made = {tensor: k for k, op in enumerate(operators) for tensor in op.outputs}
-    taken = {tensor for op in operators for tensor in op.inputs}
-    todo = [k for k, op in enumerate(operators) if not taken.intersection(op.outputs)]
-    found: set[int] = set()
-    while todo:
-        k = todo.pop()
-        if k in found:
-            continue
-        found.add(k)
-        before = [made[tensor] for tensor in operators[k].inputs if tensor in made]
-        expectation = operators[k].filters == 1 and any(operators[b].kind == "SOFTMAX" for b in before)
-        if operators[k].kind not in CONVOLUTIONS or expectation:
-            todo += before
-    return found
 
 
 def attention_operators(job: Job, operators: Sequence[Operator]) -> set[int]:

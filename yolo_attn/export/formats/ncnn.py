@@ -1,4 +1,4 @@
-"""NCNN's ``model.ncnn.param`` and ``model.ncnn.bin``, converted by pnnx."""
+"""NCNN's ``model.ncnn.param`` and ``model.ncnn.bin``, converted by pnnx; int8 by the kit."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from pathlib import Path
 
 from .base import Format, Job, Need
 from .host import STEM, by_ultralytics, write_metadata
+from .ncnn_int8 import quantize
 
 __all__ = ["FORMAT"]
 
 
 def convert(job: Job) -> Path:
     """Write ``model_ncnn_model/``."""
+    if job.pictures is not None:
+        return quantize(job)
     if job.source.host == "ultralytics":
         folder = by_ultralytics(job, "ncnn")
         (folder / "model_ncnn.py").unlink(missing_ok=True)  # a sample with the paths of the temporary folder
@@ -41,5 +44,6 @@ FORMAT = Format(
     convert,
     "ncnn",
     half=True,
+    int8=True,
     parts=("*.param", "*.bin", "*.py", "metadata.yaml"),
 )

@@ -6,13 +6,14 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ...errors import FileError
 from .network import Network, Options, cores, imported, one_file, read_yaml, sized, version_of
 
-__all__ = ["open_network"]
+__all__ = ["load", "open_network"]
 
 
 @contextlib.contextmanager
@@ -31,6 +32,26 @@ def _patient() -> Iterator[None]:
             del os.environ[name]
 
 
+def load(file: Path, threads: int) -> Any:
+    """Return the ``ncnn.Net`` of a ``.param`` and the ``.bin`` beside it, on the CPU, in fp32 where it is not in int8.
+
+    Raises:
+        FileError: NCNN cannot load it; the message names the part.
+    """
+    with _patient():
+        ncnn = imported("ncnn", "NCNN", "ncnn")
+    net = ncnn.Net()
+    net.opt.use_vulkan_compute = False
+    # fp32 is computed as fp32: on ARM the defaults store and add in fp16
+    for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
+        setattr(net.opt, option, False)
+    net.opt.num_threads = threads
+    for found, part in ((net.load_param, file), (net.load_model, file.with_suffix(".bin"))):
+        if not part.is_file() or found(str(part)) != 0:
+            raise FileError(f"{part.name} is missing, damaged, or has an operator that it lacks.")
+    return net
+
+
 def open_network(path: Path, options: Options) -> Network:
     """Open a folder, or its ``.param``.
 
@@ -41,16 +62,10 @@ def open_network(path: Path, options: Options) -> Network:
         ncnn = imported("ncnn", "NCNN", "ncnn")
     version = version_of("ncnn")
     file = one_file(path, "*.param", "NCNN")
-    net = ncnn.Net()
-    net.opt.use_vulkan_compute = False
-    # fp32 is computed as fp32: on ARM the defaults store and add in fp16
-    for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
-        setattr(net.opt, option, False)
-    net.opt.num_threads = options.threads or cores()
-    weights = file.with_suffix(".bin")
-    for found, part in ((net.load_param, file), (net.load_model, weights)):
-        if not part.is_file() or found(str(part)) != 0:
-            raise FileError(f"{path}: NCNN {version} cannot load it: {part.name} is missing, damaged, or has an operator that it lacks.")
+    try:
+        net = load(file, options.threads or cores())
+    except FileError as exc:
+        raise FileError(f"{path}: NCNN {version} cannot load it: {exc}") from exc
     entries = read_yaml(file.parent)
     shape = sized(entries)
     if not all(shape[2:]):  # NCNN computes another size without a word, and wrongly: its anchors are those of one size
