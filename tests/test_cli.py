@@ -50,6 +50,30 @@ def test_the_hosts_command_line_says_what_may_stand_before_it(capfd: pytest.Capt
     assert "--start identity" in out
 
 
+@pytest.mark.parametrize(
+    ("argv", "names"),
+    [
+        (["export", "model=a.pt", "format=openvino"], "yolo-attn export a.pt --format openvino"),
+        (["mode=export", "model=a.pt"], "yolo-attn export a.pt --format torchscript"),
+        (["export", "model=a.pt", "format=litert"], "yolo-attn export a.pt --format tflite"),
+        (["export", "model=a.pt", "format=paddle"], "yolo-attn export --help"),
+        (["predict", "model=a.pt"], ""),
+    ],
+)
+def test_an_export_of_the_hosts_command_line_is_not_called_proved(
+    argv: list[str], names: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import sys
+
+    from ultralytics import cfg
+
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    monkeypatch.setattr(cfg, "entrypoint", lambda: None)
+    assert cli.main(["yolo", *argv]) == 0
+    err = capfd.readouterr().err
+    assert ("not compared with PyTorch" in err and names in err) if names else not err
+
+
 def test_list(capfd: pytest.CaptureFixture[str]) -> None:
     """Every module, and one in full under each of its names."""
     out = told(capfd, "list")

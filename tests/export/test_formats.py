@@ -793,6 +793,9 @@ def test_an_option_that_a_format_lacks_is_refused(
     with pytest.raises(UsageError, match=told):
         quiet(source, output=tmp_path, **options)
     assert list(tmp_path.iterdir()) == []
+    asked = {"half": False, "int8": True, "dynamic": False, "nms": False}
+    with pytest.raises(UsageError, match="executorch has no --int8, and none of --half, --dynamic, --opset$"):
+        base.check_options(table.FORMATS["executorch"], **asked)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from ..errors import HostError
+from ..errors import HostError, UsageError
+from ..log import announce
 from .run import OPTIONS, leading_options
 
 USAGE = (
@@ -38,7 +39,21 @@ def run(argv: list[str]) -> int:
     install(strict=True)
     with _given(sys.argv, cfg, utils):
         cfg.entrypoint()
+    if "export" in argv or "mode=export" in argv:
+        announce("the host's export is not compared with PyTorch. What writes the file and proves it: %s", _proved_by(argv))
     return 0
+
+
+def _proved_by(argv: list[str]) -> str:
+    """Return the kit's own command for an export of the host; its help where the kit has no such format."""
+    from ..export.formats.table import named
+
+    given = dict(word.split("=", 1) for word in argv if "=" in word)
+    try:
+        name = named(given.get("format", "torchscript"))
+    except UsageError:
+        return "yolo-attn export --help"
+    return f"yolo-attn export {given.get('model', 'best.pt')} --format {name}"
 
 
 @contextlib.contextmanager

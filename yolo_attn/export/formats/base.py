@@ -168,7 +168,7 @@ def check_options(
     for option, wanted in asked.items():
         if wanted and not offered.get(option):
             able = [o for o, yes in offered.items() if yes]
-            rest = f"only {', '.join(able)}" if able else "none of these"
-            raise UsageError(f"--format {format.name} has no {option}, {rest}")
+            rest = f", only {', '.join(able)}" if able else f", and none of {', '.join(o for o in offered if o != option)}"
+            raise UsageError(f"--format {format.name} has no {option}{rest}")
     if half and int8:
         raise UsageError("--half and --int8 cannot be combined")
