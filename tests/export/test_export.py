@@ -348,6 +348,7 @@ def test_int8_says_how_near_it_comes(checkpoint: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(int8, "maps", lambda *a: maps(*a) if not path.exists() else pytest.fail("it has its name before it was measured"))
     result = export(checkpoint, imgsz=64, output=tmp_path / "a.onnx", int8=tmp_path / "images", log=lines.append)
     found = json.loads(result.report_path.read_text())["int8"]
+    assert sum("calibrated on only 4 images" in line for line in lines) == 1
     assert path.stat().st_size < 0.5 * result.path.stat().st_size
     assert 0 < 0.4 * found["found"] <= found["same_iou_0.9"] <= found["same_iou_0.5"] <= found["found"]
     assert found["extra"] <= 0.4 * found["found"] and found["map"]["images"] == 4

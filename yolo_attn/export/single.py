@@ -149,6 +149,11 @@ def export_source(source: Source, asked: Asked, log: Callable[[str], Any] = prin
     listed = ", ".join(f"{n} x {name}" if n > 1 else name for name, n in used.items())
     log(f"{source.path}: {len(source.names)} classes, stride {source.stride}, attention: {listed or 'none'}")
     check_known(source, used, asked, log)
+    if asked.int8 is not None and not (kind is not None and kind.weights_only):
+        from .int8 import few_images
+
+        if few := few_images(len(asked.int8)):
+            log(f"warning: int8: {few}")
     job = Job(source, size, asked.dynamic, asked.half, asked.opset, chip=asked.chip)
     if kind is not None:
         found = write(
