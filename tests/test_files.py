@@ -213,6 +213,7 @@ MAY_WRITE = {
     "runtime/output.py: _picture": "a video, frame by frame, into a draft",
     "export/formats/apart.py: __init__": "why a process cannot be launched, into a file without a name",
     "export/formats/converter.py: printing_to": "what a converter prints, into a scratch folder",
+    "export/formats/litert.py: by_the_kit": "within a scratch folder",
     "export/formats/litert_int8.py: quantize": "within a scratch folder",
     "export/formats/litert_int8.py: losses": "within a scratch folder",
     "export/formats/litert_int8.py: _written": "within a scratch folder",

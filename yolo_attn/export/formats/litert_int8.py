@@ -46,9 +46,7 @@ def quantize(job: Job) -> Path:
         job: The conversion; `pictures` and `proved` are set.
     """
     assert job.proved is not None
-    content = job.proved.read_bytes()
-    operators = list(read_operators(content))
-    kept = decoding(operators) | attention_operators(job, operators)
+    content, operators, kept = chosen(job)
     names = [op.scope for k, op in enumerate(operators) if k not in kept]
     ranges = _calibrated(content, names, job)
     Path(RANGES).write_bytes(pickle.dumps(ranges))
@@ -67,27 +65,32 @@ def losses(job: Job, work: Path) -> Path:
         work: The folder in which :func:`quantize` ran.
     """
     assert job.proved is not None
-    content = job.proved.read_bytes()
-    operators = list(read_operators(content))
-    kept = decoding(operators) | attention_operators(job, operators)
+    content, operators, kept = chosen(job)
     ranges = pickle.loads((work / RANGES).read_bytes())  # from this export's own converter
     inputs = list(islice(calibration(job), COMPARED))
     conf = CONF if any(map(len, _detections(job.proved, job, inputs, CONF))) else LEAST
     want = _detections(job.proved, job, inputs, conf)
     found: list[dict[str, Any]] = []
-    for path in layers(job.source.model):
-        inside = within(job.source.model, path)
-        names = [op.scope for k, op in enumerate(operators) if k not in kept and inside.search(own(op.scope))]
+    for path, numbers in of_layers(job.source.model, operators):
+        names = [operators[k].scope for k in numbers if k not in kept]
         if not names:
             continue
         file = _written(content, names, ranges, job.proved, Path("one_layer.tflite"))
         got = _detections(file, job, inputs, conf)
-        kind = type(job.source.model.get_submodule(path)).__name__
+        kind = type(job.source.model.get_submodule(path.partition(",")[0])).__name__
         found.append({"layer": path, "type": kind, "error": round(_missed(want, got), 5)})
     found.sort(key=lambda row: -row["error"])
     target = Path("losses.json")
     target.write_text(json.dumps(found), encoding="utf-8")
     return target
+
+
+def chosen(job: Job) -> tuple[bytes, list[Operator], set[int]]:
+    """Return the proved file, its operators, and the numbers of those that stay in fp32 in the int8 file."""
+    assert job.proved is not None
+    content = job.proved.read_bytes()
+    operators = list(read_operators(content))
+    return content, operators, decoding(operators) | attention_operators(job, operators)
 
 
 def read_operators(content: bytes) -> Iterator[Operator]:
@@ -137,6 +140,35 @@ def layers(network: Any) -> Iterator[str]:
     yield from (f"model.{i}" for i in range(len(rows) - 1))
     for name, child in rows[-1].named_children():
         yield from (f"model.{len(rows) - 1}.{name}.{k}" for k, _ in child.named_children())
+
+
+def of_layers(network: Any, operators: Sequence[Operator]) -> Iterator[tuple[str, list[int]]]:
+    """Yield each of :func:`layers` with the numbers of its operators.
+
+    The lists of a head are not called, so that the operators of `cv2.0` and of `cv3.0` have the same names. What they are
+    told by is that no tensor of one goes into the other, and that a head calls its lists in the order in which it has them.
+    """
+    same: dict[tuple[int, ...], list[str]] = {}
+    for path in layers(network):
+        inside = within(network, path)
+        same.setdefault(tuple(k for k, op in enumerate(operators) if inside.search(own(op.scope))), []).append(path)
+    for numbers, paths in same.items():
+        parts = [list(numbers)] if len(paths) == 1 else apart(operators, numbers)
+        if len(parts) == len(paths):
+            yield from zip(paths, parts)
+        elif numbers:  # of a head that has other lists for training: which of them these are of is not known
+            yield ", ".join(paths), list(numbers)
+
+
+def apart(operators: Sequence[Operator], numbers: Sequence[int]) -> list[list[int]]:
+    """Return operators in groups between which no tensor passes, in order of the first of each."""
+    groups: list[list[int]] = []
+    for k in numbers:
+        taken = set(operators[k].inputs)
+        joined = [g for g in groups if any(taken.intersection(operators[j].outputs) for j in g)]
+        groups = [g for g in groups if g not in joined]
+        groups.append(sorted([k, *(j for g in joined for j in g)]))
+    return sorted(groups)
 
 
 def _quantizer(content: bytes, names: Sequence[str]) -> Any:
