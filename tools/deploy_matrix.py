@@ -251,7 +251,7 @@ def write(new: dict[tuple[str, str, str], dict[str, Any]]) -> None:
 def on_disk() -> dict[tuple[str, str, str], dict[str, Any]]:
     """Return the table as it is now; another process may have added to it."""
     read.cache_clear()
-    return {key_of(r): dict(r) for r in read()}
+    return {key_of(r): dict(r) for r in (read() if PATH.is_file() else ())}
 
 
 def main() -> int:

@@ -10,6 +10,7 @@ import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from torch import nn
 
 from yolo_attn import cli
 from yolo_attn.errors import ExportError, FileError
-from yolo_attn.export import deployment
+from yolo_attn.export import deployment, refused
+from yolo_attn.export.asked import Asked
 from yolo_attn.export.formats.base import check_installed
 from yolo_attn.export.formats.table import FORMATS
 from yolo_attn.registry import registry
@@ -72,6 +74,40 @@ def test_a_table_that_was_merged(tmp_path: Path) -> None:
     head = head.replace("reason,", "")
     with pytest.raises(FileError, match="line 1: the columns are"):
         told()
+
+
+def test_a_table_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Not taken for one without the module; an export goes on, as the proof decides."""
+    for made in (lambda p: None, lambda p: p.write_bytes(b"\xff\xfe"), lambda p: p.write_text("module,format")):
+        path = tmp_path / "deployment.csv"
+        made(path)
+        monkeypatch.setattr(deployment, "read", lambda path=path, own=deployment.read.__wrapped__: own(path))
+        for argv in (["list", "SE", "--deploy"], ["list", "--deploy", "--json"]):
+            assert cli.main(argv) == 1
+            told = capsys.readouterr()
+            assert told.err.startswith(f"yolo-attn list: {path}") and told.err.count("\n") == 1 and not told.out
+        lines: list[str] = []
+        refused.check_known(SimpleNamespace(path=Path("a.pt")), {"SEAttention": 1}, Asked("mnn"), lines.append)  # type: ignore[arg-type]
+        assert len(lines) == 1 and lines[0].startswith(f"note: what is known to fail is not told beforehand: {path}")
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "told"),
+    [
+        (["SEE"], 1, "no attention module is called 'SEE'. Did you mean"),
+        (["{own}:Own"], 1, "has the modules of the kit alone; 'Own' is yolo_attn.plugins.mine.Own"),
+        (["SE", "--kind", "spatial"], 2, "'SE' is not of the kind 'spatial'"),
+        (["SE", "--markdown"], 2, "--deploy has no --markdown"),
+        (["--configs"], 2, "choose one of them"),
+    ],
+)
+def test_what_the_table_has_nothing_for(argv: list[str], code: int, told: str, tmp_path: Path, capsys: Any) -> None:
+    own = tmp_path / "mine.py"
+    own.write_text("from torch import nn\nclass Own(nn.Module):\n    def __init__(self, channels): super().__init__()\n")
+    assert cli.main(["list", *(a.format(own=own) for a in argv), "--deploy"]) == code
+    said = capsys.readouterr()
+    assert told in said.err and not said.out
 
 
 def test_the_file_has_each_line_once() -> None:
@@ -170,11 +206,6 @@ def test_an_export_refuses_what_is_known_to_fail(monkeypatch: pytest.MonkeyPatch
 
 def test_the_table_says_nothing_of_a_users_module_of_the_same_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plug-in may have taken a name over: what was measured of the kit's module does not stop it."""
-    from types import SimpleNamespace
-
-    from yolo_attn.export import refused
-    from yolo_attn.export.asked import Asked
-
     row = {**dict.fromkeys(deployment.COLUMNS, ""), "module": "SEAttention", "format": "mnn", "precision": "fp32"}
     monkeypatch.setattr(deployment, "read", lambda: ({**row, "result": "differs", "version": "999", "reason": "Why."},))
     source: Any = SimpleNamespace(path=Path("a.pt"))

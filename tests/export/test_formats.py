@@ -18,9 +18,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from busy import make_busy
 from classic_host import Classic, classic  # noqa: F401  # the fixture
 from conftest import ROOT, slow_but
@@ -29,9 +31,9 @@ from torch import nn
 from yolo_attn.detectors.drawn import drawn_images
 from yolo_attn.detectors.opening import open_source
 from yolo_attn.detectors.source import Source
-from yolo_attn.errors import DataError, ExportError, FileError, UsageError
+from yolo_attn.errors import DataError, ExportError, FileError, UsageError, YoloAttnError
 from yolo_attn.evaluation.figures import Split
-from yolo_attn.export import proof, report, several
+from yolo_attn.export import accuracy, proof, report, several
 from yolo_attn.export.asked import Asked
 from yolo_attn.export.beside import of_other_weights
 from yolo_attn.export.formats import apart, base, elsewhere, int8, litert_int8, table, write
@@ -41,11 +43,11 @@ from yolo_attn.export.proof import read_images
 from yolo_attn.export.several import export_several, formats_of
 from yolo_attn.export.single import export_source
 from yolo_attn.model_yaml import find
-from yolo_attn.runtime.boxes import iou_matrix
+from yolo_attn.runtime.boxes import iou_matrix, suppress
 from yolo_attn.runtime.child import Apart, Died, Killed
 from yolo_attn.runtime.engines import litert
 from yolo_attn.runtime.engines.network import refused
-from yolo_attn.runtime.image import blob, letterbox
+from yolo_attn.runtime.image import blob, letterbox, unletterbox
 from yolo_attn.runtime.predict import look, predict
 from yolo_attn.runtime.proved import read_report, report_path
 from yolo_attn.runtime.session import Detector
@@ -107,6 +109,26 @@ def source() -> Source:
 
 
 @pytest.fixture(scope="module")
+def labelled(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set whose objects are the three surest detections of PyTorch in each of four drawn pictures."""
+    folder = tmp_path_factory.mktemp("labelled")
+    for part in ("images", "labels"):
+        (folder / part).mkdir()
+    for k, picture in enumerate(drawn_images(4, seed=5)):
+        cv2.imwrite(str(folder / "images" / f"{k}.png"), picture)
+        fitted, fit = letterbox(picture, (64, 96))
+        with torch.inference_mode():
+            found = suppress(source.model(torch.from_numpy(blob([fitted])))[0][0].numpy(), "anchor-free")[:3]
+        found[:, :4] = unletterbox(found[:, :4], fit)
+        h, w = picture.shape[:2]
+        rows = [[c, (a + x) / 2 / w, (b + y) / 2 / h, (x - a) / w, (y - b) / h] for a, b, x, y, _, c in found.astype(float).tolist()]
+        (folder / "labels" / f"{k}.txt").write_text("".join(" ".join(map(str, [int(r[0]), *r[1:]])) + "\n" for r in rows))
+    data = {"train": "images", "val": "images", "names": source.names}
+    (folder / "data.yaml").write_text(yaml.safe_dump(data))
+    return folder / "data.yaml"
+
+
+@pytest.fixture(scope="module")
 def source_for(source: Source) -> Any:
     """The detector to export to a format, as a function.
 
@@ -126,7 +148,7 @@ def source_for(source: Source) -> Any:
 
 
 @pytest.fixture(scope="module")
-def made(source: Source, source_for: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def made(source: Source, source_for: Any, labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Each format's file at 64 x 96, written once; as a function."""
     folder, kept = tmp_path_factory.mktemp("formats"), {}
 
@@ -135,7 +157,8 @@ def made(source: Source, source_for: Any, tmp_path_factory: pytest.TempPathFacto
         calm = of is not source
         if (name, calm) not in kept:
             place = folder / f"{'calm' if calm else 'best'}{table.suffix_of(name)}"
-            kept[name, calm] = export_source(of, Asked(format=name, imgsz=[64, 96], output=place).checked(), lambda line: None)
+            asked = Asked(format=name, imgsz=[64, 96], output=place, data=None if calm else labelled)
+            kept[name, calm] = export_source(of, asked.checked(), lambda line: None)
         return kept[name, calm]
 
     return get
@@ -478,6 +501,61 @@ def test_a_format_that_classic_detectors_lack_is_told_before_its_packages(monkey
     lacking = [name for name, f in table.FORMATS.items() if not f.classic]
     done = export_several(tmp_path / "a.pt", [*lacking, "coreml"], Asked())
     assert [d.format for d in done][: len(lacking)] == lacking and all("is for detectors of ultralytics" in d.problem for d in done)
+
+
+# --- mAP beside PyTorch's -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["onnx", *RUN_HERE])
+def test_map_of_a_file_is_that_of_pytorch(made: Any, labelled: Path, name: str) -> None:
+    if name in table.FORMATS and table.FORMATS[name].precision != "fp32":
+        pytest.skip("its fresh gates are of another detector than the labels")
+    found = json.loads(made(name).report_path.read_text())["map"]
+    assert found["images"] == 4 and found["data"] == str(labelled) and found["pytorch"]["mAP50-95"] > 0.3
+    for figure in ("mAP50", "mAP50-95"):
+        assert abs(found["file"][figure] - found["pytorch"][figure]) < 0.001
+
+
+def test_a_loss_of_map_is_told(source: Source, labelled: Path) -> None:
+    """PyTorch is run once for all files; boxes that are half as wide are seen."""
+    network, runs = report.reference(source, end2end=False), []
+
+    def pytorch(x: torch.Tensor) -> list[Any]:
+        runs.append(x)
+        return network(x)
+
+    def narrow(x: np.ndarray) -> list[Any]:
+        y = network(torch.from_numpy(x))[0].detach().numpy().copy()
+        y[:, 2] *= 0.5
+        return [y]
+
+    measure, about = accuracy.Accuracy(str(labelled)), {"imgsz": [64, 96], "seconds": {}}
+    for _ in range(2):
+        found = measure.measure(narrow, pytorch, "anchor-free", source, about)
+    assert len(runs) == 4 and about["seconds"]["map"] > 0
+    told, equal = accuracy.told(found, "fp32"), accuracy.told({**found, "file": found["pytorch"]}, "fp32")
+    assert len(equal) == 1 and equal[0].startswith(f"mAP50-95 {found['pytorch']['mAP50-95']:.4f}, PyTorch ")
+    assert len(told) == 2 and found["file"]["mAP50-95"] < found["pytorch"]["mAP50-95"] - 0.1
+    assert f"differs from PyTorch's by {found['file']['mAP50-95'] - found['pytorch']['mAP50-95']:+.4f}" in told[1]
+
+
+def test_what_map_cannot_be_measured_of(source: Source, labelled: Path, classifier: Source, tmp_path: Path) -> None:
+    """One message, and nothing is written."""
+    other = tmp_path / "data.yaml"
+    other.write_text(labelled.read_text().replace("train:", f"path: {labelled.parent}\ntrain:").replace("  79: thing79\n", ""))
+    for of, asked, told in (
+        (source, Asked("coreml", data=labelled), "--format coreml has no --data: its file runs on macOS or iOS alone"),
+        (source, Asked("bundle", data=labelled), "--format bundle has no --data"),
+        (source, Asked("onnx", data=other), "has 79 classes, and yolov5n_se.yaml detects 80"),
+        (classifier, Asked("onnx", data=labelled), "--data is for detectors only; .* is a model for 'classify'"),
+    ):
+        with pytest.raises(YoloAttnError, match=told):
+            export_source(of, replace(asked, output=tmp_path).measured(), lambda line: None)
+    with pytest.raises(UsageError, match="--data cannot be combined with --nms"):
+        Asked(nms=True, data=labelled).checked()
+    with pytest.raises(DataError, match="no.yaml"):
+        Asked(data="no.yaml").checked()
+    assert list(tmp_path.iterdir()) == [other]
 
 
 # --- what differs is found ------------------------------------------------------------------------------------------

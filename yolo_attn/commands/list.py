@@ -8,7 +8,7 @@ import os
 import sys
 from typing import Any
 
-from ..errors import ConfigError, UnknownModuleError, did_you_mean
+from ..errors import ConfigError, UnknownModuleError, UsageError, did_you_mean
 from . import _tables
 
 # A row that builds, by kind; 256 is a block's width before scaling.
@@ -32,6 +32,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the list."""
     if args.configs:
+        if args.deploy:
+            raise UsageError("--configs lists model YAMLs and --deploy modules: choose one of them")
         from ..model_yaml import find
 
         names = [n for n in find.list_configs() if (args.name or "").lower() in n]
@@ -100,15 +102,20 @@ def _deploy(args: argparse.Namespace, catalog: list[dict[str, Any]]) -> int:
     """Print the table of deployment: of one module with the reasons, or of all."""
     from ..export.deployment import PRECISIONS, RESULTS, matrix, on_cpu, read
 
+    if args.markdown:
+        raise UsageError("--deploy has no --markdown; docs/deployment.md is that table")
     rows = list(read())
     if args.name:
-        name = next((r["name"] for r in catalog if args.name in (r["name"], *r["aliases"])), args.name)
+        name = next((r["name"] for r in catalog if args.name in (r["name"], *r["aliases"])), "")
         rows = [r for r in rows if r["module"] == name]
         if not rows:
-            raise UnknownModuleError(f"the table of deployment has no module '{args.name}'. 'yolo-attn list --deploy' shows it.")
+            raise UnknownModuleError(_not_in_table(args, name, catalog))
     if args.kind:
         kinds = {r["name"]: r["kind"] for r in catalog}
         rows = [r for r in rows if kinds.get(r["module"]) == args.kind]
+        if not rows:
+            which = f"'{args.name}' is not of the kind" if args.name else "the table of deployment has nothing of the kind"
+            raise UsageError(f"{which} '{args.kind}'")
     if args.json:
         return _json(rows)
     if args.name:
@@ -127,6 +134,23 @@ def _deploy(args: argparse.Namespace, catalog: list[dict[str, Any]]) -> int:
         print(f"{word:<10}{meaning}")
     print("\nA detector of two convolutions, the module and two heads; 'yolo-attn list NAME --deploy' shows reasons and versions.")
     return 0
+
+
+def _not_in_table(args: argparse.Namespace, name: str, catalog: list[dict[str, Any]]) -> str:
+    """Return why the table of deployment has no line of a module: it was not tried, or there is no such module."""
+    if name:
+        return f"the table of deployment has nothing of '{name}', which was tried in no runtime. The export proves each file: yolo-attn export"
+    if _may_be_own(args, args.name):
+        from ..registry import plugins, registry
+
+        entry = registry.find(plugins.resolve(args.name))
+        if entry is not None:
+            return (
+                f"the table of deployment has the modules of the kit alone; '{entry.name}' is {entry.owner}. The export proves "
+                f"each file: yolo-attn export"
+            )
+    names = [n for r in catalog for n in (r["name"], *r["aliases"])]
+    return f"no attention module is called '{args.name}'.{did_you_mean(args.name, names) or ' yolo-attn list shows them all.'}"
 
 
 def _own_one(name: str, args: argparse.Namespace) -> int:

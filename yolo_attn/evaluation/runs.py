@@ -103,5 +103,5 @@ def _detected(output: np.ndarray, layout: str) -> np.ndarray:
     if len(values) > MAX_CANDIDATES:
         best = np.argsort(-values, kind="stable")[:MAX_CANDIDATES]
         boxes, values, labels = boxes[best], values[best], labels[best]
-    kept = nms(boxes + (labels[:, None] * FAR).astype(np.float32), values, IOU)[:MAX_DET]
+    kept = nms(boxes + (labels[:, None] * FAR).astype(np.float32), values, IOU, MAX_DET)
     return np.concatenate((boxes[kept], values[kept, None], labels[kept, None]), 1).astype(float)

@@ -42,18 +42,18 @@ BAD = ("differs", "crashes", "refused")
 
 @functools.lru_cache(maxsize=1)
 def read(path: Path = PATH) -> tuple[Mapping[str, str], ...]:
-    """Return the lines of the table, by column; none where it has not been made.
+    """Return the lines of the table, by column.
 
     Of several lines of one module, format and precision, as a merge of two tables leaves them, the one that was measured
     last counts; of lines of one time the later one.
 
     Raises:
-        FileError: A line does not have the table's columns; the message names it.
+        FileError: The table is missing or cannot be read, or a line does not have its columns; the message names it.
     """
+    remedy = "Install yolo_attn again; in a checkout: git checkout -- yolo_attn/export/deployment.csv"
     if not path.is_file():
-        return ()
+        raise FileError(f"{path}: the table of deployment, a part of the package, is missing. {remedy}")
     lines = csv.reader(read_text(path, FileError).splitlines())
-    remedy = "Correct it, or make it again: python tools/deploy_matrix.py"
     head = next(lines, [])
     if tuple(head) != COLUMNS:
         raise FileError(f"{path}, line 1: the columns are {', '.join(head)}; they should be {', '.join(COLUMNS)}. {remedy}")

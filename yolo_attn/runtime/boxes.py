@@ -72,13 +72,14 @@ def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.asarray(inter / np.maximum(area_a[:, None] + area_b[None] - inter, 1e-12))
 
 
-def nms(boxes: np.ndarray, scores: np.ndarray, iou: float) -> np.ndarray:
+def nms(boxes: np.ndarray, scores: np.ndarray, iou: float, most: int | None = None) -> np.ndarray:
     """Greedy non-maximum suppression: return the indices to keep, best score first.
 
     Args:
         boxes: (N, 4) x1 y1 x2 y2.
         scores: (N,).
         iou: IoU threshold: a box that overlaps a better one by more is dropped.
+        most: Number of boxes to keep at most; all when absent.
     """
     order = np.argsort(-scores, kind="stable")
     boxes = boxes[order].astype(np.float32)
@@ -90,6 +91,8 @@ def nms(boxes: np.ndarray, scores: np.ndarray, iou: float) -> np.ndarray:
         if not alive[i]:
             continue
         keep.append(i)
+        if len(keep) == most:
+            break
         rest = np.flatnonzero(alive[i + 1 :]) + i + 1
         w = np.minimum(x2[i], x2[rest]) - np.maximum(x1[i], x1[rest])
         h = np.minimum(y2[i], y2[rest]) - np.maximum(y1[i], y1[rest])
@@ -153,6 +156,6 @@ def chosen(
         top = np.argsort(-value, kind="stable")[:MAX_CANDIDATES]
         boxes, value, best, index = boxes[top], value[top], best[top], index[top]
     shifted = boxes if agnostic else boxes + (best[:, None] * FAR).astype(np.float32)
-    keep = nms(shifted, value, iou)[:max_det]
+    keep = nms(shifted, value, iou, max_det)
     found = np.concatenate((boxes[keep], value[keep, None], best[keep, None].astype(np.float32)), 1)
     return found, index[keep]
