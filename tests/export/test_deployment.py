@@ -36,7 +36,9 @@ SLICE = ["SEAttention", "ECA", "CBAM", "CoordAtt", "EMAttention"]
 
 def test_every_line_says_what_became_of_a_registered_module() -> None:
     rows = deployment.read()
-    assert {r["module"] for r in rows if r["format"] == "onnx" and r["precision"] == "fp32"} == set(deploy_matrix.modules())
+    offered = [(f, p) for f in ("onnx", *FORMATS) for p in deploy_matrix.precisions_of(f)]
+    wanted = {(name, *offer) for name in deploy_matrix.modules() for offer in offered}
+    assert {(r["module"], r["format"], r["precision"]) for r in rows} == wanted, "tools/deploy_matrix.py --missing measures them"
     for row in rows:
         assert registry.get_entry(row["module"]).name == row["module"] and row["result"] in deployment.RESULTS
         assert row["format"] in ("onnx", *FORMATS) and row["precision"] in deployment.PRECISIONS
