@@ -444,10 +444,12 @@ def test_classic_detectors(classic: Classic, tmp_path: Path) -> None:  # noqa: F
             p += 0.3 * torch.randn_like(p)
         for conv in model.model[-1].m:  # candidates enough to compare
             conv.bias.normal_(0.0, 0.5)
-    torch.save({"model": model, "ema": None, "epoch": -1}, "best.pt")
+    torch.save({"model": model, "ema": None, "epoch": -1, "opt": {"imgsz": 64}}, "best.pt")
     assert main(["export", "best.pt", "--format", sys.argv[2], "--imgsz", "64", "96"]) == 0
     os.mkdir("other")
-    assert main(["export", "best.pt", "--format", "coreml,torchscript", "-o", "other", "--imgsz", "64"]) == 1
+    assert main(["export", "best.pt", "--format", "coreml,torchscript", "-o", "other"]) == 1
+    with open("other/best.torchscript.json") as file:
+        assert json.load(file)["imgsz"] == [64, 64]  # as trained
     x = np.random.default_rng(0).integers(0, 256, (1, 3, 64, 96)).astype(np.float32) / 255  # an NPU takes bytes
     with torch.inference_mode():
         want = open_source("best.pt").model.float().eval()(torch.from_numpy(x))[0].numpy()

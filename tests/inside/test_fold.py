@@ -446,11 +446,12 @@ for m in made.modules():
 for path in attention_in(made):
     for name, p in made.get_submodule(path).named_parameters():
         p.data.normal_() if name.endswith("bias") else p.data.zero_()
-start_from.save(made, Path("classic.pt"), classic=True)
-result = fold("classic.pt", sys.argv[1], imgsz=64, tell=lambda line: None)
+start_from.save(made, Path("classic.pt"), classic=True, arguments={"imgsz": 64})
+result = fold("classic.pt", sys.argv[1], tell=lambda line: None)
 assert [r.folded for r in result.rows] == [True] * 4, result.rows
 assert result.nodes["after"] < result.nodes["before"]
 a, b = open_source("classic.pt"), open_source(result.output)
+assert a.imgsz == b.imgsz == (64, 64)
 x = torch.rand(1, 3, 64, 64)
 assert difference(outputs(a.model, x), outputs(b.model, x)) < 1e-5
 assert not attention_in(b.model) and [r[2] for r in b.model.yaml["head"]].count("C3") == 4

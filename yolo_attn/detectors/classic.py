@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ..errors import CheckpointError, YoloAttnError, first_line, shown
 from ..hook.install import repair
+from ..weights import pickles
 from .source import Source
 
 __all__ = ["is_classic", "open_classic", "quiet", "use_host"]
@@ -110,7 +111,18 @@ def open_classic(file: Path) -> Source:
     if not hasattr(model, "stride") or not hasattr(model.model[-1], "anchors"):
         raise CheckpointError(f"{file}: is a YOLOv5 checkpoint, but not of a detector")
     task = "segment" if hasattr(model.model[-1], "proto") else "detect"
-    return Source(file, "yolov5", model.float().eval(), task)
+    return Source(file, "yolov5", model.float().eval(), task, _trained_at(file))
+
+
+def _trained_at(file: Path) -> tuple[int, int]:
+    """Return the size that a checkpoint was trained with, which the host's loader drops: 640 where none is told (v6.0)."""
+    with contextlib.suppress(CheckpointError):  # a file that its host loads need not pass the stricter reader
+        found = pickles.load(file)
+        opt = found.get("opt") if isinstance(found, dict) else None
+        size = (opt if isinstance(opt, dict) else getattr(opt, "__dict__", {})).get("imgsz")
+        if isinstance(size, int) and not isinstance(size, bool) and size > 0:
+            return size, size
+    return 640, 640
 
 
 def _lacking(file: Path, package: str, exc: ImportError) -> CheckpointError:

@@ -328,5 +328,7 @@ def _save(source: Source, network: Any, path: Path) -> None:
     arguments = getattr(source.model, "args", None) or {}
     arguments = dict(arguments if isinstance(arguments, Mapping) else vars(arguments))
     kept = {k: v for k, v in arguments.items() if k not in ("model", "resume", "pretrained", "save_dir")}
+    if source.host != "ultralytics":
+        kept = {"imgsz": max(source.imgsz)}  # classic networks have no arguments: what an export takes for its size
     network.pt_path = None
     start_from.save(network.float(), path, classic=source.host != "ultralytics", arguments=kept)

@@ -154,7 +154,7 @@ def save(
         model: The detector.
         output: The file.
         classic: Whether its host is classic YOLOv5.
-        arguments: Further arguments that it was trained with, for ultralytics.
+        arguments: Further arguments that it was trained with.
 
     Raises:
         FileError: The file cannot be written.
@@ -171,7 +171,7 @@ def save(
         "date": datetime.datetime.now().isoformat(),
     }
     if classic:
-        content["opt"] = None
+        content["opt"] = dict(arguments) if arguments else None
     else:
         import ultralytics
 
