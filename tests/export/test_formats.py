@@ -802,6 +802,7 @@ def test_a_full_disk_leaves_nothing(made: Any, tmp_path: Path, python: Any) -> N
         """
     ).ok()
     assert out.count("one message:") == 1 and len(out.splitlines()) == 1
+    assert "frame #" not in out and out.strip().endswith("Files may have 3 MB at most in this process (ulimit -f): raise that limit")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -327,5 +327,6 @@ def _last(log: Path) -> str:
 
 
 def _last_line(printed: bytes) -> str:
-    lines = printed[-4000:].decode("utf-8", "replace").strip().splitlines()
+    lines = printed[-20_000:].decode("utf-8", "replace").strip().splitlines()
+    lines = [text for text in lines if not text.startswith(("frame #", "<omitting python frames>"))]  # PyTorch's, of where it ended
     return f". It printed last: {lines[-1].strip()[:200]}" if lines else ""
