@@ -24,9 +24,10 @@ from torch import nn
 import yolo_attn
 from yolo_attn.detectors.drawn import drawn_images
 from yolo_attn.detectors.opening import open_source
+from yolo_attn.detectors.source import Source
 from yolo_attn.errors import CheckpointError, DataError, ExportError, FileError, UsageError
 from yolo_attn.export import classic, int8, proof, tensorrt
-from yolo_attn.export.graph import _drop_round_trips, decode_nodes, pool_means
+from yolo_attn.export.graph import _drop_round_trips, decode_nodes, last_convolutions, pool_means
 from yolo_attn.export.single import export
 from yolo_attn.runtime.boxes import suppress
 from yolo_attn.runtime.image import blob, letterbox
@@ -86,6 +87,22 @@ def test_half_is_of_half_the_size_and_decodes_in_fp32(checkpoint: Path, exported
     fp16 = {t.name for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT16}
     decoding = {n.name for n in model.graph.node if n.name in decode_nodes(model)}
     assert len(decoding) > 10 and not [n.name for n in model.graph.node if n.name in decoding and fp16 & set(n.input)]
+
+
+def test_int8_spares_the_head_of_classic_yolov5(exported: Any, tmp_path: Path) -> None:
+    """There boxes and scores share a map. What is quantized is read from the file."""
+    full = tmp_path / "a.onnx"
+    full.write_bytes(exported.path.read_bytes())
+    head = set(last_convolutions(onnx.load(str(full))))
+    assert len(head) == 6  # of three levels, boxes and scores
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (64, 96, 3), dtype=np.uint8)]
+    source = Source(tmp_path / "a.pt", "yolov5", torch.nn.Identity())
+    int8.add_int8(source, full, dict(exported.report), images, None, False, lambda line: None)
+    graph = onnx.load(str(tmp_path / "a_int8.onnx")).graph
+    made = {name: node.op_type for node in graph.node for name in node.output}
+    in_int8 = {n.name for n in graph.node if n.op_type == "Conv" and made.get(n.input[0]) == "DequantizeLinear"}
+    assert len(in_int8) > 40 and head.isdisjoint(in_int8)
 
 
 def test_round_trips_to_fp16_are_taken_out() -> None:

@@ -174,6 +174,13 @@ def decode_nodes(model: Any) -> list[str]:
     return list(found)
 
 
+def last_convolutions(model: Any) -> list[str]:
+    """Return the names of the head's last convolutions: those whose output is decoded."""
+    decoding = set(decode_nodes(model))
+    read = {name for node in model.graph.node if node.name in decoding for name in node.input}
+    return [n.name for n in model.graph.node if n.op_type == "Conv" and n.name not in decoding and read.intersection(n.output)]
+
+
 def within(node: str, layers: Sequence[str]) -> bool:
     """Return whether a node belongs to one of these layers by its name: `/model.6/m/m.0/attn/fc1/Conv` to `model.6.m.0.attn`.
 

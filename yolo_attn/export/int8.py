@@ -16,7 +16,7 @@ from ..runtime.image import blob, letterbox
 from ..runtime.session import Detector
 from ..weights.attention import attention_in
 from . import report
-from .graph import decode_nodes, set_metadata, within
+from .graph import decode_nodes, last_convolutions, set_metadata, within
 from .int8_layers import losses
 from .proof import compare_detections
 
@@ -37,6 +37,7 @@ def quantize(
     size: tuple[int, int],
     *,
     attention: Sequence[str] = (),
+    head: bool = False,
     symmetric: bool = False,
     labelled: Any = None,
     checked: int = 16,
@@ -56,6 +57,7 @@ def quantize(
         images: BGR images for calibration: dozens or more, similar to those of later use.
         size: Height and width of the network's input, in pixels.
         attention: Names of layers, as in the state dict, whose convolutions stay in fp32.
+        head: Keep the head's last convolutions in fp32 too.
         symmetric: Give activations a zero point of 0, as TensorRT wants.
         labelled: Images with labels, a :class:`yolo_attn.evaluation.figures.Split`, on which the mAP of both is measured.
         checked: Number of images on which detections are compared.
@@ -87,8 +89,8 @@ def quantize(
             quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
             graph = onnx.load(str(ready))
             convolutions = [n.name for n in graph.graph.node if n.op_type == "Conv"]
-            decoding = set(decode_nodes(graph))
-            kept = [n for n in convolutions if n in decoding or within(n, attention)]
+            spared = {*decode_nodes(graph), *(last_convolutions(graph) if head else ())}
+            kept = [n for n in convolutions if n in spared or within(n, attention)]
             others = [n.name for n in graph.graph.node if n.op_type != "Conv"]
             quantize_static(
                 str(ready),
@@ -155,7 +157,8 @@ def add_int8(
     """Write `best_int8.onnx` beside a verified file, tell how near it comes, and add that to the file's report.
 
     Attention stays in fp32. Its layers are few and small, so that int8 makes them slower where it shows at all, and a gate
-    that is off by one step scales a whole map.
+    that is off by one step scales a whole map. So do the head's last convolutions of classic YOLOv5: one map holds boxes,
+    objectness and scores, before whose sigmoids 8 bits are coarse (mAP50-95 of fp32 0.290, of int8 0.281, with them in int8 0.274).
 
     Args:
         source: The detector.
@@ -174,6 +177,7 @@ def add_int8(
         images,
         (h, w),
         attention=list(attention_in(source.model)),
+        head=source.host == "yolov5",
         symmetric=symmetric,
         labelled=labelled,
     )
