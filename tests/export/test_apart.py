@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import converting
@@ -18,10 +19,11 @@ from conftest import ROOT
 from torch import nn
 
 from yolo_attn.detectors.source import Source
-from yolo_attn.errors import ExportError
+from yolo_attn.errors import ExportError, FileError
 from yolo_attn.export.formats import apart
 from yolo_attn.export.formats.base import Job
 from yolo_attn.registry import registry
+from yolo_attn.runtime.child import Apart
 
 
 @pytest.fixture(params=["forks", "once"])
@@ -45,10 +47,10 @@ class Own(nn.Module):
 
 
 @pytest.fixture
-def job() -> Any:
+def job(tmp_path: Path) -> Any:
     """A network with a module of the user's, registered by this process alone."""
     registry.register("OwnOfTests", Own)
-    yield Job(Source(Path("own.pt"), "yolov5", nn.Sequential(nn.Conv2d(3, 8, 3), Own(8))), (64, 64))
+    yield Job(Source(tmp_path / "own.pt", "yolov5", nn.Sequential(nn.Conv2d(3, 8, 3), Own(8))), (64, 64))
     registry.unregister("OwnOfTests")
 
 
@@ -101,14 +103,57 @@ def no_file(job: Job, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Of a module that is in this process's memory alone."""
     monkeypatch.setitem(sys.modules, "of_a_notebook", type(sys)("of_a_notebook"))
     sys.modules["of_a_notebook"].Own = Own  # type: ignore[attr-defined]
-    for part in (Own, Own.forward):
+    for part in (Own, Own.__init__, Own.forward):
         monkeypatch.setattr(part, "__module__", "of_a_notebook")
+    return converting.about
+
+
+def helped(job: Job, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Another method than forward, of a class that the module's derives from."""
+
+    def half(self: Any, x: Any) -> Any:
+        return x
+
+    half.__module__ = "__main__"
+    monkeypatch.setattr(nn.Conv2d.__base__, "_conv_forward", half, raising=False)
+    return converting.about
+
+
+def itself(job: Job, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The method of one object: a pickle names it, and another process finds the class's by that name."""
+
+    def forward(self: Any, x: Any) -> Any:
+        return x
+
+    monkeypatch.setattr(job.source.model[1], "forward", MethodType(forward, job.source.model[1]))
+    return converting.about
+
+
+def importing(job: Job, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A script without a main guard, imported: another process would train and export again."""
+    monkeypatch.setattr(sys.modules[Own.__module__].__spec__, "_initializing", True, raising=False)
+    return converting.about
+
+
+def ends_its_import(job: Job, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """As a script does that wants arguments."""
+    folder = Path(str(job.source.path)).parent
+    (folder / "wants_arguments.py").write_text("raise SystemExit(2)\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(folder))
+    no_file(job, monkeypatch)
+    monkeypatch.setitem(sys.modules, "wants_arguments", sys.modules["of_a_notebook"])
+    for part in (Own, Own.__init__, Own.forward):
+        monkeypatch.setattr(part, "__module__", "wants_arguments")
     return converting.about
 
 
 @pytest.mark.parametrize(
     ("plant", "why"),
     [
+        (helped, "_ConvNd._conv_forward was replaced in the program that runs"),
+        (itself, "forward of one Own was replaced in the program that runs"),
+        (importing, f"{Own.__module__}, where Own is defined, is still being imported"),
+        (ends_its_import, "another process cannot load it (SystemExit: 2)"),
         (in_program, "Own is defined in the program that runs"),
         (replaced, "Own.forward was replaced in the program that runs"),
         (local, "it cannot be given to another process"),
@@ -172,6 +217,7 @@ def running(pid: int) -> bool:
         (signal.SIGINT, "forks", "fork"),
         (signal.SIGKILL, "forks", "new"),
         (signal.SIGKILL, "once", "new"),
+        (signal.SIGKILL, "forks", "fork"),
     ],
 )
 def test_what_it_launched_ends_with_it(number: signal.Signals, mode: str, where: str, tmp_path: Path) -> None:
@@ -203,6 +249,29 @@ def test_the_process_searches_where_this_one_does(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "which_one.py").write_text(f"print({name!r})\n", encoding="utf-8")
     env = {**os.environ, "PYTHONPATH": str(tmp_path / "first")}
-    code = apart.LAUNCH.format(module="which_one")
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "here", env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run(apart.launcher("which_one"), cwd=tmp_path / "here", env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "first"
+
+
+def test_a_folder_of_the_same_name_is_not_what_runs_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working directory of a user may hold a copy of the kit, or a numpy.py."""
+    (tmp_path / "yolo_attn").mkdir()
+    for name in ("yolo_attn/__init__.py", "numpy.py"):
+        (tmp_path / name).write_text("raise SystemExit('another')\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileError, match=r"none\.onnx"):
+        Apart(Path("none.onnx"), "onnxruntime")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes fork on Linux alone")
+def test_an_idle_process_ends_though_a_fork_holds_its_pipe(tmp_path: Path) -> None:
+    """A worker that loads data is a fork of this process, and lives on while this one ends."""
+    (tmp_path / "work").mkdir()
+    apart.convert_apart(converting.about, tmp_path / "work", "the test")
+    pipe = apart._idle[-1]._process.stdin
+    assert pipe is not None
+    held = os.dup(pipe.fileno())
+    began = time.monotonic()
+    apart._close()
+    os.close(held)
+    assert time.monotonic() - began < 20 and apart._idle == []

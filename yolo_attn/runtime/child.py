@@ -1,6 +1,6 @@
 """Run a file in a process of its own: some runtimes end the process on a network that they compute wrongly.
 
-The process is launched as ``python -m yolo_attn.runtime.child``; :class:`Apart` is its other end. Over the pipes go
+The process runs the module ``yolo_attn.runtime.child``; :class:`Apart` is its other end. Over the pipes go
 frames: a line of JSON, then the arrays that it lists.
 """
 
@@ -24,7 +24,15 @@ import numpy as np
 
 from ..errors import ExportError, FileError, YoloAttnError, first_line
 
-__all__ = ["Apart", "Died", "Killed", "ended", "from_outside", "get", "put"]
+__all__ = ["HOME", "Apart", "Died", "Killed", "ended", "from_outside", "get", "launcher", "put", "search_path"]
+
+HOME = str(Path(__file__).resolve().parents[2])
+# As `python -m`, which would put the working directory before all that PYTHONPATH names, with the packages there.
+LAUNCH = """
+import runpy, sys
+sys.path[:] = filter(None, sys.path)
+runpy.run_module("{module}", run_name="__main__", alter_sys=True)
+"""
 
 OUTSIDE = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGXCPU")  # no crash, and nothing that a file is judged by
 PATIENCE = 600.0  # seconds for one answer; a runtime that hangs would otherwise hang the export
@@ -58,13 +66,11 @@ class Apart:
     """
 
     def __init__(self, path: Path, runtime: str, threads: int = 0) -> None:
-        home = str(Path(__file__).resolve().parents[2])
-        found = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")]))
-        env = {**os.environ, "PYTHONPATH": found, "YOLO_ATTN_HOOK": "0"}
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(search_path()), "YOLO_ATTN_HOOK": "0"}
         self.path, self.runtime = path, runtime
         self._told: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close(); what the runtime prints
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._told, env=env
+            launcher(__name__), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._told, env=env
         )
         try:
             about, _ = self._ask({"path": str(path), "runtime": runtime, "threads": threads}, [])
@@ -130,6 +136,17 @@ class Apart:
         if kind is not None:
             self._process.kill()
         self.close()
+
+
+def launcher(module: str) -> list[str]:
+    """Return the command that runs a module, wherever the working directory is; its arguments may follow."""
+    return [sys.executable, "-c", LAUNCH.format(module=module)]
+
+
+def search_path() -> list[str]:
+    """Return this process's search path, absolute, with the kit's own folder; for the PYTHONPATH of another."""
+    path = [os.path.abspath(p) for p in sys.path]
+    return path if HOME in path else [*path, HOME]
 
 
 def from_outside(code: int | None) -> bool:

@@ -19,6 +19,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FunctionType, MethodType
 from typing import IO, Any
 
 import numpy as np
@@ -28,23 +29,18 @@ from ..._name import PACKAGE
 from ...errors import ExportError, first_line
 from ...files import forget
 from ...log import announce
-from ...runtime.child import Killed, ended, from_outside, get, put
+from ...runtime.child import HOME, Killed, ended, from_outside, get, launcher, put, search_path
 from ...weights.attention import name_of
 from .base import Job
-from .converter import FORKS, answer_of, inside, printing_to
+from .converter import FORKS, answer_of, end_with, inside, loading, printing_to
 
 __all__ = ["PATIENCE", "convert_apart"]
 
 PATIENCE = 1800.0  # seconds for one conversion
 REMEDY = "Define it in a file of its own, and load that with --plugin FILE or yolo_attn.load_plugin"
 
-HOME = str(Path(__file__).resolve().parents[3])
-# As `python -m`, which would put the working directory before all that PYTHONPATH names, with the packages there.
-LAUNCH = """
-import runpy, sys
-sys.path[:] = filter(None, sys.path)
-runpy.run_module("{module}", run_name="__main__", alter_sys=True)
-"""
+# Whose functions are found in classes of others: of torch, its own, and what the kit does to a host on import.
+LENDERS = ("torch.", "typing", f"{PACKAGE}.", "None")
 
 _idle: list[_Converter] = []
 
@@ -64,12 +60,14 @@ def convert_apart(convert: Callable[..., Path], folder: Path, title: str, *given
     Raises:
         ExportError: The conversion failed, or crashed; the message has its first line.
     """
+    if loading.is_set():  # a module that exports on import: each process would launch the next
+        raise ExportError(f"{title} was asked for by a module that the process that converts imports. Export below its main guard")
     folder = folder.resolve()
     log = folder.with_name(folder.name + ".log")
     pieces, alone = _packed(convert, given)
     answer: dict[str, Any] = {}
     if not alone:
-        head = {"env": dict(os.environ), "path": _search_path(), "folder": str(folder), "log": str(log)}
+        head = {"env": dict(os.environ), "path": search_path(), "folder": str(folder), "log": str(log)}
         answer = _converted(head, pieces, title, log)
         alone = answer.get("unready", "")
     if alone:
@@ -92,13 +90,10 @@ def convert_apart(convert: Callable[..., Path], folder: Path, title: str, *given
 def _packed(convert: Callable[..., Path], given: tuple[Any, ...]) -> tuple[list[np.ndarray], str]:
     """Return a call as what goes through a pipe, or why a new process cannot make it."""
     jobs = [g for g in given if isinstance(g, Job)]
-    classes = {type(m) for job in jobs for m in job.source.model.modules()}
-    for cls in classes:
-        if cls.__module__ == "__main__":
-            return [], f"{cls.__name__} is defined in the program that runs"
-        own = cls.__dict__.get("forward")
-        if getattr(own, "__module__", cls.__module__) != cls.__module__ and not cls.__module__.startswith(f"{PACKAGE}."):
-            return [], f"{cls.__name__}.forward was replaced in the program that runs"
+    modules = [m for job in jobs for m in job.source.model.modules()]
+    classes = {type(m) for m in modules}
+    if why := next(filter(None, (*map(_changed, classes), *map(_changed_itself, modules))), ""):
+        return [], why
     # a new process has not run what registered a user's classes
     known = {cls: name for cls in classes if not cls.__module__.startswith(f"{PACKAGE}.") and (name := name_of(cls))}
     buffers: list[pickle.PickleBuffer] = []
@@ -111,10 +106,33 @@ def _packed(convert: Callable[..., Path], given: tuple[Any, ...]) -> tuple[list[
     return [np.frombuffer(data, np.uint8), *(np.frombuffer(b.raw(), np.uint8) for b in buffers)], ""
 
 
-def _search_path() -> list[str]:
-    """Return this process's search path, absolute, with the kit's own folder."""
-    path = [os.path.abspath(p) for p in sys.path]
-    return path if HOME in path else [*path, HOME]
+def _changed(cls: type) -> str:
+    """Return why a new process would not have a class as it is here."""
+    if cls.__module__ == "__main__":
+        return f"{cls.__name__} is defined in the program that runs"
+    spec = getattr(sys.modules.get(cls.__module__), "__spec__", None)
+    if getattr(spec, "_initializing", False):  # importing it would export it again, in a process that would do the same
+        return f"{cls.__module__}, where {cls.__name__} is defined, is still being imported"
+    for base in cls.__mro__:
+        for name, value in list(vars(base).items()):
+            made = getattr(value, "__func__", getattr(value, "fget", value))  # of static and class methods, of properties
+            home = str(getattr(made, "__module__", None)) if isinstance(made, FunctionType) else base.__module__
+            lent = name != "forward" and home.startswith(LENDERS)
+            if home != base.__module__ and not lent and not _both_ours(home, base.__module__):
+                return f"{base.__name__}.{name} was replaced in the program that runs"
+    return ""
+
+
+def _both_ours(*modules: str) -> bool:
+    return all(name.startswith(f"{PACKAGE}.") for name in modules)
+
+
+def _changed_itself(module: Any) -> str:
+    """Return why a new process would not have an object as it is here: a method is sent by its name alone."""
+    for name, value in vars(module).items():
+        if isinstance(value, MethodType) and getattr(type(value.__self__), value.__func__.__name__, None) is not value.__func__:
+            return f"{name} of one {type(module).__name__} was replaced in the program that runs"
+    return ""
 
 
 class _Converter:
@@ -122,13 +140,13 @@ class _Converter:
 
     def __init__(self) -> None:
         loaded = [m for m in ("torch", "ultralytics") if m in sys.modules]  # what a detector of this kind needs
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(_search_path())}
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(search_path())}
         session: dict[str, Any] = {"start_new_session": True} if os.name != "nt" else {}
         self.owner = os.getpid()
         self._told: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close(); why it cannot start
         mode = "forks" if FORKS else "once"
         self._process = subprocess.Popen(
-            [sys.executable, "-c", LAUNCH.format(module=f"{__package__}.converter"), mode, *loaded],
+            [*launcher(f"{__package__}.converter"), mode, *loaded],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._told, env=env, cwd=HOME, **session,
         )  # fmt: skip
 
@@ -234,8 +252,7 @@ def _taken() -> _Converter:
     Raises:
         ExportError: None can be launched.
     """
-    while _idle:
-        known = _idle.pop()
+    while (known := _popped()) is not None:
         if known.owner != os.getpid():  # of the process that this one was forked from
             continue
         if known.ready():
@@ -254,19 +271,26 @@ def _taken() -> _Converter:
     raise ExportError(f"the process that converts, {sys.executable} -m {__package__}.converter, ended before it began{said}")
 
 
+def _popped() -> _Converter | None:
+    try:
+        return _idle.pop()
+    except IndexError:  # there is none, or another thread has taken it
+        return None
+
+
 @atexit.register
 def _close() -> None:
-    while _idle:
-        known = _idle.pop()
+    while (known := _popped()) is not None:
         if known.owner == os.getpid():
-            known.close()
+            known.kill()  # it waits; a fork of this process may hold the pipe open, so that it would go on to wait
 
 
 def _forked(call: Callable[[], Path], folder: Path, log: Path, title: str, why: str) -> dict[str, Any]:
     """Convert in a fork of this process, which has what was defined in it, and no thread but one."""
-    taken, given = os.pipe()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    (taken, given), (until, held) = _pipe(), _pipe()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # closed, or of a program without a terminal
+            stream.flush()
     pid = 0
     try:
         pid = os.fork()
@@ -274,7 +298,8 @@ def _forked(call: Callable[[], Path], folder: Path, log: Path, title: str, why: 
             code = 1
             try:
                 os.close(taken)
-                _child(call, folder, log, given)
+                os.close(held)
+                _child(call, folder, log, given, until)
                 forget()
                 code = 0
             finally:
@@ -289,12 +314,27 @@ def _forked(call: Callable[[], Path], folder: Path, log: Path, title: str, why: 
                 _kill(pid)
                 os.waitpid(pid, 0)
         raise
+    finally:
+        os.close(until)
+        os.close(held)
     if data:
         answer: dict[str, Any] = pickle.loads(data)  # from this process's own child
         return answer
     code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
     more = f". It is a fork of this process, since {why}; a fork lacks this process's threads. {REMEDY}"
     return _no_answer(code, hung.is_set(), title, log, more)
+
+
+def _pipe() -> tuple[int, int]:
+    """Return the ends of a pipe; neither is where a process reads or prints, in one whose own are closed."""
+    ends = os.pipe()
+    if min(ends) > 2:
+        return ends
+    try:
+        return _pipe()
+    finally:
+        for end in ends:
+            os.close(end)
 
 
 def _kill(pid: int) -> None:
@@ -305,8 +345,9 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _child(call: Callable[[], Path], folder: Path, log: Path, pipe: int) -> None:
+def _child(call: Callable[[], Path], folder: Path, log: Path, pipe: int, until: int) -> None:
     os.setpgid(0, 0)  # ended as a whole; the parent tells of an interruption
+    threading.Thread(target=end_with, args=(os.fdopen(until, "rb", closefd=False),), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     printing_to(log)
     import torch
@@ -315,7 +356,8 @@ def _child(call: Callable[[], Path], folder: Path, log: Path, pipe: int) -> None
     os.chdir(folder)
     with os.fdopen(pipe, "wb") as stream:
         stream.write(pickle.dumps(answer_of(call)))
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def _last(log: Path) -> str:

@@ -26,10 +26,12 @@ from ...errors import YoloAttnError, first_line
 from ...files import forget
 from ...runtime.child import get, put
 
-__all__ = ["FORKS", "answer_of", "inside", "printing_to"]
+__all__ = ["FORKS", "answer_of", "end_with", "inside", "loading", "printing_to"]
 
 FORKS = sys.platform.startswith("linux")  # elsewhere system libraries do not stand it
 IDLE = 60.0  # seconds after which this process ends, with the memory that it takes
+
+loading = threading.Event()  # set while this process imports what it converts
 
 
 def answer_of(call: Callable[[], Path]) -> dict[str, Any]:
@@ -70,7 +72,7 @@ def printing_to(log: Path) -> None:
 def _converted(asked: IO[bytes]) -> dict[str, Any]:
     """Read a call, and make it."""
     head, (data, *buffers) = get(asked)
-    threading.Thread(target=_end_with, args=(asked,), daemon=True).start()
+    threading.Thread(target=end_with, args=(asked,), daemon=True).start()
     os.environ.clear()
     os.environ.update(head["env"])
     sys.path[:] = head["path"]
@@ -80,13 +82,16 @@ def _converted(asked: IO[bytes]) -> dict[str, Any]:
         from ...hook.install import repair
         from ...registry import registry
         from ...weights.attention import name_of
+        from .converter import loading  # not of __main__, which this module is here
 
         repair()  # what a detector of an older host needs is there before its classes are imported
+        loading.set()
         known, convert, given = pickle.loads(data.data, buffers=buffers)  # from the process that launched this one
+        loading.clear()
         for cls, name in known.items():
             if name_of(cls) is None:
                 registry.register(name, cls)
-    except Exception as exc:  # of a module that only the other process can import, or that ends its import
+    except (Exception, SystemExit) as exc:  # of a module that only the other process can import, or that ends its import
         traceback.print_exc()
         return {"unready": f"another process cannot load it ({type(exc).__name__}: {first_line(exc)[:150]})"}
     answer = answer_of(lambda: convert(*given))
@@ -94,7 +99,7 @@ def _converted(asked: IO[bytes]) -> dict[str, Any]:
     return answer
 
 
-def _end_with(asked: IO[bytes]) -> None:
+def end_with(asked: IO[bytes]) -> None:
     """End this process, and what it launched, once the process that asked has ended."""
     with contextlib.suppress(OSError):
         asked.read(1)
