@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=int,
         metavar="N",
-        help="image size in pixels: side, or height and width (default: as trained)",
+        help="image size in pixels: side, or height and width (default: as trained, 640 where the checkpoint does not tell)",
     )
     parser.add_argument("--dynamic", action="store_true", help="dynamic batch, height and width, where the format has them")
     parser.add_argument("--half", action="store_true", help="fp16 weights and computation, fp32 input and output")
