@@ -136,6 +136,7 @@ COMMANDS: dict[str, list[str]] = {
     "train": ["train", "--data", "nowhere.yaml", "--plugin", "mine.py"],
     "export": ["export", "nowhere.pt"],
     "detect": ["detect", "nowhere.onnx", "--source", "."],
+    "val": ["val", "nowhere.onnx", "--data", "nowhere.yaml"],
     "bench": ["bench", "nowhere.pt"],
     "yolo": ["yolo", "--start", "identity", "version"],
     "run": ["run", "--plugin", "mine.py", "--start", "identity", "--freeze", "base:2", "script.py", "word"],

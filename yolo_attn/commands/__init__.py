@@ -27,6 +27,7 @@ COMMANDS = {
     "fold": "fold attention away that learned a constant, into the convolutions that read it",
     "export": "export a checkpoint to the runtimes (ONNX, OpenVINO, NCNN ...), each file verified against PyTorch",
     "detect": "run an exported detector in its runtime, without torch or ultralytics",
+    "val": "mAP of exported files in their runtimes, without torch or ultralytics",
     "bench": "compare latency and size of detectors",
     "yolo": "run the ultralytics CLI with attention: yolo-attn yolo detect train model=yolov5s_se.yaml ...",
     "run": "run any Python script with attention: yolo-attn run train.py --cfg yolov5s_se.yaml ...",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError, shown
 from ..model_yaml.reader import value_of
 
-__all__ = ["UNPROVED", "pair", "pairs"]
+if TYPE_CHECKING:
+    from ..runtime.session import Detector
+
+__all__ = ["UNPROVED", "pair", "pairs", "size_for"]
 
 UNPROVED = "run also a file that changed since it was proved, or that differs from PyTorch by its report"
 
@@ -32,3 +35,23 @@ def pairs(texts: Iterable[str]) -> dict[str, Any]:
         UsageError: One is not of this form.
     """
     return dict(map(pair, texts))
+
+
+def size_for(wanted: Sequence[int] | None, detector: Detector) -> tuple[int, int] | None:
+    """Return the height and width in pixels that ``--imgsz`` asks of an exported detector; None where it asks nothing.
+
+    Raises:
+        UsageError: It is no size, or the file has another one.
+    """
+    if wanted is None:
+        return None
+    if len(wanted) > 2 or min(wanted) < 1:
+        raise UsageError(f"--imgsz takes one side, or height and width, in pixels, got {list(wanted)}")
+    pair, fixed = (wanted[0], wanted[-1]), detector.size
+    if fixed is not None and pair != fixed:
+        raise UsageError(
+            f"{detector.path}: accepts {fixed[0]}x{fixed[1]} only, but --imgsz is {pair[0]}x{pair[1]}. Export it with --dynamic."
+        )
+    from ..runtime.image import round_up
+
+    return round_up(pair, detector.stride)

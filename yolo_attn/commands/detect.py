@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import DataError, UsageError
 from ..runtime.boxes import CONF, IOU, MAX_DET
 from ..system.console import talk_aside, write_out
-from ._options import UNPROVED
+from ._options import UNPROVED, size_for
 
 if TYPE_CHECKING:
     from ..runtime.source import Frame
@@ -100,7 +100,7 @@ def _run(args: argparse.Namespace) -> list[dict[str, Any]]:
         raise UsageError(f"--save-txt is for detectors, {args.model} is a model for {detector.task}: --json tells what it finds")
     if args.classes and detector.task == "classify":
         raise UsageError(f"--classes is for models that find objects, {args.model} is a classifier")
-    size = _size(args.imgsz, detector)
+    size = size_for(args.imgsz, detector)
     classes = _classes(args.classes, detector.names)
     source = Source(*args.source)
     pictures_too = not args.no_save and not (args.json and not args.output)
@@ -163,22 +163,6 @@ def _told(found: Seen, names: dict[int, str]) -> str:
         return f"{names.get(best, best)} {found.scores[best]:.2f}"
     numbers = Counter(int(c) for c in found.boxes[:, 5])
     return ", ".join(f"{n} {names.get(c, c)}" for c, n in sorted(numbers.items())) or "nothing"
-
-
-def _size(wanted: list[int] | None, detector: object) -> tuple[int, int] | None:
-    if wanted is None:
-        return None
-    stride, fixed = getattr(detector, "stride", 32), getattr(detector, "size", None)
-    if len(wanted) > 2 or min(wanted) < 1:
-        raise UsageError(f"--imgsz takes one side, or height and width, in pixels, got {wanted}")
-    pair = (wanted[0], wanted[-1])
-    if fixed is not None and pair != fixed:
-        raise UsageError(
-            f"the file accepts {fixed[0]}x{fixed[1]} only, but --imgsz is {pair[0]}x{pair[1]}. Export it with --dynamic."
-        )
-    from ..runtime.image import round_up
-
-    return round_up(pair, stride)
 
 
 def _classes(wanted: list[str] | None, names: dict[int, str]) -> list[int] | None:

@@ -10,7 +10,7 @@ from ..errors import DataError, shown
 from ..files import expand, read_source, read_text
 from ..model_yaml.reader import read_mapping
 
-__all__ = ["check", "image_files", "label_file", "read_labels", "root_of"]
+__all__ = ["check", "image_files", "label_file", "on_disk", "read_labels", "root_of"]
 
 IMAGES = frozenset(
     [
@@ -79,6 +79,31 @@ def check(name: str, *, single_cls: bool = False) -> bool:
             raise DataError(f"{path}: '{key}:' has no images in {places[0]}.")
         _check_labels(images, len(names) if not single_cls else None, f"{path}: '{key}:'", needed=key == "train")
     return not all(n.isascii() for n in names)  # 类别: the host downloads a font with these characters
+
+
+def on_disk(name: str) -> dict[str, Any]:
+    """Return a local data set as the hosts resolve it: the places of each split, and the classes by number.
+
+    Args:
+        name: The path of its YAML.
+
+    Raises:
+        DataError: It cannot be used, or only a host can fetch it.
+    """
+    if not expand(name).is_file():
+        raise DataError(f"{name}: no such file, and a data set that is downloaded needs a host: pip install ultralytics")
+    check(name)
+    path = expand(name)
+    d = read_mapping(path, DataError, WANTED)
+    root = root_of(d, path)
+    found: dict[str, Any] = {"names": dict(enumerate(_names(d, path)))}
+    for key in ("train", "val", "test"):
+        places = [root / str(f) for f in (d[key] if isinstance(d.get(key), list) else [d[key]])] if d.get(key) else []
+        missing = [p for p in places if not p.exists()]
+        if missing:
+            raise DataError(f"{path}: '{key}:' points to {missing[0]}, which does not exist.")
+        found[key] = [str(p) for p in places]
+    return found
 
 
 def _names(d: dict[str, Any], path: Path) -> list[str]:

@@ -91,17 +91,22 @@ class Split:
 def split_of(data: str, *, single_cls: bool = False, name: str = "") -> Split:
     """Return a split of a data set: the named one, else the test split where there is one, else the validation split.
 
+    It is found as ultralytics finds it, which is asked where it is installed: a machine that runs files may have none.
+
     Raises:
         DataError: The data set cannot be used.
     """
-    from ultralytics.data.utils import check_det_dataset
+    from .dataset import image_files, on_disk
 
-    from .dataset import image_files
-
+    resolve: Callable[[str], dict[str, Any]]
+    try:
+        from ultralytics.data.utils import check_det_dataset as resolve
+    except ImportError:
+        resolve = on_disk
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            info = check_det_dataset(data)
-    except (FileNotFoundError, SyntaxError, RuntimeError) as exc:
+            info = resolve(data)
+    except (OSError, SyntaxError, RuntimeError) as exc:  # a failed download is an OSError
         raise DataError(f"{data}: {str(exc).strip().splitlines()[0]}") from exc
     asked = bool(name)
     name = name or ("test" if info.get("test") else "val")

@@ -7,13 +7,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, UsageError
 from ..log import Progress
 from ..runtime.boxes import FAR, decode, nms
 from ..runtime.image import blob, letterbox, unletterbox
-from .figures import CONF, IOU, MAX_CANDIDATES, MAX_DET, Split, figures
+from ..runtime.session import Detector
+from . import dataset
+from .figures import CONF, IOU, MAX_CANDIDATES, MAX_DET, Split, figures, split_of
 
-__all__ = ["Run", "detections", "figures_of", "maps", "of_classes"]
+__all__ = ["Run", "detections", "figures_of", "file_figures", "maps", "of_classes"]
 
 
 class Run(Protocol):
@@ -44,6 +46,46 @@ def of_classes(split: Split, names: Sequence[str], data: str, detector: Any) -> 
     raise DataError(
         f"{data}: has {len(split.names)} classes, and {detector} detects {len(names)}. Give the data set that it was trained on"
     )
+
+
+def file_figures(
+    detectors: Sequence[Detector], sizes: Sequence[tuple[int, int]], data: str, name: str
+) -> tuple[int, list[dict[str, Any]]]:
+    """Return the figures of opened files on a data set.
+
+    Args:
+        detectors: The files.
+        sizes: Height and width of the input of each, in pixels.
+        data: The data set's YAML.
+        name: The split.
+
+    Returns:
+        The number of images, and for each file what :func:`.figures.figures` returns.
+
+    Raises:
+        UsageError: A file is no detector, or takes several images at once.
+        DataError: The data set cannot be used, has no labels there, or is of other classes.
+    """
+    for d in detectors:
+        if d.task != "detect":
+            raise UsageError(f"{d.path}: is a model for {d.task}, and mAP is measured of detectors alone")
+        if d.batch not in (None, 1):
+            raise UsageError(f"{d.path}: accepts a batch of {d.batch} only. Export it with a batch of 1, or with --dynamic")
+    dataset.check(data)
+    split = split_of(data, name=name)
+    if not split.has_labels():
+        raise DataError(f"{data}: '{name}:' has no labels, and mAP is measured with them")
+    splits = [of_classes(split, list(d.names.values()) or split.names, data, d.path) for d in detectors]
+    out: list[dict[str, Any]] = [{} for _ in detectors]
+    images = 0
+    for size in dict.fromkeys(sizes):
+        places = [k for k, s in enumerate(sizes) if s == size]
+        truth, found = detections({f"{detectors[k].path} ({k + 1})": detectors[k] for k in places}, split, size)
+        images = len(truth)
+        for k, rows in zip(places, found.values()):
+            objects = [np.concatenate((t[:, :4], 0 * t[:, 4:]), 1) for t in truth] if splits[k].single_cls else truth
+            out[k] = figures(objects, rows, splits[k].names)
+    return images, out
 
 
 def maps(runs: Mapping[str, Run], split: Split, size: tuple[int, int]) -> dict[str, dict[str, float | None]]:

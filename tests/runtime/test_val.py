@@ -1,0 +1,122 @@
+"""`yolo-attn val`: mAP of files whose detections are known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from yolo_attn.cli import main
+from yolo_attn.errors import DataError
+from yolo_attn.evaluation import figures
+
+BOXES = np.array([[20.0, 20, 16, 16], [44, 40, 24, 32]])  # x, y, width, height in pixels, of classes 0 and 1
+
+
+def detector(path: Path, shift: float = 0.0, size: int = 64, names: tuple[str, ...] = ("a", "b"), task: str = "detect") -> Path:
+    """Write a detector that finds :data:`BOXES` in whatever it is shown, moved to the right."""
+    scores = np.zeros((len(names), 2))
+    scores[np.arange(2) % len(names), np.arange(2)] = 0.9
+    found = np.concatenate(((BOXES + np.array([shift, 0, 0, 0])).T * size / 64, scores))[None].astype(np.float32)
+    nodes = [
+        helper.make_node("ReduceMin", ["images"], ["low"], keepdims=0),
+        helper.make_node("Mul", ["low", "zero"], ["nothing"]),
+        helper.make_node("Add", ["found", "nothing"], ["output0"]),
+    ]
+    held = [numpy_helper.from_array(found, "found"), numpy_helper.from_array(np.float32(0), "zero")]
+    given = [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, size, size])]
+    out = [helper.make_tensor_value_info("output0", TensorProto.FLOAT, list(found.shape))]
+    model = helper.make_model(helper.make_graph(nodes, "g", given, out, held), opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {"names": str(dict(enumerate(names))), "stride": "32", "task": task})
+    onnx.save(model, str(path))
+    return path
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    for split in ("train", "val"):
+        for kind in ("images", "labels"):
+            (tmp_path / kind / split).mkdir(parents=True)
+        for k in range(3):
+            cv2.imwrite(str(tmp_path / "images" / split / f"{k}.png"), np.full((64, 64, 3), 40 * k, np.uint8))
+            rows = [f"{c} {' '.join(str(v / 64) for v in box)}" for c, box in enumerate(BOXES)]
+            (tmp_path / "labels" / split / f"{k}.txt").write_text("\n".join(rows), encoding="utf-8")
+    text = "train: images/train\nval: images/val\nnames: [a, b]\n"
+    (tmp_path / "my.yaml").write_text(text, encoding="utf-8")
+    return tmp_path / "my.yaml"
+
+
+def test_it_measures_what_is_known(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Exact boxes have a mAP of 1; those moved by two pixels pass some of the ten thresholds."""
+    exact, large = detector(tmp_path / "exact.onnx"), detector(tmp_path / "large.onnx", size=128)
+    moved, one = detector(tmp_path / "moved.onnx", shift=2), detector(tmp_path / "one.onnx", names=("thing",))
+    argv = ["val", *map(str, (exact, moved, large, one)), "--data", str(data)]
+    assert main([*argv, "--json", "--save-json", str(tmp_path / "saved.json")]) == 0
+    report = json.loads(capfd.readouterr().out)
+    assert report == json.loads((tmp_path / "saved.json").read_text(encoding="utf-8"))
+    first, second, third, fourth = report["rows"]
+    assert first["mAP50-95"] == third["mAP50-95"] == fourth["mAP50-95"] == pytest.approx(1) and report["images"] == 3
+    assert third["imgsz"] == [128, 128] and set(fourth["classes"]) == {"thing"}
+    # IoU of class a 14/18, above six of the thresholds 0.5, 0.55, ...; of class b 22/26, above seven
+    assert second["mAP50"] == pytest.approx(1) and second["classes"]["a"] == pytest.approx(0.6)
+    assert second["classes"]["b"] == pytest.approx(0.7)
+    assert main(argv) == 0
+    out = capfd.readouterr().out
+    assert "1.0000" in out and f"{second['mAP50-95'] - 1:+.4f}" in out and "3 images of 'val'" in out
+
+
+def test_it_needs_neither_torch_nor_a_host(data: Path, tmp_path: Path, python: Any) -> None:
+    code = """
+    import sys
+    sys.modules.update(dict.fromkeys(("torch", "ultralytics", "torchvision")))  # each as if it were not installed
+    from yolo_attn.cli import main
+    print(main(["val", sys.argv[1], "--data", sys.argv[2]]), main(["val", sys.argv[1], "--data", "coco8.yaml"]))
+    """
+    run = python(code, str(detector(tmp_path / "a.onnx")), str(data))
+    assert "0 1" in run.ok() and "1.0000" in run.out and "coco8.yaml" in run.err
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "told"),
+    [
+        (["b.onnx"], 1, "has 2 classes, and b.onnx detects 3"),
+        (["c.onnx"], 2, "c.onnx: is a model for classify"),
+        (["a.onnx", "--imgsz", "96"], 2, "a.onnx: accepts 64x64 only, but --imgsz is 96x96"),
+        (["a.onnx", "--split", "test"], 1, "has no 'test:'"),
+        (["a.onnx", "--threads", "-1"], 2, "--threads must be at least 0"),
+        (["a.pt"], 1, "yolo-attn export a.pt"),
+    ],
+)
+def test_what_it_cannot_measure(
+    argv: list[str], code: int, told: str, data: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(data.parent)
+    detector(Path("a.onnx"))
+    detector(Path("b.onnx"), names=("a", "b", "c"))
+    detector(Path("c.onnx"), task="classify")
+    Path("a.pt").write_bytes(b"")
+    assert main(["val", *argv, "--data", "my.yaml"]) == code
+    assert told in capfd.readouterr().err
+
+
+def test_labels_that_are_missing_and_a_download_that_fails(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for file in (tmp_path / "labels" / "val").iterdir():
+        file.unlink()
+    assert main(["val", str(detector(tmp_path / "a.onnx")), "--data", str(data)]) == 1
+    assert "'val:' has no labels" in capfd.readouterr().err
+    from ultralytics.data import utils
+
+    def refuses(data: str) -> None:
+        raise ConnectionError("Download failure for https://nowhere")
+
+    monkeypatch.setattr(utils, "check_det_dataset", refuses)
+    with pytest.raises(DataError, match="coco8.yaml: Download failure"):
+        figures.split_of("coco8.yaml", name="val")
