@@ -9,6 +9,7 @@ import os
 import shlex
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -29,6 +30,8 @@ from yolo_attn.errors import CheckpointError, DataError, ExportError, FileError,
 from yolo_attn.export import classic, int8, proof, tensorrt
 from yolo_attn.export.graph import _drop_round_trips, decode_nodes, last_convolutions, pool_means
 from yolo_attn.export.single import export
+from yolo_attn.export.target import no_room
+from yolo_attn.files import scratch
 from yolo_attn.runtime.boxes import suppress
 from yolo_attn.runtime.image import blob, letterbox
 from yolo_attn.runtime.session import Detector
@@ -190,7 +193,20 @@ def test_a_full_disk_is_one_message(checkpoint: Path, python: Any, tmp_path: Pat
         str(checkpoint),
     ).ok()
     assert out.count("one message:") == 3 and out.count("File too large") == 3
+    assert out.splitlines()[0].endswith("(ulimit -f): raise that limit")
     assert sorted(p.name for p in tmp_path.iterdir()) in (["x.onnx"], ["x.onnx", "x.onnx.json"])
+
+
+def test_a_full_disk_is_named(exported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the folder that the user knows, also from within several scratch folders; int8 tells it too."""
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=0))
+    with scratch(tmp_path) as outer, scratch(outer) as inner:
+        assert no_room(inner) == f". The disk of {tmp_path} has 0 MB left: free some"
+    monkeypatch.setattr(onnx, "load", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    image = np.zeros((64, 96, 3), np.uint8)
+    with pytest.raises(ExportError, match="cannot quantize: .*No space left.* has 0 MB left: free some$"):
+        int8.quantize(exported.path, tmp_path / "a.onnx", [image], (64, 96))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_differs_is_kept_under_another_name(checkpoint: Path, tmp_path: Path) -> None:

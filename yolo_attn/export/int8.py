@@ -11,7 +11,7 @@ import numpy as np
 from ..detectors.source import Source
 from ..errors import ExportError, YoloAttnError, first_line
 from ..evaluation.runs import Run, maps
-from ..files import publish, scratch
+from ..files import publish
 from ..runtime.image import blob, letterbox
 from ..runtime.session import Detector
 from ..weights.attention import attention_in
@@ -19,6 +19,7 @@ from . import report
 from .graph import decode_nodes, last_convolutions, set_metadata, within
 from .int8_layers import losses
 from .proof import compare_detections
+from .target import no_room, scratch_beside
 
 __all__ = ["LOST", "add_int8", "agreement", "few_images", "images_of", "labelled_images", "quantize", "told", "where"]
 
@@ -83,8 +84,8 @@ def quantize(
             return None if x is None else {"images": x}
 
     full = Detector(source)
-    try:
-        with scratch(target.parent) as folder:
+    with scratch_beside(target) as folder:
+        try:
             ready, draft = folder / "ready.onnx", folder / target.name
             quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
             graph = onnx.load(str(ready))
@@ -122,12 +123,11 @@ def quantize(
             # measured before it has its name: one that is stopped leaves no file of which nothing is known
             report.path_of(target).unlink(missing_ok=True)  # of the file that is being replaced
             publish(draft, target)
-    except YoloAttnError:
-        raise
-    except Exception as exc:
-        raise ExportError(
-            f"{target}: onnxruntime cannot quantize: {type(exc).__name__}: {first_line(exc)[:300]}"
-        ) from exc
+        except YoloAttnError:
+            raise
+        except Exception as exc:
+            told = f"{type(exc).__name__}: {first_line(exc)[:300]}"
+            raise ExportError(f"{target}: onnxruntime cannot quantize: {told}{no_room(folder)}") from exc
     return out
 
 

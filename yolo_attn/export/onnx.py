@@ -18,7 +18,7 @@ from ..runtime.opencv import obstacles
 from . import graph, report
 from .asked import Asked
 from .one_module import plain_attention
-from .target import scratch_beside
+from .target import no_room, scratch_beside
 
 __all__ = ["count_nodes", "export_onnx", "write_onnx"]
 
@@ -110,9 +110,9 @@ def write_onnx(
     """Let the host export into a temporary folder, finish the graph, and move the file to its place."""
     import onnx
 
-    try:
-        # on the same file system, so that moving the file is atomic
-        with scratch(target.parent) as folder:
+    # on the same file system, so that moving the file is atomic
+    with scratch_beside(target) as folder:
+        try:
             draft = folder / target.name
             with warnings.catch_warnings(), plain_attention():
                 warnings.simplefilter("ignore")  # warnings of tracer and exporter that concern the host's code
@@ -143,10 +143,11 @@ def write_onnx(
             graph.set_metadata(model, entries)
             onnx.save(model, str(draft))
             publish(draft, target)
-    except YoloAttnError:
-        raise
-    except Exception as exc:  # hosts and tracer may raise anything, also for a full disk
-        raise ExportError(f"{source.path}: the export failed: {type(exc).__name__}: {first_line(exc)[:400]}") from exc
+        except YoloAttnError:
+            raise
+        except Exception as exc:  # hosts and tracer may raise anything, also for a full disk
+            told = f"{type(exc).__name__}: {first_line(exc)[:400]}"
+            raise ExportError(f"{source.path}: the export failed: {told}{no_room(folder)}") from exc
 
 
 def count_nodes(source: Source) -> int:

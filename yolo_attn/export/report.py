@@ -163,7 +163,7 @@ def prove(
     place_file(path, place, report, publish)
     if problem:
         raise ExportError(
-            f"{target}: {verdict}: {problem}. {_static_works(report, tolerance)}The file was kept for inspection as "
+            f"{target}: {verdict}: {problem.rstrip('.')}. {_static_works(report, tolerance)}The file was kept for inspection as "
             f"{place.name}; do not deploy it. Details are in {path_of(place)}."
         )
     log(f"verified: equal to PyTorch. {_summary(runs, largest, tolerance, source.task)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ from ..detectors.source import Source
 from ..errors import FileError, UsageError
 from ..files import expand, scratch
 from ..runtime.image import round_up
+from ..system.processes import OWNED
 from .formats.table import FORMATS, suffix_of
 
-__all__ = ["scratch_beside", "size_of", "target_of"]
+__all__ = ["no_room", "scratch_beside", "size_of", "target_of"]
+
+LEAST_ROOM = 64_000_000  # bytes; with less on the disk, want of it may be why a conversion failed
 
 
 def target_of(source: Source, output: str | os.PathLike[str] | None, format: str) -> Path:
@@ -57,6 +61,21 @@ def scratch_beside(target: Path) -> Iterator[Path]:
         except OSError as exc:
             raise FileError(f"{target}: cannot be written: {exc.strerror or exc}") from exc
         yield folder
+
+
+def no_room(folder: Path) -> str:
+    """Return that a scratch folder has no room for files, where that is so: converters tell it in their own words, or crash."""
+    free = shutil.disk_usage(folder).free
+    if free < LEAST_ROOM:
+        place = next(p for p in folder.parents if not OWNED.fullmatch(p.name))
+        return f". The disk of {place} has {free / 1e6:.0f} MB left: free some"
+    with contextlib.suppress(ImportError):  # Windows has no such limit
+        import resource
+
+        most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        if 0 <= most < LEAST_ROOM:
+            return f". Files may have {most / 1e6:.2g} MB at most in this process (ulimit -f): raise that limit"
+    return ""
 
 
 def size_of(source: Source, imgsz: int | Sequence[int] | None, log: Callable[[str], Any]) -> tuple[int, int]:

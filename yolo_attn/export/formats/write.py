@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,14 +16,12 @@ from ...runtime.child import Apart, Killed
 from ...weights.attention import attention_in
 from .. import report
 from ..accuracy import Accuracy
-from ..target import scratch_beside
+from ..target import no_room, scratch_beside
 from . import npu
 from .apart import convert_apart
 from .base import Format, Job, check_installed
 
 __all__ = ["converted", "move", "placed", "write"]
-
-LEAST_ROOM = 64_000_000  # bytes; with less on the disk, want of it may be why a conversion failed
 
 
 def write(
@@ -109,7 +106,7 @@ def converted(format: Format, job: Job, folder: Path) -> Path:
     except Killed as exc:
         raise Killed(f"{job.source.path}: the export to {format.name} was not finished: {exc}") from exc
     except ExportError as exc:
-        room = _room(folder)
+        room = no_room(folder)
         told = f"{str(exc).rstrip('.')}{room}" if room else str(exc)
         raise ExportError(f"{job.source.path}: the export to {format.name} failed: {told}") from exc
     # the runtimes tell a folder's kind by its name
@@ -118,20 +115,6 @@ def converted(format: Format, job: Job, folder: Path) -> Path:
     for path in [named, *named.rglob("*")]:  # a scratch folder is private to this user; what comes out of it is not
         path.chmod(_mode(0o777 if path.is_dir() else 0o666))
     return named
-
-
-def _room(folder: Path) -> str:
-    """Return that there is no room for files, where that is so: converters tell it in words of their own, or crash."""
-    free = shutil.disk_usage(folder).free
-    if free < LEAST_ROOM:
-        return f". The disk of {folder.parent} has {free / 1e6:.0f} MB left: free some"
-    with contextlib.suppress(ImportError):  # Windows has no such limit
-        import resource
-
-        most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-        if 0 <= most < LEAST_ROOM:
-            return f". Files may have {most / 1e6:.2g} MB at most in this process (ulimit -f): raise that limit"
-    return ""
 
 
 def placed(format: Format, job: Job, folder: Path) -> dict[str, Any] | None:
