@@ -541,6 +541,21 @@ def test_a_loss_of_map_is_told(source: Source, labelled: Path) -> None:
     assert f"differs from PyTorch's by {found['file']['mAP50-95'] - found['pytorch']['mAP50-95']:+.4f}" in told[1]
 
 
+def test_what_map_leaves_out_is_told(source: Source, labelled: Path, tmp_path: Path) -> None:
+    """An image that is damaged, labels that the hosts do not take, and classes in another order."""
+    measure = accuracy.Accuracy(str(labelled))
+    split = measure.split(source)
+    assert measure._notes(split, len(split.files), source) == []
+    bad = tmp_path / "images" / "bad.jpg"
+    for file, text in ((bad, "no image"), (tmp_path / "labels" / "bad.txt", "0 0.5 x\n")):
+        file.parent.mkdir()
+        file.write_text(text, encoding="utf-8")
+    notes = measure._notes(type(split)("val", [*split.files, bad], ["other", *split.names[1:]]), len(split.files), source)
+    assert len(notes) == 3 and "calls its classes other" in notes[0] and "compared by number" in notes[0]
+    assert f"1 of {len(split.files) + 1} images" in notes[1] and str(bad) in notes[1]
+    assert "bad.txt, line 1: '0 0.5 x' is not all numbers" in notes[2]
+
+
 def test_what_map_cannot_be_measured_of(source: Source, labelled: Path, classifier: Source, tmp_path: Path) -> None:
     """One message, and nothing is written."""
     other = tmp_path / "data.yaml"
