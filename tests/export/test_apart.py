@@ -23,7 +23,7 @@ from yolo_attn.errors import ExportError, FileError
 from yolo_attn.export.formats import apart
 from yolo_attn.export.formats.base import Job
 from yolo_attn.registry import registry
-from yolo_attn.runtime.child import Apart
+from yolo_attn.runtime.child import Apart, Killed
 
 
 @pytest.fixture(params=["forks", "once"])
@@ -275,3 +275,23 @@ def test_an_idle_process_ends_though_a_fork_holds_its_pipe(tmp_path: Path) -> No
     apart._close()
     os.close(held)
     assert time.monotonic() - began < 20 and apart._idle == []
+
+
+def test_a_process_that_cannot_be_launched_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too many processes run, or one is ended while it imports."""
+    apart._close()
+
+    def refused(*args: Any, **options: Any) -> Any:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    (tmp_path / "work").mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "Popen", refused)
+        with pytest.raises(ExportError, match="^no process that converts can be launched: Resource temporarily unavailable$"):
+            apart.convert_apart(converting.about, tmp_path / "work", "the test")
+        with pytest.raises(ExportError, match="^no process that runs onnxruntime can be launched: Resource"):
+            Apart(tmp_path / "a.onnx", "onnxruntime")
+    monkeypatch.setattr(apart, "launcher", lambda module: [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"])
+    if os.name != "nt":
+        with pytest.raises(Killed, match="^the process that converts was ended by SIGKILL, as when memory runs out, before it began. Try"):
+            apart.convert_apart(converting.about, tmp_path / "work", "the test")

@@ -68,10 +68,13 @@ class Apart:
     def __init__(self, path: Path, runtime: str, threads: int = 0) -> None:
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(search_path()), "YOLO_ATTN_HOOK": "0"}
         self.path, self.runtime = path, runtime
-        self._told: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close(); what the runtime prints
-        self._process = subprocess.Popen(
-            launcher(__name__), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._told, env=env
-        )
+        try:
+            self._told: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close(); what the runtime prints
+            self._process = subprocess.Popen(
+                launcher(__name__), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._told, env=env
+            )
+        except OSError as exc:  # too many processes, too little memory, no temporary folder
+            raise Killed(f"no process that runs {runtime} can be launched: {exc.strerror or exc}") from exc
         try:
             about, _ = self._ask({"path": str(path), "runtime": runtime, "threads": threads}, [])
         except BaseException:

@@ -169,6 +169,12 @@ class _Converter:
         except (OSError, EOFError):
             return {"code": self._process.wait()}
 
+    def code(self) -> int | None:
+        """Return the code that it ended with, None where it has not."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(timeout=5)
+        return None
+
     def end(self) -> None:
         """End it, and what it launched."""
         with contextlib.suppress(OSError):
@@ -258,7 +264,10 @@ def _taken() -> _Converter:
         if known.ready():
             return known
         known.kill()
-    new = _Converter()
+    try:
+        new = _Converter()
+    except OSError as exc:  # too many processes, too little memory, no temporary folder
+        raise ExportError(f"no process that converts can be launched: {exc.strerror or exc}") from exc
     try:
         ready = new.ready()
     except BaseException:
@@ -266,9 +275,11 @@ def _taken() -> _Converter:
         raise
     if ready:
         return new
-    said = new.said()
+    code, said = new.code(), new.said()
     new.kill()
-    raise ExportError(f"the process that converts, {sys.executable} -m {__package__}.converter, ended before it began{said}")
+    if from_outside(code):
+        raise Killed(f"the process that converts {ended(code)}, before it began. Try again")
+    raise ExportError(f"the process that converts, {sys.executable} -m {__package__}.converter, {ended(code)} before it began{said}")
 
 
 def _popped() -> _Converter | None:
