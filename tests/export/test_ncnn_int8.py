@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 import torch
 from busy import make_busy
+from torch import nn
 from torch.nn import functional
 
 from yolo_attn.detectors.drawn import drawn_images
 from yolo_attn.detectors.opening import open_source
+from yolo_attn.detectors.source import Source
 from yolo_attn.errors import ExportError
 from yolo_attn.export.asked import Asked
 from yolo_attn.export.formats import base, ncnn_file, ncnn_int8, ncnn_layers
+from yolo_attn.export.formats import ncnn as converting
 from yolo_attn.export.formats.ncnn_file import Layer, fp32_weight
 from yolo_attn.export.single import export_source
 from yolo_attn.runtime.engines.ncnn import load
@@ -204,3 +207,15 @@ def test_attention_that_is_not_found_is_told(made: Any) -> None:
     gates = [layers[k].kind for k in sorted(kept)]
     assert gates.count("InnerProduct") == 2 and "Swish" not in gates and "Concat" not in gates
     assert ("model.0", "Conv") in names.values() and ("model.3", "Conv") in names.values()
+
+
+def test_pnnx_that_was_ended_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missed then is a file that it would have written."""
+
+    def ended(*given: Any) -> Any:
+        raise FileNotFoundError(2, "No such file or directory", "model_ncnn_model/model_pnnx.py")
+
+    monkeypatch.setattr(converting, "by_ultralytics", ended)
+    job = base.Job(Source(Path("a.pt"), "ultralytics", nn.Identity()), (64, 64))
+    with pytest.raises(ExportError, match="^pnnx crashed, or was ended"):
+        converting.convert(job)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...errors import ExportError
 from .base import Format, Job, Need
 from .host import STEM, by_ultralytics, write_metadata
 from .ncnn_int8 import quantize
@@ -12,9 +13,22 @@ __all__ = ["FORMAT"]
 
 
 def convert(job: Job) -> Path:
-    """Write ``model_ncnn_model/``."""
+    """Write ``model_ncnn_model/``.
+
+    Raises:
+        ExportError: pnnx, a program that is launched here, was ended or crashed; nobody looks at its return code.
+    """
     if job.pictures is not None:
         return quantize(job)
+    try:
+        return _converted(job)
+    except FileNotFoundError as exc:
+        if not str(exc.filename).endswith(("_pnnx.py", "/m.py")):  # what it writes, and its package imports
+            raise
+        raise ExportError("pnnx crashed, or was ended, as when memory runs out: it wrote no network") from exc
+
+
+def _converted(job: Job) -> Path:
     if job.source.host == "ultralytics":
         folder = by_ultralytics(job, "ncnn")
         (folder / "model_ncnn.py").unlink(missing_ok=True)  # a sample with the paths of the temporary folder
