@@ -27,7 +27,7 @@ from yolo_attn.detectors.drawn import drawn_images
 from yolo_attn.detectors.opening import open_source
 from yolo_attn.detectors.source import Source
 from yolo_attn.errors import CheckpointError, DataError, ExportError, FileError, UsageError
-from yolo_attn.export import classic, int8, proof, tensorrt
+from yolo_attn.export import classic, graph, int8, proof, tensorrt
 from yolo_attn.export.graph import _drop_round_trips, decode_nodes, last_convolutions, pool_means
 from yolo_attn.export.single import export
 from yolo_attn.export.target import no_room
@@ -207,6 +207,23 @@ def test_a_full_disk_is_named(exported: Any, tmp_path: Path, monkeypatch: pytest
     with pytest.raises(ExportError, match="cannot quantize: .*No space left.* has 0 MB left: free some$"):
         int8.quantize(exported.path, tmp_path / "a.onnx", [image], (64, 96))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_operator_is_found(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted in the ONNX file: one gate of four is a tanh. The other formats' are in test_formats.py."""
+    own = graph.set_metadata
+
+    def planted(model: onnx.ModelProto, entries: dict[str, str], **more: Any) -> None:
+        next(n for n in model.graph.node if n.op_type == "Sigmoid" and "/gate/" in n.name).op_type = "Tanh"
+        own(model, entries, **more)
+
+    monkeypatch.setattr(graph, "set_metadata", planted)
+    lines: list[str] = []
+    with pytest.raises(ExportError, match=r"does not match .*(differ by|are missing)"):
+        export(checkpoint, imgsz=[64, 96], output=tmp_path / "t.onnx", log=lines.append)
+    assert not any("verified" in line for line in lines)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["t_failed.onnx", "t_failed.onnx.json"]
+    assert json.loads((tmp_path / "t_failed.onnx.json").read_text())["proof"]["passed"] is False
 
 
 def test_a_file_that_differs_is_kept_under_another_name(checkpoint: Path, tmp_path: Path) -> None:
