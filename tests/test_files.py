@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import multiprocessing
 import os
 import re
 import stat
@@ -587,3 +588,30 @@ def test_a_child_that_is_forked_while_a_thread_waits_for_a_lock(tmp_path: Path) 
     finally:
         locks.release(tmp_path / "others")
     assert out.split() == ["CHILD", "ended", "0"]
+
+
+def test_a_worker_leaves_no_list_of_folders(tmp_path: Path) -> None:
+    """Workers of multiprocessing, and those that load data, end without what is done at exit."""
+    code = """
+        import multiprocessing, sys
+        from pathlib import Path
+        from yolo_attn.files import write_text
+
+        def work(place):
+            write_text(Path(place) / "a.txt", "a")
+
+        if __name__ == "__main__":
+            worker = multiprocessing.get_context(sys.argv[1]).Process(target=work, args=(sys.argv[2],))
+            worker.start()
+            worker.join()
+            sys.exit(worker.exitcode)
+    """
+    script, place, own = tmp_path / "script.py", tmp_path / "place", tmp_path / "own"
+    script.write_text(textwrap.dedent(code), encoding="utf-8")
+    place.mkdir()
+    own.mkdir()
+    for method in {"fork", "spawn"} & set(multiprocessing.get_all_start_methods()):
+        env = {**os.environ, "TMPDIR": str(own), "TEMP": str(own), "PYTHONPATH": str(ROOT)}
+        subprocess.run([sys.executable, script, method, place], env=env, check=True)
+        assert (place / "a.txt").read_text(encoding="utf-8") == "a"
+        assert [p.name for p in own.iterdir() if p.suffix == ".folders"] == []

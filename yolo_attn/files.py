@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import multiprocessing.util
 import os
 import secrets
 import shutil
@@ -246,6 +247,8 @@ def note(folder: Path) -> None:
             file = Path(tempfile.gettempdir()) / f"{_own_name()}.folders"
             os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             atexit.register(forget, os.getpid())
+            if multiprocessing.parent_process() is not None:  # its workers end without what is done at exit
+                multiprocessing.util.Finalize(None, forget, args=(os.getpid(),), exitpriority=0)
     folders.add(known)
     _noted[os.getpid()] = file, folders
     if file is not None:
