@@ -55,6 +55,7 @@ def test_the_hosts_command_line_says_what_may_stand_before_it(capfd: pytest.Capt
     [
         (["export", "model=a.pt", "format=openvino"], "yolo-attn export a.pt --format openvino"),
         (["mode=export", "model=a.pt"], "yolo-attn export a.pt --format torchscript"),
+        (["export", "model=my runs/a.pt"], "yolo-attn export 'my runs/a.pt' --format torchscript"),
         (["export", "model=a.pt", "format=litert"], "yolo-attn export a.pt --format tflite"),
         (["export", "model=a.pt", "format=paddle"], "yolo-attn export --help"),
         (["predict", "model=a.pt"], ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -53,7 +54,7 @@ def _proved_by(argv: list[str]) -> str:
         name = named(given.get("format", "torchscript"))
     except UsageError:
         return "yolo-attn export --help"
-    return f"yolo-attn export {given.get('model', 'best.pt')} --format {name}"
+    return f"yolo-attn export {shlex.quote(given.get('model', 'best.pt'))} --format {name}"
 
 
 @contextlib.contextmanager
