@@ -267,5 +267,5 @@ def test_multi_head_attention_of_a_sequence_is_exported_and_proved(home: Path) -
     }  # fmt: skip
     (home / "fused.yaml").write_text(yaml.safe_dump(d))
     before = torch.backends.mha.get_fastpath_enabled()
-    result = yolo_attn.export_model(home / "fused.yaml", imgsz=32)
+    result = yolo_attn.export_model(home / "fused.yaml", imgsz=32, output=home / "fused.onnx")
     assert result.path.is_file() and torch.backends.mha.get_fastpath_enabled() is before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,21 @@ from ..model_yaml.reader import value_of
 if TYPE_CHECKING:
     from ..runtime.session import Detector
 
-__all__ = ["UNPROVED", "pair", "pairs", "size_for"]
+__all__ = ["add_runtime", "pair", "pairs", "size_for"]
 
-UNPROVED = "run also a file that changed since it was proved, or that differs from PyTorch by its report"
+
+def add_runtime(parser: argparse.ArgumentParser) -> None:
+    """Add the options by which exported files are opened, each of :class:`yolo_attn.runtime.session.Detector`."""
+    parser.add_argument("--runtime", default="auto", metavar="NAME", help="each file's own (default); opencv for ONNX files")
+    parser.add_argument(
+        "--provider", default="auto", metavar="NAME", help="onnxruntime provider: auto (default), cpu, cuda, ..."
+    )
+    parser.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="threads of the runtime (default: of most, one for each physical core)"
+    )
+    parser.add_argument(
+        "--unproved", action="store_true", help="run also a file that changed since it was proved, or that differs from PyTorch by its report"
+    )
 
 
 def pair(text: str) -> tuple[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import ExportError, UsageError
 from ..files import scratch, write_text
-from ._options import UNPROVED
+from ._options import add_runtime
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -35,19 +35,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="image size in pixels: side, or height and width (default 640)",
     )
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="images per run (default 1)")
-    parser.add_argument(
-        "--threads", type=int, default=0, metavar="N", help="threads of the runtime (default: of most, one for each physical core)"
-    )
     parser.add_argument("--rounds", type=int, default=50, metavar="N", help="timed runs of each model (default 50)")
     parser.add_argument("--warmup", type=int, default=5, metavar="N", help="runs before timing begins (default 5)")
-    parser.add_argument(
-        "--runtime", default="auto", metavar="NAME", help="each file's own (default); opencv for ONNX files"
-    )
-    parser.add_argument(
-        "--provider", default="auto", metavar="NAME", help="onnxruntime provider: auto (default), cpu, cuda, ..."
-    )
+    add_runtime(parser)
     parser.add_argument("--host", metavar="DIR", help="YOLOv5 checkout that classic checkpoints need")
-    parser.add_argument("--unproved", action="store_true", help=UNPROVED)
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument("--save-json", metavar="FILE", help="also write the results as JSON")
 

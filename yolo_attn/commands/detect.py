@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import DataError, UsageError
 from ..runtime.boxes import CONF, IOU, MAX_DET
 from ..system.console import talk_aside, write_out
-from ._options import UNPROVED, size_for
+from ._options import add_runtime, size_for
 
 if TYPE_CHECKING:
     from ..runtime.source import Frame
@@ -29,15 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="image, folder, glob, video, .txt list, camera number or stream URL",
     )
-    parser.add_argument(
-        "--runtime", default="auto", metavar="NAME", help="the file's own (default); opencv for an ONNX file"
-    )
-    parser.add_argument(
-        "--provider", default="auto", metavar="NAME", help="onnxruntime provider: auto (default), cpu, cuda, ..."
-    )
-    parser.add_argument(
-        "--threads", type=int, default=0, metavar="N", help="threads of the runtime (default: of most, one for each physical core)"
-    )
+    add_runtime(parser)
     parser.add_argument(
         "--imgsz", nargs="+", type=int, metavar="N", help="image size in pixels, for files with dynamic shapes"
     )
@@ -51,7 +43,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", "--out", metavar="DIR", help="new or empty folder for results (default runs/detect/MODEL)")
     parser.add_argument("--no-save", action="store_true", help="do not save annotated images")
     parser.add_argument("--save-txt", action="store_true", help="save results to labels/NAME.txt")
-    parser.add_argument("--unproved", action="store_true", help=UNPROVED)
     parser.add_argument("--quiet", action="store_true", help="print only the totals, not a line per image")
     parser.add_argument("--save-json", action="store_true", help="save results to detections.json")
     parser.add_argument(

@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import UsageError
 from ..files import write_text
 from ..system.console import talk_aside, write_out
-from ._options import UNPROVED, size_for
+from ._options import add_runtime, size_for
 
 MEASURES = ("mAP50-95", "mAP50", "precision", "recall")
 
@@ -24,16 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--imgsz", nargs="+", type=int, metavar="N", help="image size in pixels, for files with dynamic shapes"
     )
-    parser.add_argument(
-        "--runtime", default="auto", metavar="NAME", help="each file's own (default); opencv for ONNX files"
-    )
-    parser.add_argument(
-        "--provider", default="auto", metavar="NAME", help="onnxruntime provider: auto (default), cpu, cuda, ..."
-    )
-    parser.add_argument(
-        "--threads", type=int, default=0, metavar="N", help="threads of the runtime (default: of most, one for each physical core)"
-    )
-    parser.add_argument("--unproved", action="store_true", help=UNPROVED)
+    add_runtime(parser)
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument("--save-json", metavar="FILE", help="also write the results as JSON")
 
