@@ -190,15 +190,18 @@ def test_a_kill_at_any_moment_leaves_whole_checkpoints_and_a_run_that_goes_on(
     tmp_path: Path, shapes: Path, step: str, before: int
 ) -> None:
     """In the draft of a checkpoint, before it takes its place, in the host's final strip of `last.pt` and `best.pt`."""
-    run = run_python("-c", KILL, step, str(before), "train", *options(shapes, 2), cwd=tmp_path)
+    (tmp_path / "own").mkdir()
+    env = {"TMPDIR": str(tmp_path / "own")}  # the next command on this machine, of another worker, removes what is left
+    run = run_python("-c", KILL, step, str(before), "train", *options(shapes, 2), cwd=tmp_path, env=env)
     assert run.code == -signal.SIGKILL, run.err[-2000:]
+    assert list((tmp_path / "own").glob("*.folders"))
     folder = tmp_path / "runs" / "train" / "exp"
     weights = folder / "weights"
     for file in (weights / "last.pt", weights / "best.pt"):
         with zipfile.ZipFile(file) as archive:
             assert archive.testzip() is None
     assert (folder / ".yolo_attn.lock").is_file() and len(list(weights.iterdir())) > 2  # it was in the middle
-    resumed = run_python("-m", "yolo_attn", "train", "--resume", str(folder), cwd=tmp_path)
+    resumed = run_python("-m", "yolo_attn", "train", "--resume", str(folder), cwd=tmp_path, env=env)
     resumed.ok()
     assert sorted(p.name for p in weights.iterdir()) == ["best.pt", "last.pt"]
     assert not [p for p in folder.iterdir() if p.name.startswith(".")]
