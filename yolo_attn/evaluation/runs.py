@@ -15,7 +15,7 @@ from ..runtime.session import Detector
 from . import dataset
 from .figures import CONF, IOU, MAX_CANDIDATES, MAX_DET, Split, figures, split_of
 
-__all__ = ["Run", "detections", "figures_of", "file_figures", "maps", "of_classes"]
+__all__ = ["Run", "detections", "figures_of", "file_figures", "labelled", "maps", "of_classes"]
 
 
 class Run(Protocol):
@@ -25,6 +25,23 @@ class Run(Protocol):
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Run on (B, 3, H, W) float32 between 0 and 1; return the output."""
+
+
+def labelled(data: str, name: str) -> Split:
+    """Return a split of a data set, to measure on.
+
+    Args:
+        data: The data set's YAML.
+        name: The split.
+
+    Raises:
+        DataError: The data set cannot be used, or has no labels there.
+    """
+    dataset.check(data)
+    split = split_of(data, name=name)
+    if not split.has_labels():
+        raise DataError(f"{data}: '{name}:' has no labels, and mAP is measured with them")
+    return split
 
 
 def of_classes(split: Split, names: Sequence[str], data: str, detector: Any) -> Split:
@@ -71,20 +88,18 @@ def file_figures(
             raise UsageError(f"{d.path}: is a model for {d.task}, and mAP is measured of detectors alone")
         if d.batch not in (None, 1):
             raise UsageError(f"{d.path}: accepts a batch of {d.batch} only. Export it with a batch of 1, or with --dynamic")
-    dataset.check(data)
-    split = split_of(data, name=name)
-    if not split.has_labels():
-        raise DataError(f"{data}: '{name}:' has no labels, and mAP is measured with them")
+    split = labelled(data, name)
     splits = [of_classes(split, list(d.names.values()) or split.names, data, d.path) for d in detectors]
     out: list[dict[str, Any]] = [{} for _ in detectors]
     images = 0
-    for size in dict.fromkeys(sizes):
-        places = [k for k, s in enumerate(sizes) if s == size]
-        truth, found = detections({f"{detectors[k].path} ({k + 1})": detectors[k] for k in places}, split, size)
+    keys = [(size, s.single_cls) for size, s in zip(sizes, splits)]
+    for key in dict.fromkeys(keys):
+        places = [k for k, own in enumerate(keys) if own == key]
+        runs = {f"{detectors[k].path} ({k + 1})": detectors[k] for k in places}
+        truth, found = detections(runs, splits[places[0]], key[0])
         images = len(truth)
         for k, rows in zip(places, found.values()):
-            objects = [np.concatenate((t[:, :4], 0 * t[:, 4:]), 1) for t in truth] if splits[k].single_cls else truth
-            out[k] = figures(objects, rows, splits[k].names)
+            out[k] = figures(truth, rows, splits[k].names)
     return images, out
 
 

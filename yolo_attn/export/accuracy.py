@@ -12,8 +12,8 @@ import numpy as np
 from ..detectors.source import Source
 from ..errors import DataError
 from ..evaluation import dataset
-from ..evaluation.figures import Split, split_of
-from ..evaluation.runs import detections, figures_of, of_classes
+from ..evaluation.figures import Split
+from ..evaluation.runs import detections, figures_of, labelled, of_classes
 from ..runtime.source import read_image
 
 __all__ = ["LIMITS", "Accuracy", "told"]
@@ -45,10 +45,7 @@ class Accuracy:
     """
 
     def __init__(self, data: str) -> None:
-        dataset.check(data)
-        self.data, self._split = data, split_of(data, name=SPLIT)
-        if not self._split.has_labels():
-            raise DataError(f"{data}: '{SPLIT}:' has no labels, and mAP is measured with them")
+        self.data, self._split = data, labelled(data, SPLIT)
         self._reference: dict[Any, tuple[list[Any], list[Any]]] = {}
 
     def split(self, source: Source) -> Split:
