@@ -23,6 +23,7 @@ import yolo_attn
 from yolo_attn.errors import ConfigError, FileError, UsageError
 from yolo_attn.evaluation import figures as evaluation
 from yolo_attn.study import candidates, jobs, jobs_where, plan, record, verdict, worker
+from yolo_attn.system import locks, processes
 from yolo_attn.training.shapes import Recipe, make
 
 # Stands in for a training: notes that it began, takes a moment, leaves what a worker leaves, and ends as a worker does.
@@ -31,7 +32,7 @@ import json, sys, time, random
 from pathlib import Path
 import numpy as np
 from yolo_attn.study import worker
-worker._end_with_launcher()
+worker.begin(sys.argv[1:])
 task = json.loads(Path(sys.argv[1]).read_text())
 folder = Path(task["folder"])
 name = folder.name
@@ -128,8 +129,11 @@ def test_a_study_is_a_folder(drive: Any, tmp_path: Path) -> None:
     assert rows[0]["finished"] == 2 and rows[1]["difference"] == pytest.approx(-0.3)
     assert not list(study.rglob("*.lock")) and not list(study.rglob(".yolo_attn-*")), "nothing is left lying about"
     before = journal(tmp_path)
+    for left in (".yolo_attn-a-0.lock", ".yolo_attn-a-0-worker.lock"):  # of a process that was killed after its last step
+        (study / "runs" / left).write_text("")
     ended(drive("a,b", 2))
     assert journal(tmp_path) == before, "nothing finished is repeated"
+    assert not list(study.rglob("*.lock"))
 
 
 @pytest.mark.slow
@@ -173,6 +177,41 @@ def test_a_killed_launcher_takes_its_runs_along(drive: Any, tmp_path: Path) -> N
     before = journal(tmp_path)
     time.sleep(1)
     assert journal(tmp_path) == before, "an orphan goes on training"
+
+
+def test_a_run_waits_for_the_worker_of_a_killed_launcher(drive: Any, tmp_path: Path) -> None:
+    """It may be writing still; nobody clears its folder, or trains in it, before it has ended."""
+    plan.settle(tmp_path / "study", the_plan("a,b", 1), [])
+    folder = tmp_path / "study" / "runs" / "a-0"
+    folder.mkdir(parents=True)
+    (folder / "half").write_text("of the killed one")
+    locks.take(worker.lock_of(folder))
+    try:
+        process = drive("a,b", 1)
+        while "ends b-0" not in journal(tmp_path) and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(1.5)  # it has looked again by now
+        assert journal(tmp_path) == ["begins b-0", "ends b-0"] and (folder / "half").read_text() == "of the killed one"
+    finally:
+        locks.release(worker.lock_of(folder))
+    ended(process)
+    assert process.returncode == 0 and journal(tmp_path)[2:] == ["begins a-0", "ends a-0"]
+
+
+def test_a_worker_that_starts_after_its_launchers_end_writes_nothing(tmp_path: Path) -> None:
+    """The folder may be another launcher's by then, and the task in it as well."""
+    folder = tmp_path / "runs" / "a-0"
+    folder.mkdir(parents=True)
+    (folder / "task.json").write_text(json.dumps({"folder": str(folder), "argv": ["--epochs", "many"], "data": "d"}))
+    gone = subprocess.run(
+        [sys.executable, "-c", "from yolo_attn.system import processes; print(processes.owner())"],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+    ).stdout.strip()  # fmt: skip
+    for launcher, there in ((gone, ["task.json"]), (processes.owner(), ["task.json", worker.TROUBLE])):
+        command = [sys.executable, "-m", worker.__name__, str(folder / "task.json"), launcher]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=ROOT) as process:  # whose pipe stays open
+            assert process.wait(timeout=120) == worker.FAILED
+        assert sorted(p.name for p in folder.iterdir()) == there and len(list(folder.parent.iterdir())) == 1
 
 
 def test_two_processes_share_a_study(drive: Any, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from ..errors import FileError, UsageError
 from ..files import read_source, read_text, write_text
 from ..log import announce
+from ..system import locks, processes
 from ..words import option
 from . import worker
 
@@ -79,6 +80,7 @@ class Here:
             finally:
                 with self._guard:
                     self._child = None
+                locks.clear(worker.lock_of(folder))  # of one that was killed
 
     def end(self) -> None:
         """End the worker and what it launched."""
@@ -96,12 +98,12 @@ def with_device(argv: Sequence[str], device: str) -> list[str]:
 
 @contextlib.contextmanager
 def launched(argv: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run Python with what it prints in a log; standard input is a pipe that closes with this process."""
+    """Run a worker with what it prints in a log; standard input is a pipe that closes with this process."""
     home = str(Path(__file__).resolve().parents[2])  # a bare checkout of the kit is on nobody's path
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")]))}
     with log.open("ab") as stream:
         child = subprocess.Popen(
-            [sys.executable, *argv], stdin=subprocess.PIPE, stdout=stream, stderr=subprocess.STDOUT, env=env,
+            [sys.executable, *argv, processes.owner()], stdin=subprocess.PIPE, stdout=stream, stderr=subprocess.STDOUT, env=env,
             start_new_session=True,
         )  # fmt: skip
         try:

@@ -17,14 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..files import LOCK, read_source
+from ..files import LOCK, read_source, sweep
 from ..log import announce
 from ..system import locks
 from . import jobs as working
-from . import record
+from . import record, worker
 from .plan import Plan, Run
 
-__all__ = ["arguments", "carry_out", "lock_of"]
+__all__ = ["arguments", "carry_out", "release", "take"]
 
 
 class _Study:
@@ -50,7 +50,7 @@ class _Study:
                     if run in self.done or run in self.tried:
                         continue
                     try:
-                        locks.take(lock_of(self.folder, run))
+                        take(self.folder, run)
                     except locks.Busy:
                         elsewhere = True
                         continue
@@ -59,7 +59,7 @@ class _Study:
                 if there is not None and there["status"] == "finished":
                     with self.guard:
                         self.done.add(run)
-                    locks.release(lock_of(self.folder, run))
+                    release(self.folder, run)
                     continue
                 return run
             if not elsewhere:
@@ -79,7 +79,7 @@ class _Study:
             finally:
                 with self.guard:
                     self.running.discard(run)
-                locks.release(lock_of(self.folder, run))
+                release(self.folder, run)
 
     def _do(self, run: Run, place: working.Place) -> None:
         record.clear(self.folder, run)
@@ -121,8 +121,28 @@ class _Study:
         return f"{len(self.done)} of {len(self.plan.runs)} runs finished"
 
 
-def lock_of(study: Path, run: Run) -> Path:
-    """Return the lock of a run, which who trains it holds."""
+def take(study: Path, run: Run) -> None:
+    """Lock a run for this process.
+
+    Raises:
+        Busy: Another process has it, or the worker of one that was killed has not ended yet.
+    """
+    lock, still = _lock_of(study, run), worker.lock_of(record.folder_of(study, run))
+    locks.take(lock)
+    try:
+        locks.take(still)
+        locks.release(still)
+    except BaseException:
+        locks.release(lock)
+        raise
+
+
+def release(study: Path, run: Run) -> None:
+    """Release a run that :func:`take` has locked."""
+    locks.release(_lock_of(study, run))
+
+
+def _lock_of(study: Path, run: Run) -> Path:
     return study / "runs" / LOCK.replace(".lock", f"-{run.name}.lock")
 
 
@@ -181,6 +201,7 @@ def carry_out(
     """
     where = working.places(device, jobs) if places is None else places
     (folder / "runs").mkdir(exist_ok=True)
+    sweep(folder / "runs")  # a process that was killed once it had recorded a run leaves a lock that nobody takes again
     study = _Study(folder, plan, data, where)
     if study.done:
         announce("%s: %d of %d runs are finished; going on", folder, len(study.done), len(plan.runs))

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import YoloAttnError
+from ..files import sweep
 from ..log import announce
 from ..system import locks
 from . import jobs as working
 from .plan import Run
-from .run import lock_of
+from .run import release, take
 from .search_course import Course, Step
 from .search_ledger import Trial
 from .statistics import BETTER, SAME, UNTOLD, WORSE
@@ -80,7 +81,7 @@ class _Search:
                         continue
                     trial = self._current(step)
                     if trial is None:
-                        locks.release(lock_of(self.folder, step.run))
+                        release(self.folder, step.run)
                         continue
                     self.mine.add(step.run)
                     return Step(step.run, step.until, trial), trial
@@ -89,7 +90,7 @@ class _Search:
 
     def _locked(self, run: Run) -> bool:
         try:
-            locks.take(lock_of(self.folder, run))
+            take(self.folder, run)
         except locks.Busy:
             return False
         return True
@@ -134,7 +135,7 @@ class _Search:
                     announce("%s failed: %s", step.run.name, done.reason)
                     self.course.ledger.close(trial, done.reason or "failed")
             finally:
-                locks.release(lock_of(self.folder, step.run))
+                release(self.folder, step.run)
                 with self.guard:
                     self.mine.discard(step.run)
 
@@ -152,6 +153,7 @@ def carry_out(folder: Path, course: Course, doer: Doer, places: Sequence[Any]) -
         YoloAttnError: The disk is full, the budget too small, the baseline fails, nothing learns.
     """
     (folder / "runs").mkdir(exist_ok=True)
+    sweep(folder / "runs")  # as a study does
     search = _Search(folder, course, doer, places)
     search.crew.carry(search.work)
     if course.steps() is not None:

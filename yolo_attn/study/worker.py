@@ -1,7 +1,8 @@
 """One run of a study in a process of its own: train, measure the best epoch, leave what was found for who launched it.
 
-``python -m yolo_attn.study.worker TASK.json``. It ends when its launcher does, killed or not: standard input is a pipe
-that closes with it.
+``python -m yolo_attn.study.worker TASK.json LAUNCHER``. It ends when its launcher does, killed or not: standard input is a
+pipe that closes with it. That takes a moment, in which another launcher may begin the same run again; so a worker holds a
+lock while it lives, and one whose launcher was gone before it got the lock writes nothing.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from typing import Any
 
 from .. import files
 from ..errors import YoloAttnError, first_line
+from ..system import locks, processes
 
-__all__ = ["FAILED", "FULL", "main"]
+__all__ = ["FAILED", "FULL", "begin", "lock_of", "main"]
 
 RESULT, TROUBLE, DETECTIONS = "result.json", "trouble.json", "detections.npz"
 FAILED, FULL = 1, 74  # exit codes; the second where the disk is full
@@ -29,8 +31,7 @@ FAILED, FULL = 1, 74  # exit codes; the second where the disk is full
 
 def main(argv: list[str]) -> int:
     """Do the task in a file and return the exit code."""
-    task_file = Path(argv[0])
-    _end_with_launcher()
+    task_file = begin(argv)
     try:
         task = json.loads(files.read_text(task_file, YoloAttnError))
         folder = Path(task["folder"])
@@ -47,6 +48,28 @@ def main(argv: list[str]) -> int:
         except YoloAttnError:
             full = True
         return FULL if full else FAILED
+
+
+def begin(argv: list[str]) -> Path:
+    """Return the file of the task once this process alone works in its folder.
+
+    Args:
+        argv: The file, and the launcher as :func:`yolo_attn.system.processes.owner` says it.
+
+    Raises:
+        SystemExit: The launcher is gone, and the folder may be another's by now.
+    """
+    _end_with_launcher()
+    task_file = Path(argv[0])
+    locks.take(lock_of(task_file.parent), wait=True)
+    if processes.alive(argv[1]) is False:
+        raise SystemExit(FAILED)
+    return task_file
+
+
+def lock_of(folder: Path) -> Path:
+    """Return the lock that a worker holds while it lives; it is beside the run's folder, which may be cleared away."""
+    return folder.with_name(files.LOCK.replace(".lock", f"-{folder.name}-worker.lock"))
 
 
 def _end_with_launcher() -> None:
