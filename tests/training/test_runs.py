@@ -19,7 +19,8 @@ import torch
 from conftest import ROOT, run_python
 
 from yolo_attn import cli
-from yolo_attn.errors import CheckpointError
+from yolo_attn.errors import CheckpointError, FileError
+from yolo_attn.system import locks
 from yolo_attn.training import runs
 from yolo_attn.training.shapes import Recipe
 from yolo_attn.training.shapes import make as make_shapes
@@ -98,6 +99,99 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         assert "is training there" in message.err and "--name" in message.err
     run_python("-c", textwrap.dedent(code), str(tmp_path)).ok()
     assert list(tmp_path.iterdir()) == []
+
+
+# Holds a folder, and launches what trains in it, as for classic YOLOv5.
+LAUNCHES = """
+import os, subprocess, sys
+from pathlib import Path
+from yolo_attn.training import runs
+with runs.held(Path(sys.argv[1])):
+    os.environ[runs.LAUNCHER] = runs.launcher(Path(sys.argv[1]))
+    subprocess.run([sys.executable, "-m", "yolo_attn", "run", *sys.argv[2:]], check=True)
+"""
+TRAINS = """
+import os, sys, time
+assert "YOLO_ATTN_LAUNCHER" not in os.environ
+for k in range(10000):
+    print(k, file=open(sys.argv[1], "a"))
+    time.sleep(0.05)
+"""
+
+
+@posix
+def test_what_a_killed_process_launched_ends_before_another_trains_there(tmp_path: Path) -> None:
+    folder, script, log = tmp_path / "exp", tmp_path / "trains.py", tmp_path / "log"
+    script.write_text(TRAINS, encoding="utf-8")
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", LAUNCHES, str(folder), str(script), str(log)], env=env, cwd=tmp_path)
+    deadline = time.monotonic() + 120
+    while not log.is_file() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    with pytest.raises(FileError, match=f"process {process.pid} on .* is training there"), runs.held(folder):
+        pass
+    with pytest.raises(locks.Busy):
+        locks.take(folder / runs.WORKER)
+    process.kill()
+    process.wait()
+    with runs.held(folder):  # once what it launched has ended
+        before = log.read_text()
+        time.sleep(1)
+        assert log.read_text() == before, "an orphan goes on training"
+    assert list(folder.iterdir()) == []
+
+
+# Two ranks on a CPU, as the host has one for each GPU.
+RANKS = """
+import os
+from datetime import timedelta
+import torch
+import yolo_attn
+Parallel = torch.nn.parallel.DistributedDataParallel
+torch.nn.parallel.DistributedDataParallel = lambda model, device_ids=None, **words: Parallel(model, **words)
+class Ranks(yolo_attn.Trainer):
+    def __init__(self, *args, **words):
+        super().__init__(*args, **words)
+        self.world_size, self.ddp = 2, "LOCAL_RANK" not in os.environ
+    def _setup_ddp(self):
+        torch.distributed.init_process_group("gloo", rank=int(os.environ["RANK"]), world_size=2, timeout=timedelta(seconds=60))
+"""
+TRAINS_ON_TWO = """
+import sys
+from ranks import Ranks
+from ultralytics import YOLO
+from yolo_attn.system.shell import ready
+with ready():
+    YOLO("yolov5n_se.yaml").train(
+        trainer=Ranks, data=sys.argv[1], epochs=300, imgsz=64, batch=4, device="cpu", plots=False, workers=0, amp=False,
+        project=sys.argv[2], name="exp", exist_ok=True,
+    )
+"""
+
+
+@posix
+@pytest.mark.slow
+def test_workers_of_several_devices_end_with_the_command(tmp_path: Path, shapes: Path) -> None:
+    """The host launches them by a process that it kills when SIGTERM ends the command."""
+    pytest.importorskip("cloudpickle")
+    (tmp_path / "ranks.py").write_text(RANKS, encoding="utf-8")
+    (tmp_path / "train.py").write_text(TRAINS_ON_TWO, encoding="utf-8")
+    folder, log = tmp_path / "runs" / "exp", tmp_path / "log"
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            [sys.executable, str(tmp_path / "train.py"), str(shapes), str(tmp_path / "runs")], cwd=tmp_path, stdout=stream,
+            stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}", "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+    deadline = time.monotonic() + 300
+    while not (folder / "weights" / "last.pt").is_file() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.1)
+    assert (folder / runs.WORKER).is_file(), log.read_text()[-3000:]
+    process.terminate()
+    process.wait(timeout=60)
+    with runs.held(folder):
+        before = (folder / "results.csv").read_text()
+        time.sleep(2)
+        assert (folder / "results.csv").read_text() == before, "the workers go on training"
 
 
 def test_a_strip_that_fails_leaves_the_checkpoint(tmp_path: Path) -> None:

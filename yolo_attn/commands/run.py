@@ -19,7 +19,7 @@ from typing import Any
 
 from ..errors import FileError, UsageError
 from ..model_yaml import load
-from ..training import schedule
+from ..training import runs, schedule
 
 USAGE = (
     "usage: yolo-attn run [--plugin FILE ...] [--start identity] [--freeze base[:K]] [--lr-new F] "
@@ -74,7 +74,7 @@ def run(argv: list[str]) -> int:
             return 0
     from ..patches.yolov5_dated import exporter
 
-    with exporter(script), _whole_checkpoints(script):
+    with exporter(script), runs.joined(), _whole_checkpoints(script):
         runpy.run_path(str(script), run_name="__main__")
     if any(host.startswith("yolov5") for host in installed()):
         schedule.check_followed()
@@ -87,9 +87,7 @@ def _whole_checkpoints(script: Path) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
     import torch
 
-    from ..training.runs import whole_checkpoints
-
-    return whole_checkpoints(torch)
+    return runs.whole_checkpoints(torch)
 
 
 def leading_options(argv: list[str], usage: str) -> tuple[list[str], list[str]]:

@@ -1,4 +1,4 @@
-"""Identify the process that created a file: written into the file's name, and looked up later."""
+"""Identify a process: in the names of the files that it creates, and to those that it launches, which end with it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import hashlib
 import os
 import re
 import socket
+import threading
+import time
 from pathlib import Path
 
-__all__ = ["OWNED", "alive", "owner"]
+__all__ = ["OWNED", "alive", "end_with", "owner"]
 
 # Names of drafts, scratch folders and notes: machine, process id and its start time, random suffix.
 OWNED = re.compile(r"\.?yolo_attn-([0-9a-f]{8}-\d+-[0-9a-f]+)-[0-9a-f]{8}(?:\..*)?", re.DOTALL)
@@ -36,6 +38,27 @@ def alive(process: str) -> bool | None:
     if state == "Z" or (since and since != int(began, 16)):  # a zombie, or another process with the same id
         return False
     return _exists(pid)
+
+
+def end_with(launcher: str, every: float = 0.5) -> None:
+    """End this process, at once and without what is done at exit, when another ends or has ended.
+
+    Processes between the two count as well: where the parent of this one ends, it does.
+
+    Args:
+        launcher: The other process, as :func:`owner` identifies it there.
+        every: Seconds between two looks.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while alive(launcher) is not False and os.getppid() == parent:
+            time.sleep(every)
+        os._exit(1)
+
+    if alive(launcher) is False:
+        os._exit(1)
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _began(pid: int) -> tuple[int, str]:

@@ -63,12 +63,12 @@ def _trained(options: argparse.Namespace, host: Path, argv: list[str], folder: P
         argv[argv.index(options.cfg)] = options.cfg = str(options.made.write(folder))
     if options.resume and last.is_file():  # missing if an epoch's checkpoint of another name is resumed
         _prepare(last, folder)
-    checked = {} if options.force else {TRAINING: "1"}
+    env = {runs.LAUNCHER: runs.launcher(folder)} | ({} if options.force else {TRAINING: "1"})
     if options.log_gates:
         from . import gate_log
 
-        checked.update(gate_log.of_classic(argv, folder))
-    code = _run(host / "train.py", argv, _gpus(options.device), options.plugin, _in_front(options), checked)
+        env.update(gate_log.of_classic(argv, folder))
+    code = _run(host / "train.py", argv, _gpus(options.device), options.plugin, _in_front(options), env)
     if code:
         if code in STOPPED and last.is_file():
             print(f"\nstopped. To resume: --host {options.host} --resume {last}", file=sys.stderr)

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import shlex
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +15,17 @@ from typing import Any
 from .. import files
 from ..errors import CheckpointError, FileError, YoloAttnError
 from ..log import announce
-from ..system import locks
+from ..system import locks, processes
 
 __all__ = [
+    "LAUNCHER",
     "State",
     "arguments_of",
     "checkpoint_to_resume",
     "folder_to_resume",
     "held",
+    "joined",
+    "launcher",
     "newest_unfinished",
     "published_to",
     "state_of",
@@ -30,6 +34,9 @@ __all__ = [
     "whole_checkpoints",
 ]
 
+LAUNCHER = "YOLO_ATTN_LAUNCHER"  # in the environment of processes that train for another: which, and the folder that it holds
+WORKER = files.LOCK.replace(".lock", "-worker.lock")
+PATIENCE = 30.0  # seconds for a process to end whose launcher has ended
 FIRST = ("args.yaml", "opt.yaml", "results.csv")  # files that a host writes into a run's folder before any checkpoint
 
 
@@ -37,23 +44,71 @@ FIRST = ("args.yaml", "opt.yaml", "results.csv")  # files that a host writes int
 def held(folder: Path) -> Iterator[None]:
     """Lock a run's folder for this process; a lock that a killed process left is taken over with a message.
 
+    What the killed one had launched ends a moment later than it, and is waited for.
+
     Raises:
         FileError: Another process is training there.
         OSError: The folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = folder / files.LOCK
+    before = _take(lock, folder)
     try:
-        before = locks.take(lock)
-    except locks.Busy as exc:
-        raise FileError(
-            f"{folder}: {exc} is training there. Wait for it, stop it, or give this run another --name."
-        ) from exc
+        _take(folder / WORKER, folder, time.monotonic() + PATIENCE)
+        locks.release(folder / WORKER)
+    except BaseException:
+        locks.release(lock)
+        raise
     if before:
         announce("%s: taking over the lock of %s, which no longer runs", folder, before)
     files.note(folder)
     try:
         yield
+    finally:
+        locks.clear(folder / WORKER)  # of a process that was launched, and stopped
+        locks.release(lock)
+
+
+def _take(lock: Path, folder: Path, until: float = 0.0) -> str:
+    while True:
+        try:
+            return locks.take(lock)
+        except locks.Busy as exc:
+            if time.monotonic() > until:
+                raise FileError(
+                    f"{folder}: {exc} is training there. Wait for it, stop it, or give this run another --name."
+                ) from exc
+        time.sleep(0.1)
+
+
+def launcher(folder: Path) -> str:
+    """Return the value of :data:`LAUNCHER` for processes that train for this one, which holds the folder."""
+    return f"{processes.owner()} {folder.resolve()}"
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[bool]:
+    """Train for the process that launched this one, if one says so: end when it ends, and hold its folder until then.
+
+    Of several processes of a run, the one of rank 0 holds it.
+
+    Yields:
+        Whether one says so.
+
+    Raises:
+        FileError: Another process is training in the folder.
+        OSError: The folder cannot be written.
+    """
+    process, _, folder = os.environ.pop(LAUNCHER, "").partition(" ")  # what this one launches trains for itself
+    if process:
+        processes.end_with(process)
+    if not process or os.environ.get("RANK", "-1") not in ("-1", "0"):
+        yield bool(process)
+        return
+    lock = Path(folder) / WORKER
+    _take(lock, Path(folder), time.monotonic() + PATIENCE)
+    try:
+        yield True
     finally:
         locks.release(lock)
 

@@ -6,6 +6,7 @@ its parse hook, in every version of the host.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,14 @@ class Trainer(DetectionTrainer):  # type: ignore[misc] # older versions of the h
         Raises:
             FileError: Another process is training in it.
         """
-        if os.environ.get("LOCAL_RANK", "-1") != "-1":  # a worker; the process that launched it holds the lock
-            return super().train()
-        with runs.held(Path(self.save_dir)):
+        with contextlib.ExitStack() as stack:
+            launched = stack.enter_context(runs.joined())
+            if not launched and os.environ.get("RANK", "-1") in ("-1", "0"):
+                folder = Path(self.save_dir)
+                stack.enter_context(runs.held(folder))
+                if getattr(self, "ddp", True):  # the host launches a worker for each GPU, and trains in them
+                    os.environ[runs.LAUNCHER] = runs.launcher(folder)
+                    stack.callback(os.environ.pop, runs.LAUNCHER, None)
             return super().train()
 
     def resume_training(self, *args: Any, **kwargs: Any) -> None:
