@@ -7,13 +7,15 @@ or `python script.py` would have been: arguments, working folder, environment, s
 
 What was imported is kept out of `sys.modules` until the run imports it, so that what is lazy shows, and a library that is
 missing can be played. What remains: the hashes of strings are those of the first process, and of a package all submodules
-come at once. A test that depends on either starts its process with `cold=True`.
+come at once; and at its end what modules hold is not taken apart piece by piece, which takes longer than most runs. A test
+that depends on any of these starts its process with `cold=True`.
 
     python preloaded.py SOCKET MODULE...        # the process that is forked, started by `Preloaded`
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import importlib
@@ -32,6 +34,7 @@ import tempfile
 import threading
 import time
 import types
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -229,6 +232,11 @@ def _serve(address: str, modules: list[str]) -> tuple[dict[str, Any], list[int]]
     known = {n.partition(".")[0] for n in sys.modules}
     assert not known & set(NEVER), known & set(NEVER)
     told = {n: getattr(sys.modules.get(n), "__file__", None) for n in known}
+    # What these libraries do when a process ends: a table for a log that is off, operators that are taken back one by one
+    if "torch._dynamo.utils" in sys.modules:
+        atexit.unregister(getattr(sys.modules["torch._dynamo.utils"], "dump_compile_times", None))
+    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        finalizer.atexit = False
     gc.collect()
     gc.freeze()  # what all forks share is not touched by a collection in one of them
     wake, ring = os.pipe()
@@ -367,16 +375,41 @@ def _run(argv: list[str], main: types.ModuleType) -> None:
     exec(code, main.__dict__)
 
 
+def _end(status: object) -> None:
+    """End as the interpreter does after `sys.exit(status)`, up to where it takes all modules apart."""
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+    if status is not None and not isinstance(status, int):
+        print(status, file=sys.stderr)
+        status = 1
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads
+    atexit._run_exitfuncs()
+    sys.modules.pop("__main__", None)
+    gc.collect()  # objects of the run may do something when they go
+    import ctypes
+
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    ctypes.CDLL(None).fflush(None)  # what libraries printed
+    os._exit((status or 0) & 0xFF)
+
+
 if __name__ == "__main__":
     _given, _streams = _serve(sys.argv[1], sys.argv[2:])
     _main = _become(_given, _streams)
+    _status: object = None
     try:
         _run(_given["argv"], _main)
-    except (SystemExit, KeyboardInterrupt):
-        raise  # the interpreter ends as after these
+    except KeyboardInterrupt:
+        raise  # the interpreter ends as after this
+    except SystemExit as _exit:
+        _status = _exit.code
     except BaseException as _error:  # told as the interpreter does, without the frames of this file
         _trace = _error.__traceback__
         while _trace is not None and _trace.tb_frame.f_code.co_filename == __file__:
             _trace = _trace.tb_next
         sys.excepthook(type(_error), _error.with_traceback(_trace), _trace)
-        sys.exit(1)
+        _status, _trace = 1, None
+    del _main
+    _end(_status)
