@@ -536,24 +536,26 @@ def test_a_loss_of_map_is_told(source: Source, labelled: Path) -> None:
         found = measure.measure(narrow, pytorch, "anchor-free", source, about)
     assert len(runs) == 4 and about["seconds"]["map"] > 0
     told, equal = accuracy.told(found, "fp32"), accuracy.told({**found, "file": found["pytorch"]}, "fp32")
-    assert len(equal) == 1 and equal[0].startswith(f"mAP50-95 {found['pytorch']['mAP50-95']:.4f}, PyTorch ")
-    assert len(told) == 2 and found["file"]["mAP50-95"] < found["pytorch"]["mAP50-95"] - 0.1
-    assert f"differs from PyTorch's by {found['file']['mAP50-95'] - found['pytorch']['mAP50-95']:+.4f}" in told[1]
+    assert len(equal) == 2 and "only 4 images" in equal[1] and equal[0].startswith(f"mAP50-95 {found['pytorch']['mAP50-95']:.4f}, PyTorch ")
+    assert len(told) == 3 and found["file"]["mAP50-95"] < found["pytorch"]["mAP50-95"] - 0.1
+    assert f"differs from PyTorch's by {found['file']['mAP50-95'] - found['pytorch']['mAP50-95']:+.4f}" in told[2]
 
 
 def test_what_map_leaves_out_is_told(source: Source, labelled: Path, tmp_path: Path) -> None:
-    """An image that is damaged, labels that the hosts do not take, and classes in another order."""
-    measure = accuracy.Accuracy(str(labelled))
-    split = measure.split(source)
-    assert measure._notes(split, len(split.files), source) == []
-    bad = tmp_path / "images" / "bad.jpg"
-    for file, text in ((bad, "no image"), (tmp_path / "labels" / "bad.txt", "0 0.5 x\n")):
-        file.parent.mkdir()
-        file.write_text(text, encoding="utf-8")
-    notes = measure._notes(type(split)("val", [*split.files, bad], ["other", *split.names[1:]]), len(split.files), source)
-    assert len(notes) == 3 and "calls its classes other" in notes[0] and "compared by number" in notes[0]
-    assert f"1 of {len(split.files) + 1} images" in notes[1] and str(bad) in notes[1]
-    assert "bad.txt, line 1: '0 0.5 x' is not all numbers" in notes[2]
+    """What `yolo-attn val` tells: an image that is damaged, few images, and a class of another name."""
+    measure, network, layout = accuracy.Accuracy(str(labelled)), report.reference(source, end2end=False), "anchor-free"
+    (tmp_path / "bad.jpg").write_text("no image", encoding="utf-8")
+    split = measure._split
+    measure._split = type(split)("val", [*split.files[:1], tmp_path / "bad.jpg"], ["other", *split.names[1:]])
+
+    def run(x: np.ndarray) -> list[Any]:
+        return [network(torch.from_numpy(x))[0].detach().numpy()]
+
+    found = measure.measure(run, network, layout, source, {"imgsz": [64, 96], "seconds": {}})
+    lost, few, names = found["notes"]
+    assert found["images"] == 1 and lost.startswith("1 of 2 images of 'val'") and lost.endswith(str(tmp_path / "bad.jpg"))
+    assert "measured on only 1 image " in few and "compared by number: 0 is other and " in names
+    assert [line for line in accuracy.told(found, "fp32") if line.startswith("note: ")] == [f"note: {n}" for n in found["notes"]]
 
 
 def test_what_map_cannot_be_measured_of(source: Source, labelled: Path, classifier: Source, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ def detector(path: Path, shift: float = 0.0, size: int = 64, names: tuple[str, .
     scores = np.zeros((len(names), 2))
     scores[np.arange(2) % len(names), np.arange(2)] = 0.9
     found = np.concatenate(((BOXES + np.array([shift, 0, 0, 0])).T * size / 64, scores))[None].astype(np.float32)
+    found = np.pad(found, ((0, 0), (0, 0), (0, 18)))  # more candidates than numbers of each, by which its layout is told
     nodes = [
         helper.make_node("ReduceMin", ["images"], ["low"], keepdims=0),
         helper.make_node("Mul", ["low", "zero"], ["nothing"]),
@@ -82,6 +83,62 @@ def test_it_needs_neither_torch_nor_a_host(data: Path, tmp_path: Path, python: A
     assert "0 1" in run.ok() and "1.0000" in run.out and "coco8.yaml" in run.err
 
 
+def test_what_the_figures_leave_out_is_told(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """As an export with --data tells it: left out as a host leaves it out, so that the rest keeps its mAP of 1."""
+    images, labels = (tmp_path / kind / "val" for kind in ("images", "labels"))
+    good = (labels / "0.txt").read_text(encoding="utf-8")
+    for k in range(4):
+        (images / f"bad{k}.jpg").write_text("no image", encoding="utf-8")
+    cv2.imwrite(str(images / "tiny.png"), np.zeros((9, 64, 3), np.uint8))
+    for k, text in enumerate((f"{good}\n2 0.5 0.5 0.1 0.1", f"{good}\n0 0.5 x")):
+        cv2.imwrite(str(images / f"wrong{k}.png"), np.zeros((64, 64, 3), np.uint8))
+        (labels / f"wrong{k}.txt").write_text(text, encoding="utf-8")
+    (labels / "0.txt").write_text(f"{good}\n{good}", encoding="utf-8")  # each object twice
+    data.write_text(data.read_text(encoding="utf-8").replace("[a, b]", "[a, other]"), encoding="utf-8")
+    model = detector(tmp_path / "a.onnx")
+    assert main(["val", str(model), "--data", str(data), "--json"]) == 0
+    out, err = capfd.readouterr()
+    report = json.loads(out)
+    assert report["images"] == 3 and report["rows"][0]["mAP50-95"] == pytest.approx(1)
+    _, unreadable, small, wrong, few, names = report["notes"]
+    assert [line for line in err.splitlines() if line.startswith("note: ")] == [f"note: {n}" for n in report["notes"]]
+    assert unreadable.startswith(f"4 of 10 images of 'val' of {data} cannot be read") and unreadable.endswith("bad2.jpg and 1 more")
+    assert small.startswith("1 of 10 images") and small.endswith("tiny.png: sides below 10 pixels: 64x9")
+    assert wrong.startswith("2 of 10 images") and "wrong0.txt, line 3: class 2, but classes are 0 to 1" in wrong
+    assert "line 3: '0 0.5 x' is not all numbers" in wrong and "measured on only 3 images" in few
+    assert names == f"{data} and {model} call classes otherwise, and they are compared by number: 1 is other and b"
+
+
+def test_images_without_labels_and_files_without_names(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "labels" / "val" / "1.txt").unlink()
+    plain, three = detector(tmp_path / "plain.onnx"), detector(tmp_path / "three.onnx", names=("a", "b", "c"))
+    for file in (plain, three):
+        model = onnx.load(file)
+        del model.metadata_props[:]
+        onnx.save(model, file)
+    assert main(["val", str(plain), "--data", str(data), "--json"]) == 0
+    report = json.loads(capfd.readouterr().out)
+    assert report["rows"][0]["mAP50"] < 1 and report["images"] == 3  # what is found in the image without labels is wrong
+    assert any("1 of 3 images" in n and "no label file" in n and n.endswith("1.png") for n in report["notes"])
+    assert any(f"{plain}: tells no class names" in n for n in report["notes"])
+    assert main(["val", str(three), "--data", str(data)]) == 1
+    assert "detects 3 classes, and the data set has 2" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("where", "entry"), [("", "../images/val"), ("path: .\n", "images/val"), ("path: .\n", "[images/val]")])
+def test_one_split_is_enough_on_the_machine_that_runs_the_file(
+    where: str, entry: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Training images need not be there; paths as Roboflow writes them, and as they are meant: from the YAML's folder."""
+    (tmp_path / "images" / "train").rename(tmp_path / "elsewhere")
+    data.write_text(f"{where}train: images/train\nval: {entry}\nnames: [a, b]\n", encoding="utf-8")
+    aside = tmp_path / "aside"
+    aside.mkdir()
+    monkeypatch.chdir(aside)
+    assert main(["val", str(detector(tmp_path / "a.onnx")), "--data", str(data), "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["images"] == 3
+
+
 @pytest.mark.parametrize(
     ("argv", "code", "told"),
     [
@@ -111,7 +168,7 @@ def test_labels_that_are_missing_and_a_download_that_fails(
     for file in (tmp_path / "labels" / "val").iterdir():
         file.unlink()
     assert main(["val", str(detector(tmp_path / "a.onnx")), "--data", str(data)]) == 1
-    assert "'val:' has no labels" in capfd.readouterr().err
+    assert "'val:' has 3 images and no labels: looked for" in capfd.readouterr().err
     from ultralytics.data import utils
 
     def refuses(data: str) -> None:

@@ -52,20 +52,27 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
         Detector(m, runtime=args.runtime, threads=args.threads, provider=args.provider, spin=False, unproved=args.unproved)
         for m in args.models
     ]
+    notes = []
     for d in detectors:
         if args.provider != "auto" and d.runtime != "onnxruntime":
             raise UsageError(f"--provider is for onnxruntime, {d.path} is run by {d.runtime}")
-        for note in d.notes:
-            print(f"note: {note}", file=sys.stderr)
+        notes += d.notes
         if d.nms_inside:
-            print(f"note: {d.path}: contains NMS: what lies below the confidence it was exported with is lost to mAP", file=sys.stderr)
+            notes.append(f"{d.path}: contains NMS: what lies below the confidence it was exported with is lost to mAP")
+    _tell(notes)
     sizes = [size_for(args.imgsz, d) or d.default_size for d in detectors]
-    images, measured = file_figures(detectors, sizes, args.data, args.split)
+    images, measured, more = file_figures(detectors, sizes, args.data, args.split)
+    _tell(more)
     rows = [
         {"model": str(Path(m)), "runtime": d.runtime, "version": d.version, "provider": d.provider, "imgsz": list(size), **found}
         for m, d, size, found in zip(args.models, detectors, sizes, measured)
     ]
-    return {"data": args.data, "split": args.split, "images": images, "rows": rows}
+    return {"data": args.data, "split": args.split, "images": images, "rows": rows, "notes": notes + more}
+
+
+def _tell(notes: list[str]) -> None:
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from ..errors import DataError, shown
 from ..files import expand, read_source, read_text
 from ..model_yaml.reader import read_mapping
 
-__all__ = ["check", "image_files", "label_file", "on_disk", "read_labels", "root_of"]
+__all__ = ["check", "image_files", "label_file", "must_be_fetched", "on_disk", "places_of", "read_labels", "root_of"]
 
 IMAGES = frozenset(
     [
@@ -36,12 +36,13 @@ IMAGES = frozenset(
 WANTED = "A data set YAML names 'train', 'val' and 'names'."
 
 
-def check(name: str, *, single_cls: bool = False) -> bool:
+def check(name: str, *, single_cls: bool = False, splits: Sequence[str] = ("train", "val")) -> bool:
     """Check a local data set.
 
     Args:
         name: The path of its YAML.
         single_cls: All classes are trained as one, so that labels of any class are valid.
+        splits: What is used of it; the first must have labels.
 
     Returns:
         Whether the host may have to download something: a data set that only the host knows, a URL, the images of a
@@ -61,14 +62,13 @@ def check(name: str, *, single_cls: bool = False) -> bool:
             raise DataError(f"--data takes a data set YAML, but {name} is a folder (YAML files in it: {inside})")
         raise DataError(f"data set YAML not found: {name} (looked in {Path.cwd()})")
     d = read_mapping(path, DataError, WANTED)
-    for key in ("train", "val"):
+    for key in splits:
         if not d.get(key):
             raise DataError(f"{path}: has no '{key}:'. {WANTED}")
     names = _names(d, path)
     root = root_of(d, path)
-    for key in ("train", "val"):
-        folders = d[key] if isinstance(d[key], list) else [d[key]]
-        places = [root / str(f) for f in folders]
+    for key in splits:
+        places = places_of(d[key], root)
         missing = [p for p in places if not p.exists()]
         if missing:
             if d.get("download"):
@@ -77,33 +77,50 @@ def check(name: str, *, single_cls: bool = False) -> bool:
         images = [i for p in places for i in image_files(p)]
         if not images:
             raise DataError(f"{path}: '{key}:' has no images in {places[0]}.")
-        _check_labels(images, len(names) if not single_cls else None, f"{path}: '{key}:'", needed=key == "train")
+        _check_labels(images, len(names) if not single_cls else None, f"{path}: '{key}:'", needed=key == splits[0])
     return not all(n.isascii() for n in names)  # 类别: the host downloads a font with these characters
 
 
-def on_disk(name: str) -> dict[str, Any]:
+def on_disk(name: str, split: str = "") -> dict[str, Any]:
     """Return a local data set as the hosts resolve it: the places of each split, and the classes by number.
 
     Args:
         name: The path of its YAML.
+        split: The only one that is used, so that the others need not be on this machine; the hosts' two when empty.
 
     Raises:
         DataError: It cannot be used, or only a host can fetch it.
     """
     if not expand(name).is_file():
         raise DataError(f"{name}: no such file, and a data set that is downloaded needs a host: pip install ultralytics")
-    check(name)
+    check(name, splits=[split] if split else ["train", "val"])
     path = expand(name)
     d = read_mapping(path, DataError, WANTED)
     root = root_of(d, path)
     found: dict[str, Any] = {"names": dict(enumerate(_names(d, path)))}
-    for key in ("train", "val", "test"):
-        places = [root / str(f) for f in (d[key] if isinstance(d.get(key), list) else [d[key]])] if d.get(key) else []
+    for key in [split] if split else ["train", "val", "test"]:
+        places = places_of(d[key], root) if d.get(key) else []
         missing = [p for p in places if not p.exists()]
         if missing:
             raise DataError(f"{path}: '{key}:' points to {missing[0]}, which does not exist.")
         found[key] = [str(p) for p in places]
     return found
+
+
+def must_be_fetched(name: str) -> bool:
+    """Whether a data set, or a part of it, may have to be downloaded, which a host can."""
+    path = expand(name)
+    return not path.is_file() or bool(read_mapping(path, DataError, WANTED).get("download"))
+
+
+def places_of(given: Any, root: Path) -> list[Path]:
+    """Return the folders and lists of images of a split."""
+    out = []
+    for entry in map(str, given if isinstance(given, list) else [given]):
+        place = root / entry
+        # Roboflow writes `../train/images` for what lies beside the YAML, and the hosts know that
+        out.append(root / entry[3:] if entry.startswith("../") and not place.exists() else place)
+    return out
 
 
 def _names(d: dict[str, Any], path: Path) -> list[str]:
@@ -211,13 +228,21 @@ def root_of(d: dict[str, Any], path: Path) -> Path:
     root = expand(str(given))
     if root.is_absolute():
         return root
-    # The hosts try the YAML's folder, the working directory and their own folder of data sets.
-    return next((r for r in _candidates(root, path) if r.exists()), path.parent / root)
+    # The hosts try the working directory and their own folder of data sets; what is meant is mostly the YAML's folder.
+    best, most = path.parent / root, 0
+    splits = [d[key] for key in ("train", "val", "test") if d.get(key)]
+    for there in (r for r in _candidates(root, path) if r.exists()):
+        held = 1 + sum(all(p.exists() for p in places_of(split, there)) for split in splits)
+        if held > most:
+            best, most = there, held
+        if held > len(splits):
+            break  # the last of them is told by a host, which takes seconds to import
+    return best
 
 
 def _candidates(root: Path, path: Path) -> Iterable[Path]:
-    yield path.parent / root
     yield Path.cwd() / root
+    yield path.parent / root
     try:
         from ultralytics.utils import DATASETS_DIR
 

@@ -23,6 +23,8 @@ __all__ = ["Split", "batches", "detect", "detect_ways", "device_of", "figures", 
 
 CONF, IOU, MAX_DET = 0.001, 0.7, 300  # what the hosts validate with
 MAX_CANDIDATES = 30_000
+LEAST_SIDE = 10  # pixels; the hosts leave smaller images out
+UNREADABLE, TINY = "cannot be read", f"sides below {LEAST_SIDE} pixels:"
 SIZES = ("small", "medium", "large")  # COCO's: below 32 x 32 pixels, below 96 x 96, and the rest
 
 
@@ -34,10 +36,14 @@ class Split:
         files: The images.
         names: The classes, in order.
         single_cls: All classes count as one.
+
+    Attributes:
+        left_out: The images that :meth:`images` left out when it was last gone through, each with the reason.
     """
 
     def __init__(self, name: str, files: Sequence[Path], names: Sequence[str], single_cls: bool = False) -> None:
         self.name, self.files, self.names, self.single_cls = name, list(files), list(names), single_cls
+        self.left_out: dict[Path, str] = {}
 
     def some(self, most: int) -> Split:
         """Return a split of at most `most` of the images, evenly spaced, the same each time."""
@@ -48,34 +54,42 @@ class Split:
     def images(self) -> Iterator[tuple[Any, Any]]:
         """Each image, (H, W, 3) BGR, with its objects, (N, 5): x1 y1 x2 y2 in pixels, class.
 
+        What the hosts leave out is left out here: images that cannot be read or that are tiny, and those of which a label
+        is not valid. Equal labels of an image are one object.
+
         Raises:
-            DataError: No image can be read.
+            DataError: No image can be used.
         """
         from ..runtime.source import read_image
-        from .dataset import read_labels
 
-        found = 0
+        self.left_out, used = {}, 0
         for file in self.files:
+            rows, problem = self._labels(file)
             image = read_image(file)
-            if image is None:
-                continue  # the hosts leave such a file out as well, and say so
-            found += 1
-            rows = [self._box(row, image.shape) for row in read_labels(file, None)[0]]
-            yield image, np.asarray(rows, dtype=float).reshape(-1, 5)
-        if not found:
-            raise DataError(f"none of the {len(self.files)} images of '{self.name}:' can be read")
+            if image is None or problem or min(image.shape[:2]) < LEAST_SIDE:
+                self.left_out[file] = UNREADABLE if image is None else problem or f"{TINY} {image.shape[1]}x{image.shape[0]}"
+                continue
+            used += 1
+            boxes = [self._box(row, image.shape) for row in rows]
+            yield image, np.asarray(boxes, dtype=float).reshape(-1, 5)
+        if not used:
+            first = "".join(f": {file}: {why}" for file, why in list(self.left_out.items())[:1])
+            raise DataError(f"none of the {len(self.files)} images of '{self.name}:' can be used{first}")
 
     def has_labels(self) -> bool:
         """Whether any image has an object."""
-        from .dataset import read_labels
-
-        return any(read_labels(file, None)[0] for file in self.files)
+        return any(rows and not problem for rows, problem in map(self._labels, self.files))
 
     def classes(self) -> set[int]:
         """The classes that there are objects of."""
+        used = (rows for rows, problem in map(self._labels, self.files) if not problem)
+        return {0 if self.single_cls else int(row[0]) for rows in used for row in rows}
+
+    def _labels(self, file: Path) -> tuple[list[list[float]], str]:
         from .dataset import read_labels
 
-        return {0 if self.single_cls else int(row[0]) for file in self.files for row in read_labels(file, None)[0]}
+        rows, problem = read_labels(file, None if self.single_cls else len(self.names))
+        return [list(row) for row in dict.fromkeys(map(tuple, rows))], problem
 
     def _box(self, row: list[float], shape: tuple[int, ...]) -> list[float]:
         label, *numbers = row
@@ -96,18 +110,9 @@ def split_of(data: str, *, single_cls: bool = False, name: str = "") -> Split:
     Raises:
         DataError: The data set cannot be used.
     """
-    from .dataset import image_files, on_disk
+    from .dataset import image_files
 
-    resolve: Callable[[str], dict[str, Any]]
-    try:
-        from ultralytics.data.utils import check_det_dataset as resolve
-    except ImportError:
-        resolve = on_disk
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            info = resolve(data)
-    except (OSError, SyntaxError, RuntimeError) as exc:  # a failed download is an OSError
-        raise DataError(f"{data}: {str(exc).strip().splitlines()[0]}") from exc
+    info = _resolved(data, name)
     asked = bool(name)
     name = name or ("test" if info.get("test") else "val")
     if not info.get(name):
@@ -118,6 +123,23 @@ def split_of(data: str, *, single_cls: bool = False, name: str = "") -> Split:
         raise DataError(f"{data}: 'test:' has no images. Take the line out, and 'val:' is measured on.")
     names = ["object"] if single_cls else [str(n) for n in info["names"].values()]
     return Split(name, files, names, single_cls)
+
+
+def _resolved(data: str, name: str) -> dict[str, Any]:
+    """Return a data set's classes and the places of its splits."""
+    from .dataset import must_be_fetched, on_disk
+
+    try:
+        from ultralytics.data.utils import check_det_dataset
+    except ImportError:
+        return on_disk(data, name)
+    if name and not must_be_fetched(data):
+        return on_disk(data, name)  # the host would want all splits on this machine
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return dict(check_det_dataset(data))
+    except (OSError, SyntaxError, RuntimeError, TypeError) as exc:  # a failed download is an OSError
+        raise DataError(f"{data}: {str(exc).strip().splitlines()[0]}") from exc
 
 
 def detect(source: Any, split: Split, imgsz: int, device: str = "", batch: int = 16) -> tuple[list[Any], list[Any]]:

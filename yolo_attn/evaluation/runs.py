@@ -13,9 +13,15 @@ from ..runtime.boxes import FAR, decode, nms
 from ..runtime.image import blob, letterbox, unletterbox
 from ..runtime.session import Detector
 from . import dataset
-from .figures import CONF, IOU, MAX_CANDIDATES, MAX_DET, Split, figures, split_of
+from .figures import CONF, IOU, MAX_CANDIDATES, MAX_DET, TINY, UNREADABLE, Split, figures, split_of
 
-__all__ = ["Run", "detections", "figures_of", "file_figures", "labelled", "maps", "of_classes"]
+__all__ = [
+    "Run", "detections", "figures_of", "file_figures", "labelled", "maps", "of_classes", "remarks", "remarks_on_classes",
+]  # fmt: skip
+
+FEW = 32  # images; on fewer, a figure tells little of others
+THEIRS = "Give the data set that it was trained on"
+SHOWN = 3  # files, or classes, that a line names
 
 
 class Run(Protocol):
@@ -37,9 +43,9 @@ def labelled(data: str, name: str) -> Split:
     Raises:
         DataError: The data set cannot be used, or has no labels there.
     """
-    dataset.check(data)
+    dataset.check(data, splits=[name])
     split = split_of(data, name=name)
-    if not split.has_labels():
+    if not split.has_labels():  # of what a host has fetched
         raise DataError(f"{data}: '{name}:' has no labels, and mAP is measured with them")
     return split
 
@@ -61,13 +67,58 @@ def of_classes(split: Split, names: Sequence[str], data: str, detector: Any) -> 
     if len(names) == 1:
         return Split(split.name, split.files, names, single_cls=True)
     raise DataError(
-        f"{data}: has {len(split.names)} classes, and {detector} detects {len(names)}. Give the data set that it was trained on"
+        f"{data}: has {len(split.names)} classes, and {detector} detects {len(names)}. {THEIRS}"
     )
+
+
+def remarks(split: Split, data: str) -> list[str]:
+    """Return what figures on a split leave out, or count otherwise than a user may expect, in lines.
+
+    Args:
+        split: The images, after :func:`detections` went through them.
+        data: The data set, for messages.
+    """
+    notes, files, about = [], split.files, f"of '{split.name}' of {data}"
+    kinds: dict[str, list[str]] = {}
+    for file, why in split.left_out.items():
+        kind = why if why == UNREADABLE else "are too small" if why.startswith(TINY) else "have labels that are not valid"
+        kinds.setdefault(kind, []).append(str(file) if why == UNREADABLE else f"{file}: {why}")
+    for kind, which in kinds.items():
+        notes.append(f"{len(which)} of {len(files)} images {about} {kind}, and are left out, as a host does: {_some(which)}")
+    bare = [str(f) for f in files if f not in split.left_out and not dataset.label_file(f).is_file()]
+    if bare:
+        notes.append(f"{len(bare)} of {len(files)} images {about} have no label file, and count as images without an object: {_some(bare)}")
+    used = len(files) - len(split.left_out)
+    if used < FEW:
+        notes.append(f"measured on only {used} image{'s' * (used != 1)} {about}: what is counted on so few tells little of others")
+    return notes
+
+
+def remarks_on_classes(split: Split, names: Sequence[str], data: str, detector: Any) -> list[str]:
+    """Return what to tell of a detector whose classes have other names than the data set's, in lines.
+
+    Args:
+        split: What :func:`of_classes` returned.
+        names: The detector's classes; none where its file does not tell them.
+        data: The data set, for messages.
+        detector: The detector's path, for messages.
+    """
+    if split.single_cls or list(split.names) == list(names):
+        return []
+    if not names:
+        return [f"{detector}: tells no class names: its classes are compared with those of {data} by number"]
+    pairs = [f"{k} is {a} and {b}" for k, (a, b) in enumerate(zip(split.names, names)) if a != b]
+    return [f"{data} and {detector} call classes otherwise, and they are compared by number: {_some(pairs)}"]
+
+
+def _some(items: Sequence[str]) -> str:
+    more = len(items) - SHOWN
+    return ", ".join(items[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def file_figures(
     detectors: Sequence[Detector], sizes: Sequence[tuple[int, int]], data: str, name: str
-) -> tuple[int, list[dict[str, Any]]]:
+) -> tuple[int, list[dict[str, Any]], list[str]]:
     """Return the figures of opened files on a data set.
 
     Args:
@@ -77,7 +128,7 @@ def file_figures(
         name: The split.
 
     Returns:
-        The number of images, and for each file what :func:`.figures.figures` returns.
+        The number of images, for each file what :func:`.figures.figures` returns, and what to tell of them, in lines.
 
     Raises:
         UsageError: A file is no detector, or takes several images at once.
@@ -100,7 +151,10 @@ def file_figures(
         images = len(truth)
         for k, rows in zip(places, found.values()):
             out[k] = figures(truth, rows, splits[k].names)
-    return images, out
+    notes = remarks(splits[0], data)  # of each the same: it is about images and labels
+    for d, own in zip(detectors, splits):
+        notes += remarks_on_classes(own, list(d.names.values()), data, d.path)
+    return images, out, notes
 
 
 def maps(runs: Mapping[str, Run], split: Split, size: tuple[int, int]) -> dict[str, dict[str, float | None]]:
@@ -142,19 +196,28 @@ def detections(
         fitted, fit = letterbox(image, size)
         x = blob([fitted])
         truth.append(objects)
-        for run, rows in zip(runs.values(), found.values()):
-            boxes = _detected(run(x)[0], run.layout or "")
+        for (name, run), rows in zip(runs.items(), found.values()):
+            boxes = _detected(run(x)[0], run.layout or "", len(split.names), name)
             boxes[:, :4] = unletterbox(boxes[:, :4], fit)
             rows.append(boxes)
         tell(f"{', '.join(runs)}: {len(truth)} of {len(split.files)} images of '{split.name}'")
     return truth, found
 
 
-def _detected(output: np.ndarray, layout: str) -> np.ndarray:
-    """Return one image's detections, as the hosts validate: a candidate for each class above the least confidence."""
+def _detected(output: np.ndarray, layout: str, classes: int, name: str) -> np.ndarray:
+    """Return one image's detections, as the hosts validate: a candidate for each class above the least confidence.
+
+    Raises:
+        DataError: It has other classes than the data set; files that name none are seen here alone.
+    """
     if layout == "final":
-        return output[output[:, 4] > CONF][:MAX_DET].astype(float)
+        final = output[output[:, 4] > CONF][:MAX_DET].astype(float)
+        if len(final) and final[:, 5].max() >= classes:
+            raise DataError(f"{name}: finds class {final[:, 5].max():.0f}, and the data set has {classes}. {THEIRS}")
+        return final
     boxes, scores = decode(np.asarray(output, np.float32), layout)
+    if scores.shape[1] != classes:
+        raise DataError(f"{name}: detects {scores.shape[1]} classes, and the data set has {classes}. {THEIRS}")
     places, labels = (scores > CONF).nonzero()
     boxes, values = boxes[places], scores[places, labels]
     if len(values) > MAX_CANDIDATES:

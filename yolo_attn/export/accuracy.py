@@ -11,10 +11,8 @@ import numpy as np
 
 from ..detectors.source import Source
 from ..errors import DataError
-from ..evaluation import dataset
 from ..evaluation.figures import Split
-from ..evaluation.runs import detections, figures_of, labelled, of_classes
-from ..runtime.source import read_image
+from ..evaluation.runs import detections, figures_of, labelled, of_classes, remarks, remarks_on_classes
 
 __all__ = ["LIMITS", "Accuracy", "told"]
 
@@ -93,27 +91,8 @@ class Accuracy:
             "images": len(truth),
             "pytorch": figures_of(truth, reference, split),
             "file": figures_of(truth, rows, split),
-            "notes": self._notes(split, len(truth), source),
+            "notes": remarks(split, self.data) + remarks_on_classes(split, list(source.names.values()), self.data, source.path),
         }
-
-    def _notes(self, split: Split, read: int, source: Source) -> list[str]:
-        """Return what the figures leave out, or count otherwise than a user may expect."""
-        notes, names, about = [], list(source.names.values()), f"of '{SPLIT}' of {self.data}"
-        if not split.single_cls and list(split.names) != names:
-            theirs, its = ", ".join(map(str, split.names)), ", ".join(map(str, names))
-            notes.append(f"{self.data} calls its classes {theirs}, and {source.path} calls them {its}: they are compared by number")
-        lost = len(split.files) - read
-        if lost:
-            first = next((f for f in split.files if read_image(f) is None), split.files[0])
-            notes.append(f"{lost} of {len(split.files)} images {about} cannot be read, and {_are(lost)} left out: {first}")
-        wrong = [p for f in split.files if (p := dataset.read_labels(f, len(self._split.names))[1])]
-        if wrong:
-            notes.append(f"labels of {len(wrong)} of {len(split.files)} images {about} are not valid, and not all are counted: {wrong[0]}")
-        return notes
-
-
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"
 
 
 def told(measured: dict[str, Any], precision: str) -> list[str]:

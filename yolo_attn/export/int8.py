@@ -220,7 +220,7 @@ def labelled_images(asked: Any, source: Source) -> Any:
 
 def images_of(labelled: Any) -> dict[str, Any]:
     """Return what a report says of the images that mAP was measured on."""
-    return {"images": len(labelled.files), "split": labelled.name}
+    return {"images": len(labelled.files) - len(labelled.left_out), "split": labelled.name}
 
 
 def where(measured: dict[str, Any]) -> str:

@@ -186,7 +186,7 @@ def hash_data(name: str) -> str:
     """Return a hash of a data set: its YAML, its labels, and its images' names and sizes; of the YAML alone where the
     host has yet to fetch the rest, nothing where the host knows the YAML.
     """
-    from ..evaluation.dataset import image_files, label_file, root_of
+    from ..evaluation.dataset import image_files, label_file, places_of, root_of
 
     path = expand(name)
     if not path.is_file():
@@ -195,9 +195,7 @@ def hash_data(name: str) -> str:
     root = root_of(d, path)
     h = hashlib.sha256(yaml.safe_dump({k: v for k, v in d.items() if k != "path"}).encode())
     for key in ("train", "val", "test"):
-        places = d.get(key) or []
-        for place in places if isinstance(places, list) else [places]:
-            folder = root / str(place)
+        for folder in places_of(d[key], root) if d.get(key) else []:
             for image in image_files(folder) if folder.exists() else []:
                 labels = label_file(image)
                 size = image.stat().st_size if image.is_file() else 0
