@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zipfile
 from pathlib import Path
@@ -138,6 +139,22 @@ def test_torchscript_in_other_letters(tmp_path: Path) -> None:
     path.write_bytes(whole)
     with pytest.raises(CheckpointError, match="TorchScript"):
         pickles.refuse_script(path)
+
+
+@pytest.mark.parametrize("at", [0, (1 << 20) - 5, (1 << 20) + 3])
+def test_a_word_is_found_wherever_blocks_end(at: int) -> None:
+    data = bytes(at) + b"Constants.PKL" + bytes(9)
+    assert pickles._holds(io.BytesIO(data), b"constants.pkl")
+    assert not pickles._holds(io.BytesIO(data.replace(b"P", b"q")), b"constants.pkl")
+
+
+def test_what_stands_beside_the_tensors_is_read_without_them(tmp_path: Path) -> None:
+    """As the size that a checkpoint was trained with; numbers that are cut short are not looked at."""
+    file = tmp_path / "a.pt"
+    torch.save({"opt": {"imgsz": 320}, "model": torch.nn.Linear(2, 3), "ema": torch.ones(5)}, file)
+    whole, told = pickles.load(file), pickles.load(file, numbers=False)
+    assert told["opt"] == whole["opt"] == {"imgsz": 320} and torch.equal(whole["ema"], torch.ones(5))
+    assert isinstance(told["ema"], pickles.Inert) and isinstance(told["model"]._parameters["weight"], pickles.Inert)
 
 
 def test_safetensors_of_others(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def open_classic(file: Path) -> Source:
 def _trained_at(file: Path) -> tuple[int, int]:
     """Return the size that a checkpoint was trained with, which the host's loader drops: 640 where none is told (v6.0)."""
     with contextlib.suppress(CheckpointError):  # a file that its host loads need not pass the stricter reader
-        found = pickles.load(file)
+        found = pickles.load(file, numbers=False)
         opt = found.get("opt") if isinstance(found, dict) else None
         size = (opt if isinstance(opt, dict) else getattr(opt, "__dict__", {})).get("imgsz")
         if isinstance(size, int) and not isinstance(size, bool) and size > 0:
