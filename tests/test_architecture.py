@@ -34,7 +34,7 @@ FLOORS = [
     ["_name", "_version", "beside", "errors", "files", "log", "pages", "system", "words"],
 ]
 # Rooms that import less than the floors below them offer.
-ALONE = {"patches": [], "model_cfgs": [], "runtime": ["errors", "files", "log", "_version", "words"]}
+ALONE = {"patches": [], "model_cfgs": [], "runtime": ["errors", "files", "log", "system", "_version", "words"]}
 # Names that files of users hold, whatever the layout: they import what they stand for, and nobody imports them.
 STABLE = {"plugins", "rows", "trainer"}
 

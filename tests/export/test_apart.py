@@ -24,6 +24,7 @@ from yolo_attn.export.formats import apart
 from yolo_attn.export.formats.base import Job
 from yolo_attn.registry import registry
 from yolo_attn.runtime.child import Apart, Killed
+from yolo_attn.system import launch
 
 
 @pytest.fixture(params=["forks", "once"])
@@ -243,16 +244,6 @@ def test_what_it_launched_ends_with_it(number: signal.Signals, mode: str, where:
         assert list(place.iterdir()) == []
 
 
-def test_the_process_searches_where_this_one_does(tmp_path: Path) -> None:
-    """A package that PYTHONPATH puts before the installed ones is the one that converts; the working directory holds others."""
-    for name in ("first", "here"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "which_one.py").write_text(f"print({name!r})\n", encoding="utf-8")
-    env = {**os.environ, "PYTHONPATH": str(tmp_path / "first")}
-    done = subprocess.run(apart.launcher("which_one"), cwd=tmp_path / "here", env=env, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "first"
-
-
 def test_a_folder_of_the_same_name_is_not_what_runs_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The working directory of a user may hold a copy of the kit, or a numpy.py."""
     (tmp_path / "yolo_attn").mkdir()
@@ -291,7 +282,7 @@ def test_a_process_that_cannot_be_launched_is_one_message(tmp_path: Path, monkey
             apart.convert_apart(converting.about, tmp_path / "work", "the test")
         with pytest.raises(ExportError, match="^no process that runs onnxruntime can be launched: Resource"):
             Apart(tmp_path / "a.onnx", "onnxruntime")
-    monkeypatch.setattr(apart, "launcher", lambda module: [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"])
+    monkeypatch.setattr(launch, "command", lambda module, *words: [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"])
     if os.name != "nt":
         with pytest.raises(Killed, match="^the process that converts was ended by SIGKILL, as when memory runs out, before it began. Try"):
             apart.convert_apart(converting.about, tmp_path / "work", "the test")

@@ -23,16 +23,9 @@ from typing import IO, Any
 import numpy as np
 
 from ..errors import ExportError, FileError, YoloAttnError, first_line
+from ..system import launch
 
-__all__ = ["HOME", "Apart", "Died", "Killed", "ended", "from_outside", "get", "launcher", "put", "search_path"]
-
-HOME = str(Path(__file__).resolve().parents[2])
-# As `python -m`, which would put the working directory before all that PYTHONPATH names, with the packages there.
-LAUNCH = """
-import runpy, sys
-sys.path[:] = filter(None, sys.path)
-runpy.run_module("{module}", run_name="__main__", alter_sys=True)
-"""
+__all__ = ["Apart", "Died", "Killed", "ended", "from_outside", "get", "put"]
 
 OUTSIDE = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGXCPU")  # no crash, and nothing that a file is judged by
 PATIENCE = 600.0  # seconds for one answer; a runtime that hangs would otherwise hang the export
@@ -66,12 +59,12 @@ class Apart:
     """
 
     def __init__(self, path: Path, runtime: str, threads: int = 0) -> None:
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(search_path()), "YOLO_ATTN_HOOK": "0"}
+        env = launch.environment({"YOLO_ATTN_HOOK": "0"})
         self.path, self.runtime = path, runtime
         try:
             self._told: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close(); what the runtime prints
             self._process = subprocess.Popen(
-                launcher(__name__), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._told, env=env
+                launch.command(__name__), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._told, env=env
             )
         except OSError as exc:  # too many processes, too little memory, no temporary folder
             raise Killed(f"no process that runs {runtime} can be launched: {exc.strerror or exc}") from exc
@@ -139,17 +132,6 @@ class Apart:
         if kind is not None:
             self._process.kill()
         self.close()
-
-
-def launcher(module: str) -> list[str]:
-    """Return the command that runs a module, wherever the working directory is; its arguments may follow."""
-    return [sys.executable, "-c", LAUNCH.format(module=module)]
-
-
-def search_path() -> list[str]:
-    """Return this process's search path, absolute, with the kit's own folder; for the PYTHONPATH of another."""
-    path = [os.path.abspath(p) for p in sys.path]
-    return path if HOME in path else [*path, HOME]
 
 
 def from_outside(code: int | None) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -20,13 +19,13 @@ from typing import Any, Protocol
 from ..errors import FileError, UsageError
 from ..files import read_source, read_text, write_text
 from ..log import announce
-from ..system import locks, processes
+from ..system import launch, locks, processes
 from ..words import option
 from . import worker
 
 __all__ = ["Crew", "Here", "Outcome", "Place", "attempt", "devices", "launched", "places", "progress"]
 
-COMMAND = ("-m", worker.__name__)  # what does one run, behind the name of Python; the file of its task follows
+COMMAND = tuple(launch.command(worker.__name__)[1:])  # what does one run, behind the name of Python; the file of its task follows
 LEAST_FREE = 1 << 20  # bytes; with fewer a disk counts as full
 
 
@@ -99,12 +98,10 @@ def with_device(argv: Sequence[str], device: str) -> list[str]:
 @contextlib.contextmanager
 def launched(argv: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run a worker with what it prints in a log; standard input is a pipe that closes with this process."""
-    home = str(Path(__file__).resolve().parents[2])  # a bare checkout of the kit is on nobody's path
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")]))}
     with log.open("ab") as stream:
         child = subprocess.Popen(
-            [sys.executable, *argv, processes.owner()], stdin=subprocess.PIPE, stdout=stream, stderr=subprocess.STDOUT, env=env,
-            start_new_session=True,
+            [sys.executable, *argv, processes.owner()], stdin=subprocess.PIPE, stdout=stream, stderr=subprocess.STDOUT,
+            env=launch.environment(), start_new_session=True,
         )  # fmt: skip
         try:
             yield child

@@ -21,7 +21,7 @@ from typing import Any
 from ..errors import FileError, YoloAttnError, first_line
 from ..files import LOCK, read_text, scratch, write_text
 from ..log import announce
-from ..system import locks
+from ..system import launch, locks
 from .plan import hash_file
 
 __all__ = ["FILE", "Latency", "main", "measure", "read"]
@@ -118,9 +118,7 @@ def _measured(files: Mapping[str, Path], imgsz: int, host: str) -> dict[str, Any
     with scratch() as place:
         task = {"files": {n: str(f) for n, f in files.items()}, "imgsz": imgsz, "host": host, "folder": str(place)}
         write_text(place / "task.json", json.dumps(task), durable=False)
-        home = str(Path(__file__).resolve().parents[2])  # a bare checkout of the kit is on nobody's path
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")]))}
-        command = [sys.executable, "-m", __name__, str(place / "task.json")]
+        command, env = launch.command(__name__, str(place / "task.json")), launch.environment()
         done = subprocess.run(command, env=env, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
         if done.returncode == 0:
             found: dict[str, Any] = json.loads(read_text(place / FILE, FileError))

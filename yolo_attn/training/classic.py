@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from .._name import PACKAGE
 from ..errors import CheckpointError, ConfigError, FileError, HostError, UsageError, did_you_mean
 from ..evaluation import dataset
 from ..files import expand, read_source, scratch, write_text
@@ -28,6 +29,7 @@ from ..log import announce
 from ..model_yaml import check, find, load
 from ..model_yaml.reader import read_mapping
 from ..model_yaml.start import STARTS, with_start
+from ..system import launch
 from ..system.shell import Terminated, exit_code
 from . import host_imports, runs, shapes
 from .closing import found_nothing
@@ -312,13 +314,11 @@ def _named(plugins: list[str]) -> list[str]:
 
 
 def _kit(argv: list[str], processes: int = 1, env: Mapping[str, str] = MappingProxyType({})) -> int:
-    """Run `python -m yolo_attn ...` and return its exit code, one of STOPPED after Ctrl-C or SIGTERM."""
-    front = ["-m", "yolo_attn"]
-    if processes > 1:
-        front = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), *front]
-    home = str(Path(__file__).resolve().parents[2])  # the kit may be used from a checkout, without installation
-    path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")]))
-    child = subprocess.Popen([sys.executable, *front, *argv], env={**os.environ, **env, "PYTHONPATH": path})
+    """Run the kit's command line in processes of their own and return its exit code, one of STOPPED after Ctrl-C or SIGTERM."""
+    words = launch.command(PACKAGE, *argv)
+    if processes > 1:  # which would launch each with `python -m`
+        words = launch.command("torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "--no_python", *words)
+    child = subprocess.Popen(words, env=launch.environment(env))
     try:
         code = child.wait()
     except KeyboardInterrupt as exc:  # the terminal sends Ctrl-C to the child too, but not SIGTERM

@@ -29,7 +29,8 @@ from ..._name import PACKAGE
 from ...errors import ExportError, first_line
 from ...files import forget
 from ...log import announce
-from ...runtime.child import HOME, Killed, ended, from_outside, get, launcher, put, search_path
+from ...runtime.child import Killed, ended, from_outside, get, put
+from ...system import launch
 from ...weights.attention import name_of
 from .base import Job
 from .converter import FORKS, answer_of, end_with, inside, loading, printing_to
@@ -67,7 +68,7 @@ def convert_apart(convert: Callable[..., Path], folder: Path, title: str, *given
     pieces, alone = _packed(convert, given)
     answer: dict[str, Any] = {}
     if not alone:
-        head = {"env": dict(os.environ), "path": search_path(), "folder": str(folder), "log": str(log)}
+        head = {"env": dict(os.environ), "path": launch.search_path(), "folder": str(folder), "log": str(log)}
         answer = _converted(head, pieces, title, log)
         alone = answer.get("unready", "")
     if alone:
@@ -140,14 +141,13 @@ class _Converter:
 
     def __init__(self) -> None:
         loaded = [m for m in ("torch", "ultralytics") if m in sys.modules]  # what a detector of this kind needs
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(search_path())}
         session: dict[str, Any] = {"start_new_session": True} if os.name != "nt" else {}
         self.owner = os.getpid()
         self._told: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close(); why it cannot start
         mode = "forks" if FORKS else "once"
         self._process = subprocess.Popen(
-            [*launcher(f"{__package__}.converter"), mode, *loaded],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._told, env=env, cwd=HOME, **session,
+            launch.command(f"{__package__}.converter", mode, *loaded),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._told, env=launch.environment(), cwd=launch.HOME, **session,
         )  # fmt: skip
 
     def ready(self) -> bool:

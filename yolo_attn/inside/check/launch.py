@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import IO, Any
 
 from ... import errors
 from ...errors import PluginError, YoloAttnError
+from ...system import launch
 from . import child as _child
 from .blame import Places
 from .order import BASIS, FIRST, NAMES, skipped
@@ -66,15 +64,12 @@ class _Child:
 
     def __init__(self, task: dict[str, Any]) -> None:
         self.task = task
-        home = str(Path(__file__).resolve().parents[3])  # a bare checkout of the kit is on nobody's path
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")]))}
-        env.update(PYTHONFAULTHANDLER="1", YOLO_OFFLINE="true", PYTHONIOENCODING="utf-8")
+        env = launch.environment({"PYTHONFAULTHANDLER": "1", "YOLO_OFFLINE": "true", "PYTHONIOENCODING": "utf-8"})
         env.setdefault("OMP_NUM_THREADS", "1")
         env.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic algorithms on a GPU ask for it
         self.process = subprocess.Popen(
-            [sys.executable, "-m", _child.__name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=env,
-        )  # fmt: skip
+            launch.command(_child.__name__), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+        )
         self.lines: queue.Queue[bytes | None] = queue.Queue()
         self.errors: list[bytes] = []
         self.file = ""

@@ -1,0 +1,46 @@
+"""Launch modules of the kit in processes of their own, which find the same modules as this one.
+
+``python -m`` and ``python -c`` put the working directory first on the path. A user's folder may hold a `torch.py` or a
+`random.py`, which this process never looked at and which must not become part of one that it launches.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+__all__ = ["HOME", "command", "environment", "search_path"]
+
+HOME = str(Path(__file__).resolve().parents[2])
+
+# As `python -m`. Nothing but what is built in is imported before the working directory is off the path: its place is taken
+# by a second mention of the entry that follows, since `yolo-attn run` puts a script's folder there.
+LAUNCH = """
+import sys
+if not sys.path[0]:
+    sys.path[0] = sys.path[1]
+import runpy
+runpy.run_module("{module}", run_name="__main__", alter_sys=True)
+"""
+
+
+def command(module: str, *arguments: str) -> list[str]:
+    """Return the command that runs a module with arguments; it needs :func:`environment`."""
+    return [sys.executable, "-c", LAUNCH.format(module=module), *arguments]
+
+
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of a process that :func:`command` launches.
+
+    Args:
+        more: Variables to add.
+    """
+    return {**os.environ, **(more or {}), "PYTHONPATH": os.pathsep.join(search_path())}
+
+
+def search_path() -> list[str]:
+    """Return this process's search path, absolute, with the kit's own folder: a bare checkout may be on nobody's."""
+    path = [os.path.abspath(p) for p in sys.path if isinstance(p, str)]
+    return path if HOME in path else [*path, HOME]
