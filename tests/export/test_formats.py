@@ -247,7 +247,7 @@ def classifier() -> Source:
     return open_source("yolov8n-cls.yaml")
 
 
-@pytest.mark.parametrize("name", runtimes("openvino", "ncnn", "mnn"))
+@pytest.mark.parametrize("name", runtimes(*(name for name, f in table.FORMATS.items() if f.half and f.runtime)))
 def test_half(classifier: Source, name: str, tmp_path: Path) -> None:
     half = export_source(classifier, Asked(name, imgsz=32, half=True, output=tmp_path).checked(), lambda line: None)
     parameters = sum(p.numel() for p in classifier.model.parameters())
@@ -846,6 +846,44 @@ def test_a_package_that_is_missing_or_too_old(source: Source, monkeypatch: pytes
         with pytest.raises(ExportError, match=words) as caught:
             Asked(name).checked()
         assert f'pip install "yolo_attn[{table.FORMATS[name].extra}]"' in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [*table.FORMATS, "bundle"])
+def test_what_a_format_has_not_is_told_before_its_packages(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Installing them would not help."""
+    monkeypatch.setattr(base.metadata, "version", lambda package: (_ for _ in ()).throw(base.metadata.PackageNotFoundError(package)))
+    kind = table.FORMATS.get(name)
+    offered = {"half": bool(kind and kind.half), "int8": bool(kind and kind.int8), "dynamic": bool(kind and kind.dynamic)}
+    offered.update(nms=False, simplify=False, opset=bool(kind and kind.onnx), data=bool(kind and kind.runtime))
+    values = {"int8": ".", "simplify": False, "opset": 17, "data": "none.yaml"}
+    lacking = {option: values.get(option, True) for option, has in offered.items() if not has}
+    assert len(lacking) >= 2
+    for option, value in lacking.items():
+        flag = "--no-simplify" if option == "simplify" else f"--{option}"
+        for ask in (lambda a: a.checked(), lambda a: export_several("none.pt", [name], a)):
+            with pytest.raises(UsageError, match=f"--format {name} has no {flag}|--int8 cannot be combined.*bundle"):
+                ask(Asked(name, **{option: value}))  # type: ignore[arg-type]
+    if kind is not None and kind.needs:
+        with pytest.raises(ExportError, match="which is not installed"):
+            Asked(name).checked()
+
+
+def test_of_several_formats_each_tells_what_it_lacks() -> None:
+    """In the order in which they were asked for, with nothing opened or read."""
+    done = export_several("none.pt", ["executorch", "torchscript", "coreml"], Asked(int8="nowhere", data="none.yaml"))
+    assert [d.problem.partition(",")[0] for d in done] == [f"--format {d.format} has no --int8" for d in done]
+    assert [d.format for d in done] == ["executorch", "torchscript", "coreml"]
+
+
+@pytest.mark.parametrize("given", [{"int8": "."}, {"data": "none.yaml"}])
+def test_what_is_for_detectors_alone_is_told_before_packages(classifier: Source, given: dict[str, Any], monkeypatch: Any) -> None:
+    """Which task a checkpoint is of is known once it is open."""
+    kind = replace(table.FORMATS["openvino"], needs=(base.Need("no_such_module", "no-such-package"),))
+    monkeypatch.setitem(table.FORMATS, "openvino", kind)
+    with pytest.raises(UsageError, match="is for detectors only"):
+        export_source(classifier, Asked("openvino", **given).checked(), lambda line: None)
+    with pytest.raises(ExportError, match="no-such-package, which is not installed"):
+        Asked("openvino").checked()
 
 
 @pytest.mark.parametrize(

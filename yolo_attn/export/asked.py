@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UsageError, did_you_mean
+from ..errors import ExportError, UsageError, did_you_mean
 from . import proof
-from .formats.base import check_installed
+from .formats.base import check_installed, check_options
 from .formats.table import FORMATS, named
 
 if TYPE_CHECKING:
@@ -25,7 +25,11 @@ MAX_OPSET = 20  # the latest of torch's TorchScript exporter; OpenCV reads no la
 
 @dataclass(frozen=True)
 class Asked:
-    """The options of :func:`export`, of the same names; `int8_from` is what `int8` was before its images were read, `accuracy` measures on `data`."""
+    """The options of :func:`export`, of the same names.
+
+    `int8_from` is what `int8` was before its images were read, `accuracy` measures on `data`, and `lacking` says which
+    packages are missing, where the detector may be one that `int8`, `nms` and `data` are not for: that is told first.
+    """
 
     format: str = "onnx"
     imgsz: int | Sequence[int] | None = None
@@ -45,6 +49,7 @@ class Asked:
     data: str | os.PathLike[str] | None = None
     int8_from: Any = None
     accuracy: Accuracy | None = None
+    lacking: str = ""
 
     def measured(self) -> Asked:
         """Return them with the data set read, once for all formats.
@@ -61,11 +66,33 @@ class Asked:
 
         return replace(self, accuracy=Accuracy(str(self.data)))
 
+    def check_offered(self) -> None:
+        """Refuse options that the format has not, whatever the detector.
+
+        Raises:
+            UsageError: The message names the option.
+        """
+        kind = FORMATS.get(self.format)
+        given = {"--half": self.half, "--dynamic": self.dynamic, "--nms": self.nms, "--int8": self.int8 is not None, "--data": self.data is not None}
+        rest = {"--opset": self.opset is not None, "--no-simplify": not self.simplify}
+        if kind is not None:
+            check_options(
+                kind, half=self.half, int8=given["--int8"], dynamic=self.dynamic, nms=self.nms, opset=rest["--opset"], plain=rest["--no-simplify"]
+            )
+            if given["--data"] and not kind.runtime:
+                raise UsageError(f"--format {kind.name} has no --data: its file runs on {kind.where} alone")
+        if self.format == "bundle":
+            wrong = " and ".join(option for option, wanted in {**given, **rest}.items() if wanted)
+            if wrong:
+                raise UsageError(f"--format bundle has no {wrong}: it holds the weights as they are, for PyTorch")
+
     def checked(self) -> Asked:
         """Return them with the images read, after checking what can be checked before a detector is opened.
 
+        Packages come last: none makes up for an option that there is nothing for.
+
         Raises:
-            UsageError: Options contradict each other.
+            UsageError: Options contradict each other, or the format does not have one of them.
             ExportError: A package that the format needs is missing.
             DataError: The images cannot be read.
         """
@@ -78,8 +105,14 @@ class Asked:
         if self.tolerance is not None and not 0 < self.tolerance < math.inf:
             raise UsageError(f"--tolerance must be a number above 0, got {self.tolerance}")
         _check_chip(format, self.chip)
-        if format in FORMATS:
-            check_installed(FORMATS[format])
+        replace(self, format=format).check_offered()
+        try:
+            if format in FORMATS:
+                check_installed(FORMATS[format])
+        except ExportError as exc:
+            if self.int8 is None and not self.nms and self.data is None:
+                raise
+            return replace(self, format=format, lacking=str(exc))
         pictures = None if self.images is None else proof.read_images(self.images)
         calibration = None if self.int8 is None else proof.read_images(self.int8, limit=300)
         return replace(self.measured(), format=format, chip=self.chip.lower(), images=pictures, int8=calibration, int8_from=self.int8)

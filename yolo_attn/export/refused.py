@@ -1,4 +1,4 @@
-"""What cannot be exported: options that a detector or a format has nothing for, and what is known to fail."""
+"""What cannot be exported of a detector: options that it has nothing for, and what is known to fail."""
 
 from __future__ import annotations
 
@@ -10,39 +10,30 @@ from ..errors import ExportError, FileError, UsageError
 from ..registry import registry
 from .asked import Asked
 from .deployment import faults_of, formats_for, version_here
-from .formats.base import check_options
 from .formats.table import FORMATS, check_host
 
 __all__ = ["check_known", "check_offered"]
 
 
 def check_offered(source: Source, asked: Asked) -> None:
-    """Refuse options that there is nothing for.
+    """Refuse options that there is nothing for in this detector, and then packages that are missing.
 
     Raises:
         UsageError: The message names the option.
+        ExportError: A package that the format needs is missing.
         DataError: The data set is of other classes than the detector.
     """
-    kind, data = FORMATS.get(asked.format), asked.accuracy
-    given = {"--half": asked.half, "--dynamic": asked.dynamic, "--nms": asked.nms, "--int8": asked.int8 is not None, "--data": data is not None}
-    for option in ("--nms", "--int8", "--data"):  # their result is verified by its boxes
-        if source.task != "detect" and given[option]:
+    given = {"--nms": asked.nms, "--int8": asked.int8 is not None, "--data": asked.data is not None}
+    for option, wanted in given.items():  # their result is verified by its boxes
+        if source.task != "detect" and wanted:
             raise UsageError(f"{option} is for detectors only; {source.path} is a model for '{source.task}'")
     if asked.normalize_boxes and (source.host != "ultralytics" or source.task != "detect"):
         raise UsageError(f"--normalize-boxes is for detectors of ultralytics, {source.path} is not one")
-    if kind is not None:
-        check_host(asked.format, source.path, source.host != "ultralytics")
-        rest = {"opset": asked.opset is not None, "plain": not asked.simplify}
-        check_options(kind, half=asked.half, int8=given["--int8"], dynamic=asked.dynamic, nms=asked.nms, **rest)
-        if data is not None and not kind.runtime:
-            raise UsageError(f"--format {kind.name} has no --data: its file runs on {kind.where} alone")
-    if asked.format == "bundle":
-        more = {"--opset": asked.opset is not None, "--no-simplify": not asked.simplify}
-        wrong = " and ".join(option for option, wanted in {**given, **more}.items() if wanted)
-        if wrong:
-            raise UsageError(f"--format bundle has no {wrong}: it holds the weights as they are, for PyTorch")
-    if data is not None:
-        data.split(source)
+    check_host(asked.format, source.path, source.host != "ultralytics")
+    if asked.lacking:
+        raise ExportError(asked.lacking)
+    if asked.accuracy is not None:
+        asked.accuracy.split(source)
 
 
 def check_known(source: Source, used: dict[str, int], asked: Asked, log: Callable[[str], Any]) -> None:

@@ -69,16 +69,17 @@ def export_several(
     ready: dict[str, Asked | str] = {}
     # a processor concerns the formats that are for one; where none of them is, that is told of the first
     with_chips = [name for name in formats if name in FORMATS and FORMATS[name].chips] or formats
-    asked = asked.measured()
     classic = cfg is None and bool(is_classic(Path(weights)))
     for name in formats:
-        try:  # before the packages: none makes up for the host
+        try:
             check_host(name, Path(weights), classic)
-        except UsageError as exc:
+            replace(asked, format=name).check_offered()
+        except UsageError as exc:  # of this format alone
             if len(formats) == 1:
                 raise
             ready[name] = str(exc)
-            continue
+    asked = asked.measured() if len(ready) < len(formats) else asked
+    for name in (n for n in formats if n not in ready):
         try:
             ready[name] = replace(asked, format=name, chip=asked.chip if name in with_chips else "").checked()
         except ExportError as exc:  # a package is missing: known before anything is opened, and of this format alone
@@ -86,12 +87,13 @@ def export_several(
                 raise
             ready[name] = str(exc)
     if all(isinstance(v, str) for v in ready.values()):
-        return [Outcome(name, problem=str(why)) for name, why in ready.items()]
+        return [Outcome(name, problem=str(ready[name])) for name in formats]
     source = open_source(weights, cfg)
     for note in source.notes:
         log(f"note: {note}")
     done = []
-    for name, options in ready.items():
+    for name in formats:
+        options = ready[name]
         if isinstance(options, str):
             done.append(Outcome(name, problem=options))
             continue

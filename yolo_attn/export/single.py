@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..detectors.classic import is_classic
 from ..detectors.opening import open_source
 from ..detectors.source import Source, attention_used
 from . import report
 from .asked import Asked
 from .beside import of_other_weights
 from .formats.base import Job
-from .formats.table import FORMATS
+from .formats.table import FORMATS, check_host, named
 from .formats.write import write
 from .onnx import export_onnx
 from .refused import check_known, check_offered
@@ -109,6 +110,7 @@ def export(
         FileError: The target cannot be written.
         DataError: The images or the data set cannot be read.
     """
+    check_host(named(format), Path(weights), cfg is None and bool(is_classic(Path(weights))))
     asked = Asked(
         format, imgsz, dynamic, half, opset, nms, simplify, output, images, tolerance, int8, int8_symmetric,
         normalize_boxes, chip, force, data,

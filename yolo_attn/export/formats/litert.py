@@ -1,18 +1,19 @@
-"""LiteRT's ``model.tflite``, converted by litert-torch; int8 by ai-edge-quantizer."""
+"""LiteRT's ``model.tflite``, converted by litert-torch; fp16 and int8 by ai-edge-quantizer."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import warnings
-import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..classic import prepared
 from .base import Format, Job, Need
 from .host import STEM, by_ultralytics
+from .litert_file import add_about
+from .litert_half import halve
 from .litert_int8 import losses, quantize
 
 __all__ = ["FORMAT"]
@@ -28,8 +29,10 @@ def convert(job: Job) -> Path:
     """
     if job.pictures is not None:
         return quantize(job)
+    full = replace(job, half=False)
     with powers_of_any_rank():
-        return by_ultralytics(job, "litert") if job.source.host == "ultralytics" else by_the_kit(job)
+        path = by_ultralytics(full, "litert") if job.source.host == "ultralytics" else by_the_kit(full)
+    return halve(path) if job.half else path
 
 
 def by_the_kit(job: Job) -> Path:
@@ -42,8 +45,7 @@ def by_the_kit(job: Job) -> Path:
         warnings.simplefilter("ignore")
         network, x = prepared(job.source, job.size, False)
         litert_torch.convert(network, (x,)).export(path)
-    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("metadata.json", json.dumps({**job.metadata, "boxes": "pixels"}))
+    add_about(path, {**job.metadata, "boxes": "pixels"})
     return path
 
 
@@ -88,6 +90,7 @@ FORMAT = Format(
     ),
     convert,
     "litert",
+    half=True,
     int8=True,
     losses=losses,
 )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import pickle
 import re
-import zipfile
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -24,6 +23,7 @@ from ...weights.attention import attention_in
 from .base import Job
 from .decoding import CONVOLUTIONS, Operator, decoding
 from .host import STEM, calibration
+from .litert_file import write_like
 
 __all__ = ["ABOUT", "losses", "quantize", "within"]
 
@@ -201,10 +201,7 @@ def _calibrated(content: bytes, names: Sequence[str], job: Job) -> Any:
 def _written(content: bytes, names: Sequence[str], ranges: Any, proved: Path, target: Path) -> Path:
     """Write a file with the operators of these names in int8, and the metadata of the proved one."""
     made = _quantizer(content, names).quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
-    target.write_bytes(bytes(made.quantized_model))
-    with zipfile.ZipFile(proved) as old, zipfile.ZipFile(target, "a", zipfile.ZIP_DEFLATED) as new:
-        about = {**json.loads(old.read("metadata.json")), "precision": "int8"}
-        new.writestr("metadata.json", json.dumps(about))
+    write_like(proved, target, bytes(made.quantized_model), "int8")
     return target
 
 
