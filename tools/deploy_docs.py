@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from yolo_attn.errors import FileError
-from yolo_attn.export.deployment import PRECISIONS, matrix, on_cpu
+from yolo_attn.export.deployment import PRECISIONS, matrix, on_cpu, versions_of
 from yolo_attn.files import read_text, write_text
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -69,8 +69,11 @@ def tables(rows: Sequence[Mapping[str, str]], words: Mapping[str, str]) -> str:
     left = on_cpu(rows)
     if left:
         parts.append(markdown([words[k] for k in ("module", "format", "precision", "on_cpu")], left))
-    versions = sorted({f"{r['format']} {r['version']}" for r in rows if r["version"]})
-    parts.append(f"{words['versions']}: {', '.join(versions)}.")
+    versions: dict[str, set[str]] = {}
+    for r in rows:
+        versions.setdefault(r["format"], set()).update(f"{p} {v}" for p, v in versions_of(r).items())
+    told = (f"{format} ({', '.join(sorted(its))})" for format, its in sorted(versions.items()) if its)
+    parts.append(f"{words['versions']}: {', '.join(told)}.")
     return "\n\n".join(parts) + "\n"
 
 

@@ -44,7 +44,7 @@ from yolo_attn.detectors.opening import open_source
 from yolo_attn.detectors.source import Source
 from yolo_attn.errors import UsageError, YoloAttnError
 from yolo_attn.export.asked import Asked
-from yolo_attn.export.deployment import COLUMNS, EXACT, PATH, PRECISIONS, key_of, read, version_here
+from yolo_attn.export.deployment import COLUMNS, EXACT, PATH, PRECISIONS, key_of, read, versions_in
 from yolo_attn.export.formats.base import Job, check_installed
 from yolo_attn.export.formats.int8 import add_int8
 from yolo_attn.export.formats.mnn import keep_quiet
@@ -180,7 +180,7 @@ def now() -> str:
 
 def judged(row: dict[str, Any], found: dict[str, Any], problem: str) -> dict[str, Any]:
     """Return a line with what a report says of its file; `problem` is the export's error, without places."""
-    row = {**row, "version": version_in(found, row["format"]), "on_cpu": listed(found.get("on_cpu", ""))}
+    row = {**row, "version": versions_in(found.get("versions", {}), row), "on_cpu": listed(found.get("on_cpu", ""))}
     proof = found.get("proof") or {}
     if problem:
         row["result"], row["reason"] = "differs" if proof.get("runs") else "crashes" if found else "refused", problem
@@ -201,7 +201,7 @@ def judged(row: dict[str, Any], found: dict[str, Any], problem: str) -> dict[str
 
 def judged_int8(row: dict[str, Any], found: dict[str, Any], problem: str) -> dict[str, Any]:
     """Return a line with what a report says of the int8 file beside its own."""
-    row = {**row, "version": version_in(found, row["format"])}
+    row = {**row, "version": versions_in(found.get("versions", {}), row)}
     near = found.get("int8")
     if near is None:
         return {**row, "result": "refused", "reason": problem}
@@ -212,12 +212,6 @@ def judged_int8(row: dict[str, Any], found: dict[str, Any], problem: str) -> dic
     most = ", ".join(f"{part['layer']} {part['error']:.1%}" for part in near.get("layers", [])[:3])
     told = f"{row['missing']} of {row['compared']} detections are missing, {row['extra']} are new"
     return {**row, "result": "loses", "reason": f"{told}{'; what loses most: ' if most else ''}{most}"}
-
-
-def version_in(found: dict[str, Any], format: str) -> str:
-    """Return the version of the runtime that a report names; where there is none, of the one that is installed."""
-    runtime = FORMATS[format].runtime if format in FORMATS else "onnxruntime"
-    return str(found.get("versions", {}).get(runtime, "")).partition("+")[0] or version_here(format)
 
 
 def listed(operators: Any) -> str:
@@ -266,7 +260,7 @@ def main() -> int:
     try:
         if not args.docs:
             names = list(dict.fromkeys(registry.get_entry(n).name for n in args.modules or modules()))
-            formats = wanted(args.formats) if args.formats else ["onnx", *(f for f in FORMATS if installed(f))]
+            formats = wanted(args.formats) if args.formats else ["onnx", *(f for f in FORMATS if can_be_tried(f))]
             make(names, formats, args.precision or list(PRECISIONS), args.missing)
         write({})
         write_docs(list(on_disk().values()))
@@ -299,7 +293,7 @@ def precisions_of(format: str) -> list[str]:
     return [kind.precision, *["fp16"][: kind.half], *["int8"][: kind.int8]]
 
 
-def installed(format: str) -> bool:
+def can_be_tried(format: str) -> bool:
     """Return whether the packages of a format are here."""
     try:
         check_installed(FORMATS[format])

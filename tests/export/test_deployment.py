@@ -199,14 +199,14 @@ def test_an_export_refuses_what_is_known_to_fail(monkeypatch: pytest.MonkeyPatch
         export("yolov5n_se.yaml", format="torchscript", imgsz=64, output=tmp_path / "a.torchscript", log=lines.append, **options)
         return [line for line in lines if "It computes 3" in line]
 
-    with pytest.raises(ExportError, match=r"SEAttention crashes .*999\.1: It computes 3\. Nothing .* to mnn, .*--force") as caught:
+    with pytest.raises(ExportError, match=r"SEAttention crashes with torch 999\.1: It computes 3\. No newer torch .* to mnn, .*--force") as caught:
         tried(bad, good)
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
     with pytest.raises(ExportError, match="Add --force"):
         tried(bad)
     assert "--force was given" in tried(bad, force=True)[0] and (tmp_path / "a.torchscript").is_file()
-    version = deployment.version_here("torchscript")
-    assert version and f"{version} is installed" in tried({**bad, "version": "1.2"})[0]
+    here = deployment.installed(deployment.packages_of("torchscript", "fp32"))
+    assert f"torch {here['torch']} is installed" in tried({**bad, "version": "1.2"})[0]
 
 
 def test_the_table_says_nothing_of_a_users_module_of_the_same_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +229,7 @@ def test_which_lines_count_for_a_precision(monkeypatch: pytest.MonkeyPatch) -> N
 
     def faults(precision: str, *table: dict[str, str], version: str = "3.6.1") -> tuple[int, int]:
         monkeypatch.setattr(deployment, "read", lambda: table)
-        stops, notes = deployment.faults_of(["ECA", "CBAM"], "mnn", precision, version)
+        stops, notes = deployment.faults_of(["ECA", "CBAM"], "mnn", precision, {"MNN": version})
         return len(stops), len(notes)
 
     half = {**row, "precision": "fp16"}
@@ -240,6 +240,44 @@ def test_which_lines_count_for_a_precision(monkeypatch: pytest.MonkeyPatch) -> N
     assert faults("fp32", row, version="3.6.0") == (1, 0) and faults("fp32", row, version="3.10") == (0, 1)
     assert faults("fp32", {**row, "result": "refused"}) == (0, 1)
     assert faults("int8", {**row, "precision": "int8", "result": "loses"}) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("version", "here", "told"),
+    [
+        ("ncnn 1.0.9, pnnx 8", {"ncnn": "1.0.9", "pnnx": "8"}, "with ncnn 1.0.9 and pnnx 8: Why. No newer ncnn or pnnx is installed."),
+        ("ncnn 1.0.9, pnnx 8", {"ncnn": "1.0.8", "pnnx": "7"}, "No newer ncnn or pnnx is installed."),
+        ("ncnn 1.0.9, pnnx 8", {"ncnn": "1.0.9", "pnnx": "9"}, "Why. pnnx 9 is installed, so it is tried"),
+        ("ncnn 1.0.9, pnnx 8", {"ncnn": "1.0.10", "pnnx": "7"}, "Why. ncnn 1.0.10 is installed, so it is tried"),
+        ("ncnn 1.0.9, pnnx 8", {"ncnn": "1.0.10", "pnnx": "9"}, "Why. ncnn 1.0.10 and pnnx 9 are installed, so it is tried"),
+        ("1.0.9", {"ncnn": "1.0.9", "pnnx": "9"}, "with ncnn 1.0.9: Why. No newer ncnn is installed."),  # of pnnx nothing is known
+        ("ncnn 1.0.9, pnnx 8", {}, "No newer ncnn or pnnx is installed."),
+        ("", {"ncnn": "1.0.9", "pnnx": "9"}, "crashes with ncnn: Why."),
+    ],
+)
+def test_a_fault_of_several_packages(version: str, here: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be of the runtime or of the converter: each is compared, and the message names the one that matters."""
+    row = {**dict.fromkeys(deployment.COLUMNS, ""), "module": "ECA", "format": "ncnn", "precision": "fp32", "reason": "Why."}
+    monkeypatch.setattr(deployment, "read", lambda: ({**row, "result": "crashes", "version": version},))
+    stops, notes = deployment.faults_of(["ECA"], "ncnn", "fp32", here)
+    assert (len(stops), len(notes)) == ((1, 0) if "No newer" in told else (0, 1)) and told in (*stops, *notes)[0]
+
+
+def test_the_packages_of_a_line_are_those_that_its_format_needs() -> None:
+    """What converts, runs and quantizes; what is needed beside these, in a version of its own, is of no line."""
+    beside = {"onnx", "numpy", "setuptools"}
+    for name, kind in FORMATS.items():
+        known = {p for precision in deployment.PRECISIONS for p in deployment.packages_of(name, precision)}
+        assert known - {"torch"} == {n.package for n in kind.needs} - beside, name
+    found = {"torch": "2.14.1+cpu", "litert": "9", "ai-edge-litert": "2.3.0", "litert-torch": "0.10.0", "ai-edge-quantizer": "0.9"}
+    row = {"format": "tflite", "precision": "fp32"}
+    assert deployment.versions_in(found, row) == "ai-edge-litert 2.3.0, litert-torch 0.10.0"
+    text = deployment.versions_in(found, {**row, "precision": "int8"})
+    assert deployment.versions_of({**row, "version": text}) == {k: v for k, v in found.items() if "-" in k}
+    assert deployment.versions_in(found, {"format": "torchscript", "precision": "fp32"}) == "2.14.1"
+    assert deployment.versions_of({"format": "torchscript", "version": "2.14.1"}) == {"torch": "2.14.1"}
+    for line in deployment.read():
+        assert [*deployment.versions_of(line)] == [*deployment.packages_of(line["format"], line["precision"])], line
 
 
 @pytest.mark.slow

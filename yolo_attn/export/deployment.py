@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import re
@@ -13,7 +14,24 @@ from pathlib import Path
 from ..errors import FileError
 from ..files import read_text
 
-__all__ = ["BAD", "COLUMNS", "EXACT", "PATH", "PRECISIONS", "RESULTS", "faults_of", "formats_for", "key_of", "matrix", "on_cpu", "read", "version_here"]
+__all__ = [
+    "BAD",
+    "COLUMNS",
+    "EXACT",
+    "PATH",
+    "PRECISIONS",
+    "RESULTS",
+    "faults_of",
+    "formats_for",
+    "installed",
+    "key_of",
+    "matrix",
+    "on_cpu",
+    "packages_of",
+    "read",
+    "versions_in",
+    "versions_of",
+]  # fmt: skip
 
 PATH = Path(__file__).with_name("deployment.csv")
 COLUMNS = (
@@ -32,10 +50,15 @@ RESULTS = {
     "crashes": "converted, and the runtime does not run it",
     "refused": "not converted",
 }
-# What a line's version is of, by format.
+# What a line's versions are of, by format: the runtime, then what converts to it. Any of them may be what fails.
 PACKAGES = {
-    "onnx": "onnxruntime", "openvino": "openvino", "ncnn": "ncnn", "mnn": "MNN", "tflite": "ai-edge-litert",
-    "executorch": "executorch", "rknn": "rknn-toolkit2", "coreml": "coremltools", "torchscript": "torch",
+    "onnx": ("onnxruntime",), "openvino": ("openvino",), "ncnn": ("ncnn", "pnnx"), "mnn": ("MNN",),
+    "tflite": ("ai-edge-litert", "litert-torch"), "executorch": ("executorch",), "rknn": ("rknn-toolkit2",),
+    "coreml": ("coremltools",), "torchscript": ("torch",),
+}  # fmt: skip
+# What makes a precision from fp32, where that is a package of its own.
+QUANTIZERS = {
+    ("openvino", "int8"): "nncf", ("tflite", "fp16"): "ai-edge-quantizer", ("tflite", "int8"): "ai-edge-quantizer",
 }  # fmt: skip
 BAD = ("differs", "crashes", "refused")
 
@@ -76,18 +99,19 @@ def key_of(row: Mapping[str, str]) -> tuple[str, str, str]:
     return row["module"], row["format"], row["precision"]
 
 
-def faults_of(modules: Iterable[str], format: str, precision: str, version: str) -> tuple[list[str], list[str]]:
+def faults_of(modules: Iterable[str], format: str, precision: str, here: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """Return what is known of modules that failed in a format: what rules an export out, and what to tell beforehand.
 
-    A file that computed something else, or that its runtime did not run, will do so again until the runtime is newer. A
-    newer one is tried, and the proof decides; so is a converter that refused, which can say so itself.
+    A file that computed something else, or that its runtime did not run, will do so again until the runtime or the
+    converter is newer: which of them is the cause, the file does not show. With a newer one it is tried, and the proof
+    decides; so is a converter that refused, which can say so itself.
 
     Args:
         modules: Registered names.
         format: A format's name.
         precision: ``fp32``, ``fp16`` or ``int8``. What fails in fp32 fails in int8, which is made from it, and in fp16
             where that was not tried itself.
-        version: Version of the runtime that is installed.
+        here: Versions of the packages that are installed, by name.
     """
     known = {(r["module"], r["precision"]): r for r in read() if r["format"] == format and r["module"] in modules}
     stops, notes = [], []
@@ -96,15 +120,17 @@ def faults_of(modules: Iterable[str], format: str, precision: str, version: str)
         if row["result"] not in (*BAD, "loses") or tried not in (precision, "fp32"):
             continue
         at = f" in {tried}" if tried != precision else ""
-        told = f"{module} {row['result']}{at} with {format} {row['version']}".rstrip() + f": {row['reason']}"
-        newer = not row["version"] or numbers(version) > numbers(row["version"])
+        seen = versions_of(row)
+        told = f"{module} {row['result']}{at} with {_listed(seen) or format}: {row['reason']}"
+        newer = {package: here[package] for package in seen if numbers(here.get(package, "")) > numbers(seen[package])}
         spared = precision == "fp16" and own is not None and own is not row  # judged by its own line
         if row["result"] not in ("differs", "crashes") or spared:
             notes.append(told)
-        elif newer:
-            notes.append(f"{told} {version} is installed, so it is tried, and the proof decides")
+        elif newer or not seen:
+            are = "is" if len(newer) == 1 else "are"
+            notes.append(f"{told} {_listed(newer)} {are} installed, so it is tried, and the proof decides" if newer else told)
         else:
-            stops.append(told)
+            stops.append(f"{told} No newer {' or '.join(seen)} is installed.")
     return stops, notes
 
 
@@ -123,12 +149,36 @@ def numbers(version: str) -> list[int]:
     return [*map(int, release.group().split(".")), 0, 0][:3] if release else []
 
 
-def version_here(format: str) -> str:
-    """Return the version of a format's runtime, or its converter where it runs elsewhere; empty where it is not installed."""
-    try:
-        return metadata.version(PACKAGES[format]).partition("+")[0]
-    except (KeyError, metadata.PackageNotFoundError):
-        return ""
+def packages_of(format: str, precision: str) -> tuple[str, ...]:
+    """Return the packages that a file depends on: what runs it, what converts it, and what quantizes it."""
+    quantizer = QUANTIZERS.get((format, precision))
+    return (*PACKAGES.get(format, ()), *([quantizer] if quantizer else []))
+
+
+def installed(packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those packages that are installed."""
+    found = {}
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package).partition("+")[0]
+    return found
+
+
+def versions_of(row: Mapping[str, str]) -> dict[str, str]:
+    """Return the versions of a line by package; a version without a name is of the format's first one."""
+    parts = [part.split() for part in row["version"].split(",") if part.strip()]
+    return {name[0] if name else PACKAGES[row["format"]][0]: version for *name, version in parts}
+
+
+def versions_in(told: Mapping[str, str], row: Mapping[str, str]) -> str:
+    """Return the versions for a line, as a report tells them, else as they are installed; without a name where it is one."""
+    packages = packages_of(row["format"], row["precision"])
+    known = {**installed(packages), **{p: str(v).partition("+")[0] for p, v in told.items()}}
+    return known.get(packages[0], "") if len(packages) == 1 else ", ".join(f"{p} {known[p]}" for p in packages if p in known)
+
+
+def _listed(versions: Mapping[str, str]) -> str:
+    return " and ".join(f"{package} {version}" for package, version in versions.items())
 
 
 def matrix(rows: Iterable[Mapping[str, str]], precision: str = "fp32") -> tuple[list[str], list[list[str]]]:

@@ -9,7 +9,7 @@ from ..detectors.source import Source
 from ..errors import ExportError, FileError, UsageError
 from ..registry import registry
 from .asked import Asked
-from .deployment import faults_of, formats_for, version_here
+from .deployment import faults_of, formats_for, installed, packages_of
 from .formats.table import FORMATS, check_host
 
 __all__ = ["check_known", "check_offered"]
@@ -46,7 +46,7 @@ def check_known(source: Source, used: dict[str, int], asked: Asked, log: Callabl
     precision = "int8" if asked.int8 is not None else "fp16" if asked.half else kind.precision if kind else "fp32"
     known = [name for name in used if (e := registry.find(name)) is None or e.owner.startswith("yolo_attn.modules.")]
     try:
-        stops, notes = faults_of(known, asked.format, precision, version_here(asked.format))
+        stops, notes = faults_of(known, asked.format, precision, installed(packages_of(asked.format, precision)))
     except FileError as exc:  # the proof finds what is wrong without it
         log(f"note: what is known to fail is not told beforehand: {exc}")
         return
