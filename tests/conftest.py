@@ -24,8 +24,13 @@ from preloaded import Preloaded, read_once
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Set before any host is imported: the hosts read these at import.
-_home = Path(tempfile.mkdtemp(prefix="yolo_attn_tests_"))
+# Set before any host is imported: the hosts read these at import. pytest's own folders stay where they are; temporary files
+# are each worker's own: what one leaves when it is killed, the next command removes, of whichever worker.
+_place = os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+_home = Path(tempfile.mkdtemp(prefix="yolo_attn_tests_", dir=_place))
+(_home / "tmp").mkdir()
+if os.name != "nt":
+    os.environ["TMPDIR"] = tempfile.tempdir = str(_home / "tmp")
 os.environ.update(
     YOLO_ATTN_CACHE=str(_home / "cache"),
     YOLO_ATTN_CONFIG_DIR=str(_home / "config"),
@@ -36,6 +41,11 @@ os.environ.update(
 )
 (_home / "ultralytics").mkdir()
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors this small gain nothing from more; workers would fight over cores
+# Memory that is freed is kept for the next tensor: glibc gives large blocks back, and takes them page by page each time, a
+# sixth of the time of a training on the CPU. Read when a process begins: for the workers, and all that tests launch.
+os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**25))
+os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**29))
+os.environ.setdefault("MALLOC_TOP_PAD_", str(2**24))
 # Hundreds of processes would compile the kit and the hosts anew
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
