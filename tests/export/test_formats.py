@@ -53,6 +53,9 @@ from yolo_attn.runtime.proved import read_report, report_path
 from yolo_attn.runtime.session import Detector
 from yolo_attn.weights.attention import attention_in
 
+sys.path.insert(0, str(ROOT / "tools"))
+import deploy_matrix
+
 INSTALLED = {
     name: all(importlib.util.find_spec(n.module) is not None for n in f.needs) for name, f in table.FORMATS.items()
 }
@@ -106,6 +109,26 @@ def lively(source: Source) -> Source:
 def source() -> Source:
     torch.manual_seed(0)  # the fresh weights are the same in every order of the tests
     return lively(open_source("yolov5n_se.yaml"))
+
+
+@pytest.fixture(scope="module")
+def forgiving(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    """A detector that rounding hardly moves, with a gate that it needs: what int8 is measured on.
+
+    Noise of half a grey level moves its boxes by 0.02 pixels. It moves those of :func:`lively`, whose sixty convolutions in a
+    row add to each error, by 5 pixels, and any layer alone in int8 by more. With a constant for its gate, the mean that the
+    gate has, its boxes move by 0.5 pixels.
+    """
+    source = deploy_matrix.detector("SEAttention", tmp_path_factory.mktemp("forgiving"))
+    with torch.no_grad():
+        source.model.model[-3].fc2.weight.mul_(10)  # gates from 0.1 to 0.9
+    return source
+
+
+def moved(full: Detector, rounded: Detector, job: base.Job) -> tuple[float, float]:
+    """The mean differences of two files on a job's pictures: of the sides of boxes, in pixels, and of scores."""
+    apart = np.mean([np.abs(full(x) - rounded(x))[0] for x in calibration(job)], axis=0)
+    return float(apart[:4].mean()), float(apart[4:].mean())
 
 
 @pytest.fixture(scope="module")
@@ -321,33 +344,36 @@ def test_int8_of_few_images_is_told() -> None:
 
 
 @pytest.mark.parametrize("name", runtimes("openvino"))
-def test_int8_stands_beside_the_proved_file(source: Source, made: Any, name: str, tmp_path: Path) -> None:
+def test_int8_stands_beside_the_proved_file(forgiving: Source, made: Any, name: str, tmp_path: Path) -> None:
     """The sigmoids, the decoding and attention stay in fp32; detections are compared by the runtime itself.
 
-    With a file of the same runtime open in this process, whose threads a fork would lack.
+    With a file of the same runtime open in this process, whose threads a fork would lack. Boxes move by 0.08 pixels and scores
+    by 0.008; with the decoding or the gate in int8, by 0.2 pixels, and with a constant for the gate by 0.5 and 0.05.
     """
     busy = Detector(made(name).path, threads=4)
     busy(np.zeros((1, 3, 64, 96), np.float32))
     pictures = drawn_images(3, seed=3)
-    asked = Asked(name, imgsz=[64, 96], int8=pictures, output=tmp_path).checked()
+    target = tmp_path / f"best{table.suffix_of(name)}"
     lines: list[str] = []
-    result = export_source(source, asked, lines.append)
+    result = export_source(forgiving, Asked(name, imgsz=[64, 96], int8=pictures, output=target).checked(), lines.append)
     small = Path(result.report["int8"]["path"])
     reports = [result.report_path.name, f"{small.name}.json"]
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([small.name, result.path.name, *reports])
-    assert small.name == f"yolov5n_se_int8{table.suffix_of(name)}" and result.report["proof"]["passed"]
+    assert small.name == f"best_int8{table.suffix_of(name)}" and result.report["proof"]["passed"]
     near = result.report["int8"]
     assert near["bytes"] < 0.45 * result.report["bytes"] and near["calibrated_on"] == 3
     assert sum("calibrated on only 3 images" in line for line in lines) == 1
-    assert near["same_iou_0.5"] >= 0.25 * near["found"] > 0  # of hundreds of crowded boxes of a random model; 0.30 here
+    assert near["found"] > 200 and near["same_iou_0.5"] >= 0.98 * near["found"] and near["extra"] <= 0.02 * near["found"]
+    boxes, scores = moved(Detector(target, threads=1), Detector(small, threads=1), base.Job(forgiving, (64, 96), pictures=pictures))
+    assert 0 < boxes < 0.14 and scores < 0.015
     text = next(small.glob("*.xml")).read_text(encoding="utf-8")
     assert "FakeQuantize" in text
     # what loses most, in paths of the network; attention is not among them
     worst = [row["layer"] for row in near["layers"]]
-    assert len(worst) == 5 and all(source.model.get_submodule(name) is not None for name in worst)
-    assert not set(worst) & {f"{p}.{n}" for p in attention_in(source.model) for n in ("fc1", "fc2")}
-    assert near["quantized"] > 40 and near["fp32"] >= 2 * len(attention_in(source.model))
-    assert len(Detector(small)(np.zeros((1, 3, 64, 96), np.float32))) == 1
+    assert len(worst) == 5 and all(forgiving.model.get_submodule(name) is not None for name in worst)
+    assert not set(worst) & {f"{p}.{n}" for p in attention_in(forgiving.model) for n in ("fc1", "fc2")}
+    convolutions = sum(isinstance(m, nn.Conv2d) for m in forgiving.model.modules())
+    assert near["fp32"] == 2 + 1 and near["quantized"] == convolutions - 3  # the gate's two, and that of the distribution
 
 
 @pytest.mark.parametrize("name", runtimes("tflite"))
@@ -375,24 +401,19 @@ def test_int8_of_litert_keeps_attention_and_decoding(source: Source, made: Any, 
 
 
 @pytest.mark.parametrize("name", runtimes("tflite"))
-def test_int8_of_litert_finds_what_fp32_finds(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int8_of_litert_finds_what_fp32_finds(forgiving: Source, name: str, tmp_path: Path) -> None:
     """And the layers that lose most are named: first the one whose ranges are far too wide.
 
-    In a detector that forgives: noise of half a grey level moves its boxes by 0.02 pixels in fp32. It moves those of
-    :func:`lively`, whose sixty convolutions in a row add to each error, by 5 pixels, and any layer alone in int8 by more.
-    With the decoding in int8, as the host has it, the boxes of this one move by 0.38 pixels, in the kit's file by 0.09.
+    With the decoding in int8, as the host has it, boxes move by 0.38 pixels, in the kit's file by 0.1.
     """
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    import deploy_matrix
-
-    source = deploy_matrix.detector("SEAttention", tmp_path)
+    source = forgiving
     target = quiet(source, format=name, output=tmp_path / "best.tflite").path
     small, job = quantized(source, target, tmp_path)
     full, rounded = (Detector(p, threads=1) for p in (target, small))
     near = agreement(full, rounded, job.pictures or [], (64, 96))
     assert near["same_iou_0.5"] == near["found"] > 200 and near["extra"] == 0 and near["same_iou_0.9"] > 0.85 * near["found"]
-    moved = [np.abs(full(x) - rounded(x))[0] for x in calibration(job)]
-    assert 0 < np.mean([m[:4].mean() for m in moved]) < 0.2 and np.mean([m[4:].mean() for m in moved]) < 0.02
+    boxes, scores = moved(full, rounded, job)
+    assert 0 < boxes < 0.2 and scores < 0.02
 
     stored = tmp_path / "work" / litert_int8.RANGES
     ranges = pickle.loads(stored.read_bytes())
