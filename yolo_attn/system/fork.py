@@ -15,7 +15,7 @@ __all__ = ["Lock"]
 PATIENCE = 10.0  # seconds; the longest operation under one of these locks is importing the kit's modules
 
 _all: list[Lock] = []
-_taken: list[Lock] = []
+_forking = threading.local()  # the locks that a fork has taken: several threads may fork, each with its own
 
 
 class Lock:
@@ -46,17 +46,18 @@ class Lock:
 
 
 def _before() -> None:
-    _taken[:] = [lock for lock in _all if lock._take()]
+    _forking.taken = [lock for lock in _all if lock._take()]
 
 
 def _in_parent() -> None:
-    while _taken:
-        _taken.pop()._inner.release()
+    taken: list[Lock] = _forking.taken
+    while taken:
+        taken.pop()._inner.release()
 
 
 def _in_child() -> None:
     for lock in _all:
-        if lock not in _taken:
+        if lock not in _forking.taken:
             lock._renew()
     _in_parent()
 
