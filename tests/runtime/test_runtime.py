@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -377,6 +378,20 @@ def test_options_of_the_command(files: dict[str, Path], cli: Any) -> None:
 
 
 @pytest.mark.slow
+def test_names_do_not_hide_what_small_images_show() -> None:
+    image, box = np.zeros((160, 160, 3), np.uint8), np.array([[40, 60, 120, 120, 0.9, 0]], np.float32)
+    assert (annotate(image, box, {0: "triangle"}, frames=False) != image).any(2).mean() < 0.05
+    assert (annotate(image, box, {0: "triangle"}) != image).any(2)[60:63, 40].any()
+
+
+def test_bench_needs_no_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A board has a runtime alone; the number of nodes is left out there."""
+    from yolo_attn.commands import bench
+
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert bench._nodes(Path("a.onnx")) is None
+
+
 def test_bench_takes_turns_and_compares(files: dict[str, Path], cli: Any, tmp_path: Path) -> None:
     clock = Clock()
     detectors = [Detector(files["static"], threads=1, spin=False) for _ in range(2)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,30 @@ def test_it_needs_neither_torch_nor_a_host(data: Path, tmp_path: Path, python: A
     """
     run = python(code, str(detector(tmp_path / "a.onnx")), str(data))
     assert "0 1" in run.ok() and "1.0000" in run.out and "coco8.yaml" in run.err
+
+
+def test_a_difference_has_an_interval(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of twelve images; of three there is none, and without scipy it is said why."""
+    lines = [str(p) for p in sorted((tmp_path / "images" / "val").iterdir())] * 4
+    (tmp_path / "twelve.txt").write_text("\r\n".join(lines), encoding="utf-8")
+    (tmp_path / "12.yaml").write_text(data.read_text(encoding="utf-8").replace("images/val", "twelve.txt"), encoding="utf-8")
+    label = tmp_path / "labels" / "val" / "1.txt"
+    label.write_text(label.read_text(encoding="utf-8").replace(str(20 / 64), str(28 / 64)), encoding="utf-8")  # missed by both
+    argv = ["val", *(str(detector(tmp_path / f"{n}.onnx", shift=s)) for n, s in (("a", 0), ("b", 0), ("c", 2))), "--data"]
+    assert main([*argv, str(tmp_path / "12.yaml"), "--json"]) == 0
+    first, same, moved = json.loads(capfd.readouterr().out)["rows"]
+    assert "difference" not in first and same["difference"] == 0 and same["difference_95"] == [0, 0]
+    low, high = moved["difference_95"]
+    assert low < moved["difference"] < high < 0 and moved["difference"] == pytest.approx(moved["mAP50-95"] - first["mAP50-95"])
+    assert main([*argv, str(tmp_path / "12.yaml")]) == 0
+    assert f"{moved['difference']:+.4f} ({low:+.4f} to {high:+.4f})" in capfd.readouterr().out
+    assert main([*argv, str(data), "--json"]) == 0
+    few = json.loads(capfd.readouterr().out)["rows"][2]
+    assert few["difference"] < 0 and few["difference_95"] is None
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    assert main([*argv, str(tmp_path / "12.yaml"), "--json"]) == 0
+    report = json.loads(capfd.readouterr().out)
+    assert report["notes"][-1].endswith("pip install scipy") and report["rows"][2]["difference_95"] is None
 
 
 def test_what_the_figures_leave_out_is_told(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

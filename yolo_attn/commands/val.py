@@ -80,12 +80,17 @@ def _print(report: dict[str, Any]) -> None:
     width = max(len(r["model"]) for r in [{"model": "model"}, *rows])
     wide = max(len(r["runtime"]) for r in [{"runtime": "runtime"}, *rows])
     print(f"{'model':<{width}}  {'runtime':<{wide}}  {'input':>9}  " + "  ".join(f"{m:>9}" for m in MEASURES) + "  difference")
-    first = rows[0]["mAP50-95"]
     for r in rows:
         values = "  ".join(f"{'-' if r[m] is None else format(r[m], '.4f'):>9}" for m in MEASURES)
-        to_first = "" if r is rows[0] or first is None or r["mAP50-95"] is None else f"{r['mAP50-95'] - first:+10.4f}"
-        print(f"{r['model']:<{width}}  {r['runtime']:<{wide}}  {'x'.join(map(str, r['imgsz'])):>9}  {values}  {to_first}".rstrip())
+        print(f"{r['model']:<{width}}  {r['runtime']:<{wide}}  {'x'.join(map(str, r['imgsz'])):>9}  {values}  {_difference(r)}".rstrip())
     versions = ", ".join(dict.fromkeys(f"{r['runtime']} {r['version']} ({r['provider']})" for r in rows))
     print(f"{report['images']} images of '{report['split']}' of {report['data']}; {versions}")
     if len(rows) > 1:
-        print("difference: of mAP50-95 to the first file's")
+        print("difference: of mAP50-95 to the first file's, with its 95 % interval over images, of all files together")
+
+
+def _difference(row: dict[str, Any]) -> str:
+    if row.get("difference") is None:
+        return ""
+    ends = row["difference_95"]
+    return f"{row['difference']:+10.4f}" + ("" if ends is None else f" ({ends[0]:+.4f} to {ends[1]:+.4f})")

@@ -64,7 +64,7 @@ def check(name: str, *, single_cls: bool = False, splits: Sequence[str] = ("trai
     d = read_mapping(path, DataError, WANTED)
     for key in splits:
         if not d.get(key):
-            raise DataError(f"{path}: has no '{key}:'. {WANTED}")
+            raise DataError(f"{path}: has no '{key}:'" + (f". {WANTED}" if key in ("train", "val") else ""))
     names = _names(d, path)
     root = root_of(d, path)
     for key in splits:

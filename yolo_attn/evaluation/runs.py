@@ -14,6 +14,8 @@ from ..runtime.image import blob, letterbox, unletterbox
 from ..runtime.session import Detector
 from . import dataset
 from .figures import CONF, IOU, MAX_CANDIDATES, MAX_DET, TINY, UNREADABLE, Split, figures, split_of
+from .images import Matches, match
+from .together import differences
 
 __all__ = [
     "Run", "detections", "figures_of", "file_figures", "labelled", "maps", "of_classes", "remarks", "remarks_on_classes",
@@ -128,7 +130,8 @@ def file_figures(
         name: The split.
 
     Returns:
-        The number of images, for each file what :func:`.figures.figures` returns, and what to tell of them, in lines.
+        The number of images, for each file what :func:`.figures.figures` returns, and for each but the first the
+        ``difference`` of its mAP50-95 to the first one's, with the 95 % interval over images of all differences together; and what to tell of them, in lines.
 
     Raises:
         UsageError: A file is no detector, or takes several images at once.
@@ -142,6 +145,7 @@ def file_figures(
     split = labelled(data, name)
     splits = [of_classes(split, list(d.names.values()) or split.names, data, d.path) for d in detectors]
     out: list[dict[str, Any]] = [{} for _ in detectors]
+    seen: dict[int, Matches] = {}
     images = 0
     keys = [(size, s.single_cls) for size, s in zip(sizes, splits)]
     for key in dict.fromkeys(keys):
@@ -151,10 +155,28 @@ def file_figures(
         images = len(truth)
         for k, rows in zip(places, found.values()):
             out[k] = figures(truth, rows, splits[k].names)
+            if len(detectors) > 1:
+                seen[k] = match(truth, rows, len(splits[k].names))
     notes = remarks(splits[0], data)  # of each the same: it is about images and labels
     for d, own in zip(detectors, splits):
         notes += remarks_on_classes(own, list(d.names.values()), data, d.path)
+    for k in range(1, len(out)):
+        out[k].update(difference=_less(out[k]["mAP50-95"], out[0]["mAP50-95"]), difference_95=None)
+    alike = {k: m for k, m in sorted(seen.items()) if splits[k].single_cls == splits[0].single_cls}
+    if len(alike) > 1:
+        first, *others = alike.values()
+        try:
+            changes = differences(first, others)
+        except ImportError:
+            notes.append("intervals of differences need the package scipy: pip install scipy")
+            changes = []
+        for k, change in zip(list(alike)[1:], changes):
+            out[k]["difference_95"] = None if change.low is None or change.high is None else [change.low, change.high]
     return images, out, notes
+
+
+def _less(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
 
 
 def maps(runs: Mapping[str, Run], split: Split, size: tuple[int, int]) -> dict[str, dict[str, float | None]]:

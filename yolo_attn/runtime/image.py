@@ -12,6 +12,7 @@ import numpy as np
 __all__ = ["Letterbox", "annotate", "blob", "color", "letterbox", "round_up", "unletterbox"]
 
 GREY = 114  # padding value of the hosts
+SMALL = 320  # pixels of a side, up to which lines are thin
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,9 @@ def annotate(image: np.ndarray, detections: np.ndarray, names: dict[int, str], f
         frames: Draw the boxes; without, the words alone.
     """
     out = image.copy()
-    unit = max(round(sum(image.shape[:2]) / 2 * 0.003), 2)
-    font, scale = cv2.FONT_HERSHEY_SIMPLEX, unit / 3
+    side = sum(image.shape[:2]) / 2
+    unit = max(round(side * 0.003), 2 if side > SMALL else 1)
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, max(min(max(unit, 2) / 3, side / 600), 0.33)  # names of small images do not hide them
     for x1, y1, x2, y2, conf, cls in detections.tolist():
         c = color(int(cls))
         p, q = (round(x1), round(y1)), (round(x2), round(y2))
