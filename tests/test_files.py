@@ -20,7 +20,7 @@ from conftest import ROOT, run_python
 from yolo_attn import cli, files
 from yolo_attn.errors import DataError, FileError
 from yolo_attn.evaluation import dataset
-from yolo_attn.system import locks
+from yolo_attn.system import drafts, locks
 from yolo_attn.training.shapes import Recipe
 from yolo_attn.training.shapes import make as make_shapes
 
@@ -143,10 +143,10 @@ def test_the_next_command_removes_what_a_killed_process_left(tmp_path: Path, mon
     import sys
     from pathlib import Path
     from yolo_attn import files
-    from yolo_attn.system import locks
+    from yolo_attn.system import drafts, locks
     folder = Path(sys.argv[1])
-    with files.scratch() as a, files.scratch(folder) as b, files.replacing(folder / "x.pt") as draft:
-        locks.take(folder / files.LOCK)
+    with drafts.scratch() as a, drafts.scratch(folder) as b, files.replacing(folder / "x.pt") as draft:
+        locks.take(folder / drafts.LOCK)
         for file in (a / "checkpoint", b / "onnx", draft):
             file.write_text("big")
         print("ready", flush=True)
@@ -163,7 +163,7 @@ def test_the_next_command_removes_what_a_killed_process_left(tmp_path: Path, mon
     assert living.stdout is not None and living.stdout.readline() == "ready\n"
     (far / ".yolo_attn-mine.txt").write_text("not the kit's")
     before = set(names(far))
-    assert not set(left) - {files.LOCK} & before  # who writes there sweeps there
+    assert not set(left) - {drafts.LOCK} & before  # who writes there sweeps there
     assert cli.main(["list"]) == 0
     assert set(names(far)) == before and len(names(temp)) == 2
     living.kill()
@@ -176,7 +176,7 @@ def test_the_next_command_removes_what_a_killed_process_left(tmp_path: Path, mon
 def test_another_machines_draft_is_left_alone(tmp_path: Path) -> None:
     name = ".yolo_attn-0123abcd-1-0-0123abcd.pt"
     (tmp_path / name).write_text("of a machine that shares this folder")
-    assert files.sweep(tmp_path) == []
+    assert drafts.sweep(tmp_path) == []
     assert names(tmp_path) == [name]
 
 
@@ -323,7 +323,7 @@ def test_what_counts_as_reading_and_writing(code: str, expected: str) -> None:
 
 
 def test_everything_goes_through_the_one_writer_and_the_one_reader() -> None:
-    ground = {"files.py", "system/locks.py"}
+    ground = {"files.py", "system/drafts.py", "system/locks.py"}
     found: dict[str, set[str]] = {"write": set(), "read": set()}
     for path in sorted((ROOT / "yolo_attn").rglob("*.py")):
         name = path.relative_to(ROOT / "yolo_attn").as_posix()
@@ -528,7 +528,7 @@ def test_a_terminal_that_knows_ascii_alone(here: Path, command: str) -> None:
 @pytest.mark.parametrize("kind", ["link", "hard link", "another file", "folder"])
 def test_what_is_no_lock_is_left_as_it_is(tmp_path: Path, kind: str) -> None:
     """A folder of somebody else's making may have a link where the kit looks for a lock, which it would remove."""
-    precious, lock = tmp_path / "precious", tmp_path / "theirs" / files.LOCK
+    precious, lock = tmp_path / "precious", tmp_path / "theirs" / drafts.LOCK
     lock.parent.mkdir()
     precious.write_text("years of work\n")
     if kind == "link":
@@ -540,7 +540,7 @@ def test_what_is_no_lock_is_left_as_it_is(tmp_path: Path, kind: str) -> None:
     else:
         lock.mkdir()
     files.write_text(lock.parent / "a.yaml", "x")  # which clears locks that nobody holds
-    files.sweep(lock.parent)
+    drafts.sweep(lock.parent)
     assert not locks.clear(lock)
     with pytest.raises(OSError, match="is not a lock of this kit|directory") as caught:
         locks.take(lock)
@@ -556,8 +556,7 @@ def test_a_child_that_is_forked_while_a_thread_waits_for_a_lock(tmp_path: Path) 
     code = """
     import os, sys, threading, time
     from pathlib import Path
-    from yolo_attn import files
-    from yolo_attn.system import locks
+    from yolo_attn.system import drafts, locks
     folder = Path(sys.argv[1])
     locks.take(folder / "parents")
     threading.Thread(target=locks.take, args=(folder / "others",), kwargs={"wait": True}, daemon=True).start()
@@ -567,7 +566,7 @@ def test_a_child_that_is_forked_while_a_thread_waits_for_a_lock(tmp_path: Path) 
         try:
             locks.take(folder / "parents")
         except locks.Busy:
-            files.sweep(folder)
+            drafts.sweep(folder)
             locks.take(folder / "mine")
             locks.release(folder / "mine")
             os._exit(0)

@@ -32,7 +32,7 @@ MUTANTS = [
     Mutant("yolo_attn/registry/parameters.py", "LEAST_WIDTH = 8", "LEAST_WIDTH = 2", "tests/registry/test_binding.py"),
     Mutant("yolo_attn/log.py", "if rank.isdigit() and int(rank) > 0:", "if False:",
            "tests/system/test_log.py::test_only_the_first_worker_speaks"),
-    Mutant("yolo_attn/files.py", "                draft.unlink()", "                pass",
+    Mutant("yolo_attn/system/drafts.py", "            if not os.path.lexists(path):", "            if True:",
            "tests/test_files.py::test_an_error_leaves_the_old_file_and_no_draft"),
     Mutant("yolo_attn/system/console.py", "        os.environ.update(", "        dict().update(",
            "tests/system/test_console.py::test_the_process_is_left_as_it_was"),

@@ -1,50 +1,33 @@
-"""Reading and writing files: atomically, as UTF-8, and without leftovers of killed processes.
-
-A file is written to a draft beside its target, then replaces it in one step. The names of drafts and scratch folders
-identify the process that created them, so that the next command can remove those of killed processes, and only those.
-"""
+"""Reading and writing files, as UTF-8 and atomically: a draft beside the target replaces it in one step."""
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import errno
-import multiprocessing.util
 import os
-import secrets
 import shutil
 import stat
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .errors import FileError, YoloAttnError
-from .system import locks
-from .system.processes import OWNED, alive, owner
+from .system.drafts import AT_ONCE, draft_name, note, remove
 from .system.signals import undisturbed
 
 __all__ = [
-    "LOCK",
     "REFUSED",
     "expand",
-    "forget",
     "home_folder",
     "is_mine",
-    "note",
     "publish",
     "publish_folder",
     "read_source",
     "read_text",
     "replacing",
-    "scratch",
-    "sweep",
     "write_bytes",
     "write_text",
 ]
-
-WAITS = (0.0, 0.05, 0.2, 0.5)  # seconds: a process that is being ended may still write into what is removed
-LOCK = ".yolo_attn.lock"  # of a folder that one process at a time writes into; of one file in it: .yolo_attn-NAME.lock
 
 # Errors of the disk or its permissions, which the user can fix, as opposed to bugs.
 REFUSED = frozenset(
@@ -82,7 +65,7 @@ def replacing(
             yield Path(target)
             return
         note(path.parent)
-        draft = path.parent / f".{_own_name()}{path.suffix}"
+        draft = path.parent / f".{draft_name()}{path.suffix}"
         try:
             try:
                 # the umask applies
@@ -90,9 +73,9 @@ def replacing(
                 yield draft
                 publish(draft, path, durable=durable, keep=not private)
             finally:
-                _remove(draft)
+                remove(draft)
         finally:  # Ctrl-C at the very moment in which the removal began
-            _remove(draft, WAITS[:1])
+            remove(draft, AT_ONCE)
     except OSError as exc:
         if error is None:
             raise
@@ -183,139 +166,6 @@ def publish_folder(draft: Path, target: Path, parts: Sequence[str], error: type[
             raise
     if before is not None:
         shutil.rmtree(before, ignore_errors=True)
-
-
-def _own_name() -> str:
-    """Return a name for a draft or a scratch folder, which nothing else has; see :data:`.system.processes.OWNED`."""
-    return f"yolo_attn-{owner()}-{secrets.token_hex(4)}"
-
-
-@contextlib.contextmanager
-def scratch(folder: Path | None = None) -> Iterator[Path]:
-    """Yield a temporary folder, private to this user and removed on exit.
-
-    Args:
-        folder: Where to create it, so that files can be moved on the same file system; the system's temporary folder
-            when absent.
-
-    Raises:
-        OSError: It cannot be created.
-    """
-    if folder is not None:
-        note(folder)
-    made = Path(tempfile.gettempdir()) / _own_name() if folder is None else folder / f".{_own_name()}"
-    try:
-        try:
-            made.mkdir(mode=0o700)
-            yield made
-        finally:
-            _remove(made)
-    finally:  # Ctrl-C at the very moment in which the removal began
-        _remove(made, WAITS[:1])
-
-
-def _remove(path: Path, waits: Sequence[float] = WAITS) -> None:
-    """Remove a draft or a scratch folder, if it is there; a signal that arrives meanwhile is handled afterwards."""
-    with undisturbed():
-        for wait in waits:
-            if not os.path.lexists(path):
-                return
-            time.sleep(wait)
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                with contextlib.suppress(OSError):
-                    path.unlink()
-
-
-# The folders where this process created drafts. They are also listed in a file while it runs: if it is killed, the
-# next command reads there where to clean up.
-_noted: dict[int, tuple[Path | None, set[str]]] = {}
-
-
-def note(folder: Path) -> None:
-    """Record that this process writes into a folder, after removing what killed processes left there."""
-    known = os.path.abspath(folder)
-    file, folders = _noted.get(os.getpid(), (None, set()))
-    if known in folders:
-        return
-    with contextlib.suppress(OSError):
-        sweep(Path(known))
-    if file is None:
-        _noted.clear()  # a forked child has a list of its own
-        with contextlib.suppress(OSError):
-            file = Path(tempfile.gettempdir()) / f"{_own_name()}.folders"
-            os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            atexit.register(forget, os.getpid())
-            if multiprocessing.parent_process() is not None:  # its workers end without what is done at exit
-                multiprocessing.util.Finalize(None, forget, args=(os.getpid(),), exitpriority=0)
-    folders.add(known)
-    _noted[os.getpid()] = file, folders
-    if file is not None:
-        with contextlib.suppress(OSError), file.open("ab") as stream:
-            stream.write(os.fsencode(known) + b"\0")
-
-
-def forget(pid: int | None = None) -> None:
-    """Remove the list of the folders that this process wrote into; for a fork, which ends without what is done at exit."""
-    pid = os.getpid() if pid is None else pid
-    file, _ = _noted.pop(pid, (None, set()))
-    if file is not None and pid == os.getpid():
-        with contextlib.suppress(OSError):
-            file.unlink()
-
-
-def sweep(*folders: Path) -> list[Path]:
-    """Remove what killed processes left in these folders and in those that they had listed.
-
-    Only files and folders of this user are removed whose names have the kit's prefix and identify a process of this
-    machine that no longer runs.
-
-    Args:
-        folders: Where to look; the system's temporary folder when none is given.
-
-    Returns:
-        What was removed.
-    """
-    removed: list[Path] = []
-    try:
-        todo = list(folders or [Path(tempfile.gettempdir())])
-    except OSError:  # no usable temporary folder at all
-        return removed
-    seen: set[Path] = set()
-    while todo:
-        folder = todo.pop()
-        if folder in seen:
-            continue
-        seen.add(folder)
-        removed += [lock for lock in folder.glob(LOCK.replace(".lock", "*.lock")) if locks.clear(lock)]
-        for entry in _orphans(folder):
-            path = Path(entry.path)
-            with contextlib.suppress(OSError):
-                if path.suffix == ".folders":
-                    todo += [Path(os.fsdecode(f)) for f in path.read_bytes().split(b"\0") if f]
-                    path.unlink()
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink()
-                removed.append(path)
-    return removed
-
-
-def _orphans(folder: Path) -> list[os.DirEntry[str]]:
-    """Entries of a folder that a process of this user and machine created that no longer runs."""
-    found = []
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            match = OWNED.fullmatch(entry.name)
-            if match is None or alive(match.group(1)) is not False:
-                continue
-            about = entry.stat(follow_symlinks=False)
-            if os.name == "nt" or about.st_uid == os.getuid():
-                found.append(entry)
-    return found
 
 
 def read_text(path: str | os.PathLike[str], error: type[YoloAttnError], *, name: str = "", mark: bool = False) -> str:

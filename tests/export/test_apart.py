@@ -192,7 +192,7 @@ ASKS = """
 import sys
 from pathlib import Path
 from yolo_attn.export.formats import apart
-from yolo_attn.files import scratch
+from yolo_attn.system.drafts import scratch
 import converting
 apart.FORKS = sys.argv[1] == "forks"
 convert = converting.endless if sys.argv[2] == "new" else lambda: converting.endless()

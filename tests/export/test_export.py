@@ -31,10 +31,10 @@ from yolo_attn.export import classic, graph, int8, proof, tensorrt
 from yolo_attn.export.graph import _drop_round_trips, decode_nodes, last_convolutions, pool_means
 from yolo_attn.export.single import export
 from yolo_attn.export.target import no_room
-from yolo_attn.files import scratch
 from yolo_attn.runtime.boxes import suppress
 from yolo_attn.runtime.image import blob, letterbox
 from yolo_attn.runtime.session import Detector
+from yolo_attn.system.drafts import scratch
 
 warnings.filterwarnings("ignore", category=DeprecationWarning)
 

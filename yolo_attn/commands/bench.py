@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ExportError, UsageError
-from ..files import scratch, write_text
+from ..files import write_text
+from ..system.drafts import scratch
 from ._options import add_runtime
 
 

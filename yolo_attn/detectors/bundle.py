@@ -21,9 +21,10 @@ import yaml
 
 from .._version import __version__
 from ..errors import CheckpointError, UsageError, YoloAttnError, first_line, one_line, shown
-from ..files import replacing, scratch, write_text
+from ..files import replacing, write_text
 from ..hook import seams
 from ..model_yaml.reader import mapping_of
+from ..system.drafts import scratch
 from .source import Source, attention_used, quiet_host, widen_classes
 
 __all__ = ["content_of", "load", "plain", "read_manifest", "save"]

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, ConfigError, YoloAttnError, first_line
-from ..files import scratch
 from ..hook.host_errors import told_by_row
 from ..hook.memory_need import parameters, refuse_count
+from ..system.drafts import scratch
 from ..weights import align, start_from, untrained
 from ..weights.attention import attention_in
 from . import source

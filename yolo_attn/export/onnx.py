@@ -12,9 +12,10 @@ from typing import Any
 from .._version import __version__
 from ..detectors.source import Source, attention_used
 from ..errors import ExportError, YoloAttnError, first_line
-from ..files import publish, scratch
+from ..files import publish
 from ..runtime.image import round_up
 from ..runtime.opencv import obstacles
+from ..system.drafts import scratch
 from . import graph, report
 from .asked import Asked
 from .one_module import plain_attention

@@ -12,8 +12,9 @@ from typing import Any
 
 from ..detectors.source import Source
 from ..errors import FileError, UsageError
-from ..files import expand, scratch
+from ..files import expand
 from ..runtime.image import round_up
+from ..system.drafts import scratch
 from ..system.processes import OWNED
 from .formats.table import FORMATS, suffix_of
 

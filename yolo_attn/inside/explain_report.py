@@ -16,12 +16,13 @@ import numpy as np
 
 from .._version import __version__
 from ..errors import FileError
-from ..files import REFUSED, scratch, write_text
+from ..files import REFUSED, write_text
 from ..pages import figures
 from ..pages.figures import save as save_figure
 from ..pages.html import Cell, Page
 from ..pages.texts import Texts
 from ..runtime.image import unletterbox
+from ..system.drafts import scratch
 from ..words import option
 from . import explain_figures, paired
 from .explain import MEASURES, Explained, Found, Settings, explain

@@ -17,9 +17,10 @@ from ..detectors.opening import open_source
 from ..detectors.source import Source
 from ..errors import CheckpointError, DataError, ExportError, FileError, UsageError
 from ..export.onnx import count_nodes
-from ..files import expand, publish, scratch, write_text
+from ..files import expand, publish, write_text
 from ..log import announce
 from ..model_yaml import find
+from ..system.drafts import scratch
 from ..weights import start_from
 from ..weights.attention import attention_used
 from ..words import option

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FileError, YoloAttnError, first_line
-from ..files import LOCK, read_text, scratch, write_text
+from ..files import read_text, write_text
 from ..log import announce
 from ..system import launch, locks
+from ..system.drafts import LOCK, scratch
 from .plan import hash_file
 
 __all__ = ["FILE", "Latency", "main", "measure", "read"]

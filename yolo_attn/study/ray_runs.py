@@ -24,8 +24,9 @@ from typing import Any
 
 from .._version import __version__
 from ..errors import UsageError, YoloAttnError, first_line
-from ..files import scratch, write_bytes, write_text
+from ..files import write_bytes, write_text
 from ..log import announce
+from ..system.drafts import scratch
 from ..words import option
 from . import jobs as working
 from . import worker

@@ -16,9 +16,10 @@ from typing import Any
 import yaml
 
 from ..errors import FileError, YoloAttnError
-from ..files import scratch, write_text
+from ..files import write_text
 from ..model_yaml.reader import read_mapping
 from ..system import locks
+from ..system.drafts import scratch
 from .plan import Plan, Run
 
 __all__ = ["FILE", "clear", "folder_of", "read", "read_all", "write", "write_table"]

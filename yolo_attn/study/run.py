@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..files import LOCK, read_source, sweep
+from ..files import read_source
 from ..log import announce
 from ..system import locks
+from ..system.drafts import LOCK, sweep
 from . import jobs as working
 from . import record, worker
 from .plan import Plan, Run

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FileError, UsageError, YoloAttnError, first_line
-from ..files import LOCK, read_text, write_bytes, write_text
+from ..files import read_text, write_bytes, write_text
 from ..system import locks
+from ..system.drafts import LOCK
 from ..words import option
 from .plan import Run
 

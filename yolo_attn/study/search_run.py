@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import YoloAttnError
-from ..files import sweep
 from ..log import announce
 from ..system import locks
+from ..system.drafts import sweep
 from . import jobs as working
 from .plan import Run
 from .run import release, take

@@ -21,7 +21,7 @@ from typing import Any
 
 from .. import files
 from ..errors import YoloAttnError, first_line
-from ..system import locks, processes
+from ..system import drafts, locks, processes
 
 __all__ = ["FAILED", "FULL", "begin", "lock_of", "main"]
 
@@ -69,7 +69,7 @@ def begin(argv: list[str]) -> Path:
 
 def lock_of(folder: Path) -> Path:
     """Return the lock that a worker holds while it lives; it is beside the run's folder, which may be cleared away."""
-    return folder.with_name(files.LOCK.replace(".lock", f"-{folder.name}-worker.lock"))
+    return folder.with_name(drafts.LOCK.replace(".lock", f"-{folder.name}-worker.lock"))
 
 
 def _end_with_launcher() -> None:

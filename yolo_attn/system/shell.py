@@ -12,6 +12,7 @@ from typing import Any
 
 from .. import files
 from ..log import announce
+from . import drafts
 
 __all__ = ["Terminated", "exit_code", "ready"]
 
@@ -32,7 +33,7 @@ def ready(*, script: bool = False) -> Iterator[None]:
     Args:
         script: The command runs a user's script, which handles signals itself.
     """
-    left = files.sweep()
+    left = drafts.sweep()
     if left:
         more = f" and {len(left) - 1} more" if len(left) > 1 else ""
         announce("removed what a killed process left: %s%s", left[0], more)

@@ -22,7 +22,7 @@ import yaml
 from .._name import PACKAGE
 from ..errors import CheckpointError, ConfigError, FileError, HostError, UsageError, did_you_mean
 from ..evaluation import dataset
-from ..files import expand, read_source, scratch, write_text
+from ..files import expand, read_source, write_text
 from ..hook.checkout import find_host
 from ..hook.memory_need import TRAINING
 from ..log import announce
@@ -30,6 +30,7 @@ from ..model_yaml import check, find, load
 from ..model_yaml.reader import read_mapping
 from ..model_yaml.start import STARTS, with_start
 from ..system import launch
+from ..system.drafts import scratch
 from ..system.shell import Terminated, exit_code
 from . import host_imports, runs, shapes
 from .closing import found_nothing

@@ -16,6 +16,7 @@ from .. import files
 from ..errors import CheckpointError, FileError, YoloAttnError
 from ..log import announce
 from ..system import locks, processes
+from ..system.drafts import LOCK, note, scratch
 
 __all__ = [
     "LAUNCHER",
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 LAUNCHER = "YOLO_ATTN_LAUNCHER"  # in the environment of processes that train for another: which, and the folder that it holds
-WORKER = files.LOCK.replace(".lock", "-worker.lock")
+WORKER = LOCK.replace(".lock", "-worker.lock")
 PATIENCE = 30.0  # seconds for a process to end whose launcher has ended
 FIRST = ("args.yaml", "opt.yaml", "results.csv")  # files that a host writes into a run's folder before any checkpoint
 
@@ -51,7 +52,7 @@ def held(folder: Path) -> Iterator[None]:
         OSError: The folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = folder / files.LOCK
+    lock = folder / LOCK
     before = _take(lock, folder)
     try:
         _take(folder / WORKER, folder, time.monotonic() + PATIENCE)
@@ -61,7 +62,7 @@ def held(folder: Path) -> Iterator[None]:
         raise
     if before:
         announce("%s: taking over the lock of %s, which no longer runs", folder, before)
-    files.note(folder)
+    note(folder)
     try:
         yield
     finally:
@@ -120,7 +121,7 @@ def published_to(folder: Path) -> Iterator[Path]:
     Raises:
         OSError: The files cannot be written; those in `folder` are intact.
     """
-    with files.scratch(folder) as drafts:
+    with scratch(folder) as drafts:
         yield drafts
         for draft in sorted(drafts.iterdir()):
             files.publish(draft, folder / draft.name)

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..files import LOCK, cache_folder, note, read_source, scratch, write_text
+from ..files import cache_folder, read_source, write_text
 from ..system import locks
+from ..system.drafts import LOCK, note, scratch
 
 __all__ = ["NAMES", "Recipe", "make"]
 

@@ -15,11 +15,12 @@ from typing import Any
 from .. import words
 from ..errors import CheckpointError, UsageError, YoloAttnError, first_line
 from ..evaluation import dataset
-from ..files import REFUSED, cache_folder, expand, scratch
+from ..files import REFUSED, cache_folder, expand
 from ..hook.memory_need import quiet, refuse_count, refuse_too_large
 from ..log import announce
 from ..model_yaml import check, find, load
 from ..registry import plugins
+from ..system.drafts import scratch
 from ..system.shell import exit_code
 from ..weights.published import fetch
 from . import checks, runs, shapes

@@ -27,10 +27,10 @@ import numpy as np
 from ... import errors
 from ..._name import PACKAGE
 from ...errors import ExportError, first_line
-from ...files import forget
 from ...log import announce
 from ...runtime.child import Killed, ended, from_outside, get, put
 from ...system import launch
+from ...system.drafts import forget
 from ...weights.attention import name_of
 from .base import Job
 from .converter import FORKS, answer_of, end_with, inside, loading, printing_to

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from ...errors import YoloAttnError, first_line
-from ...files import forget
 from ...runtime.child import get, put
+from ...system.drafts import forget
 
 __all__ = ["FORKS", "answer_of", "end_with", "inside", "loading", "printing_to"]
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from ...errors import FileError
 from ...evaluation.runs import maps
-from ...files import read_text, scratch
+from ...files import read_text
 from ...runtime.child import Apart
+from ...system.drafts import scratch
 from .. import report
 from ..int8 import LOST, agreement, images_of, where
 from . import npu
