@@ -212,7 +212,7 @@ MAY_WRITE = {
     "inside/check/life.py: saved": "into memory",
     "inside/draw/picture.py: draw": "by the writer of figures",
     "runtime/output.py: _picture": "a video, frame by frame, into a draft",
-    "export/formats/apart.py: __init__": "why a process cannot be launched, into a file without a name",
+    "export/formats/launched.py: __init__": "why a process cannot be launched, into a file without a name",
     "export/formats/converter.py: printing_to": "what a converter prints, into a scratch folder",
     "export/formats/litert_file.py: add_about": "within a scratch folder",
     "export/formats/litert_file.py: write_like": "within a scratch folder",

@@ -20,7 +20,7 @@ from torch import nn
 
 from yolo_attn.detectors.source import Source
 from yolo_attn.errors import ExportError, FileError
-from yolo_attn.export.formats import apart
+from yolo_attn.export.formats import apart, converter, launched
 from yolo_attn.export.formats.base import Job
 from yolo_attn.registry import registry
 from yolo_attn.runtime.child import Apart, Killed
@@ -32,7 +32,7 @@ def mode(request: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     """As on Linux, and as on Windows and macOS, where a process converts once."""
     if request.param == "forks" and not sys.platform.startswith("linux"):
         pytest.skip("processes fork on Linux alone")
-    monkeypatch.setattr(apart, "FORKS", request.param == "forks")
+    monkeypatch.setattr(converter, "FORKS", request.param == "forks")
     return str(request.param)
 
 
@@ -75,7 +75,7 @@ def test_a_crash_is_one_message(tmp_path: Path) -> None:
     """A process that has ended in the meantime, for want of memory or since it was idle for long, is replaced first."""
     work = tmp_path / "work"
     work.mkdir()
-    for idle in apart._idle:
+    for idle in launched._idle:
         idle._process.kill()
         idle._process.wait()
     with pytest.raises(ExportError, match=r"^the test ended the process with code 3 while converting. It printed last: no room$"):
@@ -191,10 +191,10 @@ def test_a_crash_in_a_fork_tells_why_it_is_one(job: Job, tmp_path: Path, monkeyp
 ASKS = """
 import sys
 from pathlib import Path
-from yolo_attn.export.formats import apart
+from yolo_attn.export.formats import apart, converter
 from yolo_attn.system.drafts import scratch
 import converting
-apart.FORKS = sys.argv[1] == "forks"
+converter.FORKS = sys.argv[1] == "forks"
 convert = converting.endless if sys.argv[2] == "new" else lambda: converting.endless()
 with scratch(Path(".")) as folder:
     (folder / "work").mkdir()
@@ -259,18 +259,18 @@ def test_an_idle_process_ends_though_a_fork_holds_its_pipe(tmp_path: Path) -> No
     """A worker that loads data is a fork of this process, and lives on while this one ends."""
     (tmp_path / "work").mkdir()
     apart.convert_apart(converting.about, tmp_path / "work", "the test")
-    pipe = apart._idle[-1]._process.stdin
+    pipe = launched._idle[-1]._process.stdin
     assert pipe is not None
     held = os.dup(pipe.fileno())
     began = time.monotonic()
-    apart._close()
+    launched._close()
     os.close(held)
-    assert time.monotonic() - began < 20 and apart._idle == []
+    assert time.monotonic() - began < 20 and launched._idle == []
 
 
 def test_a_process_that_cannot_be_launched_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Too many processes run, or one is ended while it imports."""
-    apart._close()
+    launched._close()
 
     def refused(*args: Any, **options: Any) -> Any:
         raise BlockingIOError(11, "Resource temporarily unavailable")
