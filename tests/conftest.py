@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib.util
 import json
 import locale
 import logging
@@ -177,11 +178,19 @@ class Run:
 # What every process that builds a detector imports, and what classic YOLOv5 imports besides. No host: how the kit meets
 # a host that is imported first, last or never is what many tests are about.
 LIBRARIES = ["torch", "torch._dynamo", "cv2", "PIL.Image", "yaml"]
+OF_TRAINING = [n for n in ("torchvision", "matplotlib.pyplot") if importlib.util.find_spec(n.partition(".")[0])]
 OF_CLASSIC = ["torchvision", "requests", "psutil", "matplotlib.pyplot", "pandas", "seaborn"]
 PRELOADED = {
-    "": Preloaded(LIBRARIES, _home),
+    "": Preloaded([*LIBRARIES, *OF_TRAINING], _home),
     "needs": Preloaded([*LIBRARIES, *OF_CLASSIC], _home, (str(prepare_hosts.folder() / "needs"),)),
 }
+
+
+# MLflow is installed for one test, whose processes have a path of their own (study/test_jobs.py). To every other one it is
+# missing, as to most users: ultralytics imports it for each training, which takes as long as the smallest of them.
+WITHOUT = _home / "without"
+WITHOUT.mkdir()
+(WITHOUT / "mlflow.py").write_text("raise ModuleNotFoundError('not for this test', name='mlflow')\n", encoding="utf-8")
 
 
 def run_python(
@@ -200,7 +209,7 @@ def run_python(
     full = {
         **{k: v for k, v in os.environ.items() if k not in theirs},
         **STARTED,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH"), str(WITHOUT)])),
     }
     full.update(env or {})
     folder, words = str(cwd or tempfile.gettempdir()), [os.fspath(a) for a in argv]

@@ -22,7 +22,7 @@ from pathlib import Path
 import absolute_links
 import pytest
 import torch
-from conftest import ROOT, Run, run_python
+from conftest import ROOT, WITHOUT, Run, run_python
 
 import yolo_attn
 from yolo_attn import cli
@@ -59,8 +59,7 @@ def headings(name: str) -> list[str]:
 
 def test_generated_tables_are_fresh() -> None:
     """The catalogue and the tables are what registry, hosts and folder give today."""
-    done = subprocess.run([sys.executable, str(ROOT / "tools" / "generate.py"), "--check"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_python(str(ROOT / "tools" / "generate.py"), "--check").ok()
 
 
 @pytest.mark.parametrize("name", READMES)
@@ -395,12 +394,17 @@ def test_a_figure_that_is_not_on_record_is_found(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.slow
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every cell, in a kernel of its own, on the embedded data; it shows the drawing and the picture of the run."""
+    """Every cell, in a kernel of its own, on the embedded data; it shows the drawing and the picture of the run.
+
+    One epoch in place of its six, which change how good the detector is and nothing that is asserted.
+    """
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH"), str(WITHOUT)])))
     monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     notebook = nbformat.read(ROOT / "examples" / "quickstart.ipynb", as_version=4)
+    (training,) = (c for c in notebook.cells if c.cell_type == "code" and "--epochs 6 " in c.source)
+    training.source = training.source.replace("--epochs 6 ", "--epochs 1 ")
     nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     said = "".join(o.get("text", "") for c in notebook.cells if c.cell_type == "code" for o in c.outputs)
     shown = {k for c in notebook.cells if c.cell_type == "code" for o in c.outputs for k in o.get("data", {})}

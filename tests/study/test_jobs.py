@@ -168,6 +168,8 @@ def test_a_rung_goes_on_from_the_one_before_and_trackers_are_told(
         env.update(classic_host.get("package").env)
     else:
         (tmp_path / "client").mkdir()
+        (tmp_path / "settings").mkdir()
+        env["YOLO_CONFIG_DIR"] = str(tmp_path / "settings")  # the trackers that it switches on are no later training's
         (tmp_path / "client" / "wandb.py").write_text(WANDB, encoding="utf-8")
         env["PYTHONPATH"] = os.pathsep.join([str(tmp_path / "client"), str(ROOT)])
     data = make(tmp_path / "set", Recipe(train=16, val=8, size=64))
