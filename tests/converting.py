@@ -37,5 +37,5 @@ def endless() -> Path:
     code = "import itertools, time\nfor k in itertools.count(): open(f'{k}.bin', 'wb').write(bytes(1000)); time.sleep(0.001)"
     launched = subprocess.Popen([sys.executable, "-c", code])
     Path(os.environ["PIDS"]).write_text(f"{os.getpid()} {launched.pid}", encoding="utf-8")
-    time.sleep(60)
+    time.sleep(3600)
     return Path("never")

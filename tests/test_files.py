@@ -571,7 +571,7 @@ def test_a_child_that_is_forked_while_a_thread_waits_for_a_lock(tmp_path: Path) 
             locks.release(folder / "mine")
             os._exit(0)
         os._exit(1)
-    for _ in range(100):
+    for _ in range(3000):
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             break
@@ -583,7 +583,7 @@ def test_a_child_that_is_forked_while_a_thread_waits_for_a_lock(tmp_path: Path) 
     """
     locks.take(tmp_path / "others")
     try:
-        out, _ = spawn(code, str(tmp_path)).communicate(timeout=60)
+        out, _ = spawn(code, str(tmp_path)).communicate(timeout=600)
     finally:
         locks.release(tmp_path / "others")
     assert out.split() == ["CHILD", "ended", "0"]

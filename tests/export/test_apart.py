@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import MethodType
@@ -229,13 +230,14 @@ def test_what_it_launched_ends_with_it(number: signal.Signals, mode: str, where:
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     env = {**os.environ, "PIDS": str(pids), "PYTHONPATH": path}
     asks = subprocess.Popen([sys.executable, "-c", ASKS, mode, where], cwd=place, env=env, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300  # of a machine that is busy with others
     while not (pids.is_file() and len(pids.read_text(encoding="utf-8").split()) == 2) and time.monotonic() < until:
         assert asks.poll() is None, asks.communicate()
         time.sleep(0.02)
     time.sleep(0.1)
     asks.send_signal(number)
-    asks.communicate(timeout=30)
+    asks.communicate(timeout=300)
+    until = time.monotonic() + 300
     launched = [int(p) for p in pids.read_text(encoding="utf-8").split()]
     while any(running(p) for p in launched) and time.monotonic() < until:
         time.sleep(0.02)
@@ -262,10 +264,13 @@ def test_an_idle_process_ends_though_a_fork_holds_its_pipe(tmp_path: Path) -> No
     pipe = launched._idle[-1]._process.stdin
     assert pipe is not None
     held = os.dup(pipe.fileno())
-    began = time.monotonic()
-    launched._close()
+    closing = threading.Thread(target=launched._close, daemon=True)
+    closing.start()
+    closing.join(50)  # below the minute after which it would end by itself
+    ended = not closing.is_alive()
     os.close(held)
-    assert time.monotonic() - began < 20 and launched._idle == []
+    closing.join()
+    assert ended and launched._idle == []
 
 
 def test_a_process_that_cannot_be_launched_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
