@@ -317,6 +317,17 @@ def test_mnn_converts_without_its_wrapper_s_errands() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
 
 
+def test_openvino_converts_without_telling_its_maker() -> None:
+    """It would fork for each event, and wait for a server."""
+    pytest.importorskip("openvino_telemetry")
+    code = (
+        "import sys; from yolo_attn.export.formats.openvino import keep_quiet; keep_quiet()\n"
+        "from openvino.tools.ovc import telemetry_utils\n"
+        "assert telemetry_utils.tm.__name__.endswith('stub') and not sys.modules['openvino_telemetry']"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
 class Rows(nn.Module):
     """softmax(z z^T) z, as the paper of DualAttention has it."""
 

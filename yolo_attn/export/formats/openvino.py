@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ MEASURED = 4  # pictures on which each layer is measured
 
 def convert(job: Job) -> Path:
     """Write ``model_openvino_model/``."""
+    keep_quiet()
     folder = _converted(replace(job, pictures=None))
     if job.pictures is not None:
         _quantize(folder, job)
@@ -78,6 +80,14 @@ def _converted(job: Job) -> Path:
     ov.save_model(model, folder / f"{STEM}.xml", compress_to_fp16=job.half)
     write_metadata(folder, job)
     return folder
+
+
+def keep_quiet() -> None:
+    """Keep OpenVINO's converter and nncf from calling the maker's server, in a fork of the process for each thing they do.
+
+    They do without the module for that where this cannot be imported.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # how import is told that there is none
 
 
 FORMAT = Format(
