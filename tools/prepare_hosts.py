@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,9 +75,10 @@ def prepare() -> None:
     draft = Path(tempfile.mkdtemp(prefix=".hosts-", dir=target.parent))
     try:
         needs = _lacking()
-        for host in hosts():
-            _pip(draft / host, [host, *BESIDE.get(host, [])])
-        _pip(draft / "needs", [NEEDS[n] for n in needs])
+        wanted = {host: [host, *BESIDE.get(host, [])] for host in hosts()}
+        wanted["needs"] = [NEEDS[n] for n in needs]
+        with ThreadPoolExecutor() as side_by_side:  # most of the time pip waits
+            list(side_by_side.map(lambda name: _pip(draft / name, wanted[name]), wanted))
         made = {"python": list(sys.version_info[:2]), "hosts": hosts(), "needs": needs}
         (draft / "made.json").write_text(json.dumps(made), encoding="utf-8")
         shutil.rmtree(target, ignore_errors=True)
