@@ -69,17 +69,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 # The files that take longest, first: with --dist loadfile, the last ones decide how long one worker waits for another.
 DEAREST = (
-    "training/test_train.py", "hook/test_classic.py", "study/test_study.py", "modules/test_properties.py", "weights/test_weights.py",
-    "training/test_runs.py", "study/test_jobs.py", "export/test_formats.py", "inside/test_fold.py", "inside/test_gate_log.py",
-    "hook/test_hosts.py", "model_yaml/test_families.py", "study/test_report.py", "test_security.py", "test_docs.py",
-    "export/test_export.py", "export/test_export_modules.py", "inside/test_explain.py", "registry/test_plugins.py",
-    "detectors/test_bundle.py", "detectors/test_adopt.py", "detectors/test_attach.py", "modules/test_blocks.py",
+    "training/test_train.py", "study/test_study.py", "export/test_export_configs.py", "modules/test_properties.py",
+    "export/test_formats.py", "hook/test_classic.py", "export/test_deployment.py", "training/test_runs.py", "study/test_jobs.py",
+    "test_docs.py", "weights/test_weights.py", "model_yaml/test_configs.py", "modules/test_compile.py", "export/test_export.py",
+    "inside/test_fold.py", "export/test_export_modules.py", "model_yaml/test_families.py", "detectors/test_attach.py",
+    "detectors/test_adopt.py", "registry/test_plugins.py", "hook/test_hosts.py", "study/test_report.py", "test_public_modules.py",
+    "registry/test_user_modules.py", "test_preloaded.py", "inside/test_gate_log.py", "inside/test_explain.py",
+    "inside/test_check.py", "runtime/test_runtime.py", "export/test_apart.py", "study/test_search.py",
 )  # fmt: skip
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the dearest files."""
     rank = {ROOT / "tests" / name: n for n, name in enumerate(DEAREST)}
+    assert all(file.is_file() for file in rank), "DEAREST names a file that is gone"
     items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
