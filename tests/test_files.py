@@ -221,7 +221,6 @@ MAY_WRITE = {
     "export/formats/openvino.py: _quantize": "the int8 network in its place, within a scratch folder",
     "export/formats/mnn.py: convert_rounded": "the graph as its converter takes it, in the converter's scratch folder",
     "export/formats/rknn.py: load_onnx": "the graph as its compiler takes it, in the converter's scratch folder",
-    "export/formats/rknn.py: _quantize": "the int8 network in its place, within a scratch folder",
     "runtime/engines/rknn.py: _elsewhere": "a folder for the drafts that the compiler leaves, gone with it",
     "export/formats/rknn.py: convert": "within a scratch folder",
     "export/formats/torchscript.py: convert": "into a scratch folder",

@@ -77,7 +77,7 @@ def add_int8(
         about = folder / "work" / "about.json"  # of converters that tell how many operators are in int8
         near.update(json.loads(read_text(about, FileError)) if about.is_file() else {})
         if format.losses is not None and loses(near, exact):
-            log("int8: it loses more than it should; each layer is tried alone in int8, about a second for each")
+            log("int8: it loses more than it should; each layer is tried alone in int8, some seconds for each")
             near["layers"] = _layers(format, job, folder)
         if format.chips:
             near["npu"] = placed(format, job, folder)
@@ -101,7 +101,7 @@ def add_int8(
         a, b = (near["map"][k]["mAP50-95"] or 0.0 for k in (exact, "int8"))
         log(f"int8: mAP50-95 {b:.3f}, {exact} {a:.3f}, {where(near['map'])}")
         if a - b > LOST:
-            log(f"int8: {lost(format.name, format.title, exact, bool(near.get('layers')))}")
+            log(f"int8: {lost(format.name, exact)}")
     if near.get("layers") and loses(near, exact):
         most = ", ".join(f"{row['layer']} ({row['type']}, {row['error']:.3f})" for row in near["layers"][:3])
         how_measured = near.get("layers_by", f"alone in int8 (1 less the mean IoU with the boxes of {exact})")
@@ -127,17 +127,15 @@ def _layers(format: Format, job: Job, folder: Path) -> list[dict[str, Any]]:
     return list(json.loads(read_text(made, FileError)))[:5]
 
 
-def lost(name: str, title: str, exact: str = "fp32", measured: bool = False) -> str:
+def lost(name: str, exact: str = "fp32") -> str:
     """Return what to tell where int8 loses more than :data:`LOST`: what is known of the cause, and what to do.
 
     Args:
         name: The format.
-        title: Its runtime, in messages.
         exact: The precision of the file that it is compared with.
-        measured: Whether the layers that lose most are told beside it.
     """
     known = {
-        "rknn": "Attention and box decoding are in fp16, all other layers in int8",
+        "rknn": "Attention, box decoding and, in classic YOLOv5, the rows that the head reads are in fp16, all other layers in int8",
         "tflite": "Attention, box decoding and the convolutions before it are in fp32, all other layers in int8",
         "ncnn": "Attention, box decoding and the convolutions before it are in fp32, all other convolutions in int8",
         "openvino": "Attention and box decoding are in fp32, all other layers in int8",
@@ -145,7 +143,4 @@ def lost(name: str, title: str, exact: str = "fp32", measured: bool = False) -> 
     }
     remedies = ["calibrate on more images"] if name != "mnn" else []
     remedies += ["compare with --format openvino, whose attention and box decoding stay in fp32"] if name != "openvino" else []
-    told = f"it loses more than {LOST}: keep the {exact} file, or {' or '.join(remedies)}. {known[name]}"
-    if measured:
-        return told
-    return f"{told}; which of them loses it is not measured in {title}. --format onnx --int8 names the layers that lose most there"
+    return f"it loses more than {LOST}: keep the {exact} file, or {' or '.join(remedies)}. {known[name]}"

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from ...errors import ExportError
-from ...runtime.boxes import CONF, iou_matrix, suppress
+from ...runtime.boxes import CONF, suppress
 from ...weights.attention import attention_in
+from .alone import COMPARED, LEAST, layers, missed
 from .base import Job
 from .decoding import CONVOLUTIONS, Operator, decoding
 from .host import STEM, calibration
@@ -30,8 +31,6 @@ __all__ = ["ABOUT", "losses", "quantize", "within"]
 ABOUT = "about.json"  # how many operators are in int8, beside the file
 RANGES = "ranges.pickle"  # what calibration found
 AT_ONCE = 32  # pictures held in memory
-COMPARED = 8  # pictures on which layers are compared
-LEAST = 0.01  # confidence of what is compared where the detector is sure of nothing
 
 
 def quantize(job: Job) -> Path:
@@ -78,7 +77,7 @@ def losses(job: Job, work: Path) -> Path:
         file = _written(content, names, ranges, job.proved, Path("one_layer.tflite"))
         got = _detections(file, job, inputs, conf)
         kind = type(job.source.model.get_submodule(path.partition(",")[0])).__name__
-        found.append({"layer": path, "type": kind, "error": round(_missed(want, got), 5)})
+        found.append({"layer": path, "type": kind, "error": round(missed(want, got), 5)})
     found.sort(key=lambda row: -row["error"])
     target = Path("losses.json")
     target.write_text(json.dumps(found), encoding="utf-8")
@@ -132,14 +131,6 @@ def within(network: Any, path: str) -> re.Pattern[str]:
 
 def _class(module: Any) -> str:
     return f"{type(module).__module__}.{type(module).__qualname__}"
-
-
-def layers(network: Any) -> Iterator[str]:
-    """Yield the layers of a detector by their place in the state dict, and in place of the head its branches."""
-    rows = list(network.model)
-    yield from (f"model.{i}" for i in range(len(rows) - 1))
-    for name, child in rows[-1].named_children():
-        yield from (f"model.{len(rows) - 1}.{name}.{k}" for k, _ in child.named_children())
 
 
 def of_layers(network: Any, operators: Sequence[Operator]) -> Iterator[tuple[str, list[int]]]:
@@ -213,11 +204,3 @@ def _detections(path: Path, job: Job, inputs: Sequence[np.ndarray], conf: float)
     network = open_network(path, Options(threads=1))
     layout = "final" if network.metadata.get("end2end") == "True" else job.source.layout
     return [suppress(network.run(x)[0][0], layout or "", conf=conf) for x in inputs]
-
-
-def _missed(want: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> float:
-    """Return the mean of 1 - IoU over the wanted detections, with the nearest of the same class."""
-    errors = [
-        1 - float((iou_matrix(row[None, :4], b[b[:, 5] == row[5], :4])).max(initial=0.0)) for a, b in zip(want, got) for row in a
-    ]
-    return float(np.mean(errors)) if errors else 0.0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sys
 import types
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from typing import Any
 from ...errors import ExportError
 from .base import Format, Job, Need
 from .host import STEM, by_ultralytics
+from .mnn_layers import SMALL, losses
 
 __all__ = ["FORMAT"]
 
@@ -27,6 +29,13 @@ WINOGRAD = 7  # kernels from this size on are kept from it
 
 def convert(job: Job) -> Path:
     """Write ``model.mnn``."""
+    path = _converted(job)
+    if job.pictures is not None:
+        shutil.copyfile(path, SMALL)  # which layers lose most is measured with it, where it lies now
+    return path
+
+
+def _converted(job: Job) -> Path:
     keep_quiet()
     if job.source.host == "ultralytics":
         with exact_forms(), nearest_halves():
@@ -130,5 +139,5 @@ def keep_quiet() -> None:
 
 FORMAT = Format(
     "mnn", "MNN", ".mnn", "mnn", (Need("MNN", "MNN", "2.9.6"),), convert, "mnn", half=True, int8=True, dynamic=True,
-    onnx=True, weights_only=True,
+    onnx=True, weights_only=True, losses=losses,
 )

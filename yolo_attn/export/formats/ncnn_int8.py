@@ -23,13 +23,12 @@ from .decoding import CONVOLUTIONS, Operator, decoding
 from .host import STEM, calibration
 from .ncnn_file import Layer, fp32_weight, int8_weight, read, write
 from .ncnn_layers import LOSS, attention, blobs, losses
+from .spread import MOST, Spread
 
-__all__ = ["Spread", "computed", "quantize", "quantized"]
+__all__ = ["computed", "quantize", "quantized"]
 
 ABOUT = "about.json"  # what is in int8, and what loses most, beside the folder
 MEASURED = 4  # pictures on which each layer is measured
-BINS = 4096
-MOST = 127
 
 
 def quantize(job: Job) -> Path:
@@ -82,51 +81,6 @@ def quantized(layer: Layer, limit: float) -> Layer:
     term = 1 if depthwise else 2  # in a depthwise convolution, 2 is one scale for all its weights
     scales = (fp32_weight(scale), fp32_weight([MOST / limit]))
     return replace(layer, params=f"{layer.params} 8={term}", weights=(whole, *bias, *scales))
-
-
-class Spread:
-    """How often an input's magnitudes occur, over all pictures; the range doubles when a larger one comes."""
-
-    def __init__(self) -> None:
-        self.range = 0.0
-        self.greatest = 0.0
-        self.counts = np.zeros(BINS)
-
-    def add(self, values: np.ndarray, name: str = "") -> None:
-        """Count the values of one picture.
-
-        Raises:
-            ExportError: They are not finite.
-        """
-        sizes = np.abs(values).ravel()
-        top = float(sizes.max(initial=0.0))
-        if not np.isfinite(top):
-            raise ExportError(f"the blob {name} is not finite on a picture: no int8 can be made of it")
-        if not top:
-            return
-        self.greatest = max(self.greatest, top)
-        self.range = self.range or top
-        while top > self.range:
-            self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(1), np.zeros(BINS // 2)])
-            self.range *= 2
-        bins = np.minimum((sizes * (BINS / self.range)).astype(np.int32), BINS - 1)
-        self.counts += np.bincount(bins, minlength=BINS)
-
-    def limit(self) -> float:
-        """Return the magnitude to cut off at: rounding and cutting off together lose least, in the mean of squares.
-
-        On trained detectors this, NCNN's divergence of distributions and a percentile come to the same mAP within noise;
-        of the boxes that fp32 finds this one keeps most in their place.
-        """
-        if not self.greatest:
-            return 1.0
-        middles = (np.arange(BINS) + 0.5) * self.range / BINS
-        limits = self.greatest * np.linspace(0.1, 1.0, 91)
-        lost = []
-        for step in limits / MOST:
-            rounded = step * np.minimum(np.rint(middles / step), MOST)
-            lost.append(float(self.counts @ np.square(middles - rounded)))
-        return float(limits[int(np.argmin(lost))])
 
 
 def _levels(layer: Layer) -> int:

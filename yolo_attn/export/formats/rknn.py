@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,9 @@ from ...weights.attention import attention_in
 from ..graph import decode_nodes, pool_means, scale_apart, split_grams, within
 from ..one_module import plain_attention
 from .base import Format, Job, Need
-from .host import STEM, by_ultralytics, write_metadata
+from .host import STEM, by_ultralytics, calibration, write_metadata
+from .rknn_layers import losses
+from .rknn_ranges import set_ranges
 
 __all__ = ["CHIPS", "FORMAT", "talking"]
 
@@ -101,6 +104,8 @@ def _quantize(folder: Path, file: Path, job: Job) -> None:
     attention: its layers are few and small, and a gate that is off by one step scales a whole map.
     """
     import cv2
+    import onnx
+    import yaml
     from rknn import api
 
     chip = job.chip or CHIPS[0]
@@ -118,19 +123,29 @@ def _quantize(folder: Path, file: Path, job: Job) -> None:
     network, ranges, choice = (Path(f"{STEM}{ending}") for ending in RANGES)
     # a classic head has boxes and scores in one map, which would share a scale; that of ultralytics has them apart
     head = job.source.host != "ultralytics"
-    text = _chosen(network, read_text(choice, FileError), list(attention_in(job.source.model)), head)
-    write_text(choice, text, durable=False)
+    kept = [*attention_in(job.source.model), *(read_rows(job.source.model) if head else ())]
+    text = _chosen(network, read_text(choice, FileError), kept, head)
+    told = yaml.safe_load(text)
+    set_ranges(told["quantize_parameters"], onnx.load(str(network)), file, calibration(job))
+    write_text(choice, yaml.safe_dump(told, sort_keys=False), durable=False)
     net = api.RKNN()
     _check(net.config(**settings(chip)), "be configured")
     files = {"model_input": str(network), "data_input": str(ranges), "model_quantization_cfg": str(choice)}
     _check(net.hybrid_quantization_step2(**files), "quantize")
     _check(net.export_rknn(str(folder / f"{STEM}-{chip}.rknn")), "write the network")
     for part in (network, ranges, choice):
-        os.replace(part, folder / part.name)
+        shutil.copyfile(part, folder / part.name)  # which layers lose most is measured with them, where they lie now
 
 
-def _chosen(network: Path, told: str, attention: list[str], head: bool = False) -> str:
-    """Return the compiler's list of ranges with the maps chosen that stay in fp16; `head`: also what is decoded."""
+def read_rows(network: Any) -> list[str]:
+    """Return the rows that a detector's head reads, by their place in the state dict."""
+    head = network.model[-1]
+    rows = [head.f] if isinstance(head.f, int) else head.f
+    return [f"model.{row % head.i if row < 0 else row}" for row in rows]
+
+
+def _chosen(network: Path, told: str, layers: list[str], head: bool = False) -> str:
+    """Return the compiler's list of ranges with the maps chosen that stay in fp16: of these layers; `head`: also what is decoded."""
     import onnx
     import yaml
 
@@ -139,7 +154,7 @@ def _chosen(network: Path, told: str, attention: list[str], head: bool = False) 
     graph = onnx.load(str(network))
     decoding = set(decode_nodes(graph))
     read = {name for n in graph.graph.node if n.name in decoding and head for name in n.input}
-    kept = [n for n in graph.graph.node if n.name in decoding or read.intersection(n.output) or within(n.name, attention)]
+    kept = [n for n in graph.graph.node if n.name in decoding or read.intersection(n.output) or within(n.name, layers)]
     known = yaml.safe_load(told)["quantize_parameters"]
     names = [o for n in kept for o in n.output if known.get(o, {}).get("dtype") == "int8"]
     return yaml.safe_dump({"custom_quantize_layers": dict.fromkeys(names, "float16")}) + told[len(NONE_CHOSEN) :].lstrip()
@@ -164,6 +179,7 @@ FORMAT = Format(
     convert,
     "rknn",
     int8=True,
+    losses=losses,
     onnx=True,
     precision="fp16",
     chips=CHIPS,

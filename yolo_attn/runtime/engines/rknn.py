@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 from ...errors import FileError
 from .network import Network, Options, imported, one_file, read_yaml, refused, sized, version_of
 
-__all__ = ["DISABLED", "RANGES", "open_network", "settings"]
+__all__ = ["DISABLED", "RANGES", "open_network", "settings", "simulated"]
 
 # Of an int8 network: its fp32 weights, the ranges of its maps, and which maps are in int8 by these ranges.
 RANGES = (".model", ".data", ".quantization.cfg")
@@ -48,13 +48,29 @@ def open_network(path: Path, options: Options) -> Network:
         )
     compiled = one_file(path, "*.rknn", "RKNN")
     parts = [one_file(path, f"*{ending}", "RKNN").resolve() for ending in (RANGES if quantized else (".onnx",))]
-    api = imported("rknn.api", "RKNN's toolkit", "rknn")
-    version = version_of("rknn-toolkit2")
-    title = f"RKNN's simulator {version}"
+    entries = read_yaml(path if path.is_dir() else path.parent)
     chip = re.sub(r".*-", "", compiled.stem)
+    run = simulated(path, parts, chip)
+    shape = sized(entries)
+    return Network(run, entries, [1, *shape[1:]], [[0, 0, 0]], f"simulator of {chip}", version_of("rknn-toolkit2"))
+
+
+def simulated(path: Path, parts: Sequence[Path], chip: str) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """Return a network as the simulator computes it, a function from (1, 3, H, W) to its outputs.
+
+    Args:
+        path: What it is called in messages.
+        parts: An ONNX file, or the three of :data:`RANGES`.
+        chip: The processor.
+
+    Raises:
+        FileError: The compiler or the simulator cannot take it.
+    """
+    api = imported("rknn.api", "RKNN's toolkit", "rknn")
+    title = f"RKNN's simulator {version_of('rknn-toolkit2')}"
     net = api.RKNN(verbose=False)
     steps: dict[str, Callable[[], Any]] = {"config": lambda: net.config(**settings(chip))}
-    if quantized:
+    if len(parts) > 1:
         keys = ("model_input", "data_input", "model_quantization_cfg")
         steps["compile"] = lambda: net.hybrid_quantization_step2(**dict(zip(keys, map(str, parts))))
     else:
@@ -69,7 +85,6 @@ def open_network(path: Path, options: Options) -> Network:
             raise refused(path, title, f"{doing} it", exc) from exc
         if code not in (0, None):
             raise FileError(f"{path}: {title} cannot {doing} it: code {code}.")
-    entries = read_yaml(path if path.is_dir() else path.parent)
 
     def run(x: np.ndarray) -> list[np.ndarray]:
         pixels = np.round(x * 255).astype(np.uint8).transpose(0, 2, 3, 1)
@@ -80,8 +95,7 @@ def open_network(path: Path, options: Options) -> Network:
             raise FileError(f"{path}: {title} cannot run it on {list(x.shape)}.")
         return [np.asarray(y) for y in found]
 
-    shape = sized(entries)
-    return Network(run, entries, [1, *shape[1:]], [[0, 0, 0]], f"simulator of {chip}", version)
+    return run
 
 
 @contextlib.contextmanager
