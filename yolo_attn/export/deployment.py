@@ -31,7 +31,7 @@ __all__ = [
     "read",
     "versions_in",
     "versions_of",
-]  # fmt: skip
+]
 
 PATH = Path(__file__).with_name("deployment.csv")
 COLUMNS = (
