@@ -16,6 +16,7 @@ import torch
 from busy import make_busy
 from torch import nn
 
+from yolo_attn.cli import main
 from yolo_attn.detectors.drawn import drawn_images
 from yolo_attn.detectors.opening import open_source
 from yolo_attn.errors import DataError, FileError, UsageError
@@ -28,7 +29,8 @@ from yolo_attn.runtime.image import annotate, blob, letterbox, unletterbox
 from yolo_attn.runtime.output import free_folder
 from yolo_attn.runtime.predict import Clock, predict
 from yolo_attn.runtime.session import Detector, describe
-from yolo_attn.runtime.source import Source
+from yolo_attn.runtime.source import Frame, Source
+from yolo_attn.runtime.tasks import Seen
 
 
 @pytest.fixture(scope="module")
@@ -409,6 +411,41 @@ def test_a_ratio_is_that_of_the_times_of_one_round(monkeypatch: pytest.MonkeyPat
     first, second = measure([network(0, 1), network(1, 3)], [x, x], rounds=4, warmup=1)
     assert ran == [1, 0, 0, 1, 1, 0, 0, 1, 1, 0] and len(first.seconds) == 4
     assert first.seconds.min() < first.seconds.max() and first.ratio == 1 and 2 < second.ratio < 4
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "told"),
+    [
+        (["bench", "a.onnx", "--format", "ncnn"], 2, "--format is what checkpoints and YAMLs are exported to, and a.onnx is a file"),
+        (["bench", "a.onnx", "--save-json", "nowhere/a.json"], 1, "nowhere/a.json: cannot be written: there is no folder nowhere"),
+        (["detect", "a.onnx", "--source", ""], 1, "--source is empty"),
+    ],
+)
+def test_what_is_asked_for_in_vain(
+    argv: list[str], code: int, told: str, files: dict[str, Path], tmp_path: Path, monkeypatch: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.onnx").write_bytes(files["static"].read_bytes())
+    assert main(argv) == code
+    assert told in capfd.readouterr().err and [p.name for p in tmp_path.iterdir()] == ["a.onnx"]
+
+
+def test_a_full_disk_leaves_no_empty_folder(tmp_path: Path, monkeypatch: Any) -> None:
+    """Of its own; a folder that was there stays."""
+    from yolo_attn.runtime import output
+
+    def full(*args: Any, **options: Any) -> None:
+        raise FileError("No space left on device")
+
+    monkeypatch.setattr(output, "write_bytes", full)
+    frame, found = Frame(Path("a.png"), None, np.zeros((8, 8, 3), np.uint8)), Seen(np.zeros((0, 6), np.float32))
+    (tmp_path / "there").mkdir()
+    for name in ("new", "there"):
+        with pytest.raises(FileError, match="No space left"), output.Writer(
+            tmp_path / name, {}, pictures=True, text=True, as_json=False
+        ) as writer:
+            writer.add(frame, found)
+    assert [p.name for p in tmp_path.iterdir()] == ["there"] and not list((tmp_path / "there").iterdir())
 
 
 @pytest.mark.slow

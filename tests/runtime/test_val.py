@@ -150,6 +150,28 @@ def test_images_without_labels_and_files_without_names(data: Path, tmp_path: Pat
     assert "detects 3 classes, and the data set has 2" in capfd.readouterr().err
 
 
+def test_classes_and_images_as_they_are_written(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Classes out of order and numbered by text, two of one name; a link to a folder, hidden files, and a list of nothing."""
+    images, labels = tmp_path / "images" / "val", tmp_path / "labels"
+    (tmp_path / "more").symlink_to(images, target_is_directory=True)
+    (images / "._0.png").write_text("no image", encoding="utf-8")
+    (images / "again").symlink_to(tmp_path / "images" / "train", target_is_directory=True)
+    (labels / "val" / "again").symlink_to(labels / "train", target_is_directory=True)
+    model, twins = detector(tmp_path / "a.onnx"), detector(tmp_path / "b.onnx", names=("a", "a"))
+    data.write_text('train: images/train\nval: images/val\nnames: {"1": b, "0": a}\n', encoding="utf-8")
+    assert main(["val", str(model), str(twins), "--data", str(data), "--json"]) == 0
+    report = json.loads(capfd.readouterr().out)
+    assert report["images"] == 6 and list(report["rows"][0]["classes"]) == ["a", "b"] and not any("cannot be read" in n for n in report["notes"])
+    assert [n for n in report["notes"] if "otherwise" in n] == [f"{data} and {twins} call classes otherwise, and they are compared by number: 1 is b and a"]
+    data.write_text("train: images/train\nval: images/val\nnames: [a, a]\n", encoding="utf-8")
+    assert main(["val", str(twins), "--data", str(data), "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["rows"][0]["classes"] == pytest.approx({"a (0)": 1, "a (1)": 1})
+    (tmp_path / "list.txt").write_text("images\\val\\0.png\n", encoding="utf-8")
+    data.write_text("train: images/train\nval: list.txt\nnc: 2\n", encoding="utf-8")
+    assert main(["val", str(model), "--data", str(data)]) == 1
+    assert "'val:' lists images of which none exists, the first is images\\val\\0.png" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(("where", "entry"), [("", "../images/val"), ("path: .\n", "images/val"), ("path: .\n", "[images/val]")])
 def test_one_split_is_enough_on_the_machine_that_runs_the_file(
     where: str, entry: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -173,6 +195,7 @@ def test_one_split_is_enough_on_the_machine_that_runs_the_file(
         (["a.onnx", "--split", "test"], 1, "has no 'test:'"),
         (["a.onnx", "--threads", "-1"], 2, "--threads must be at least 0"),
         (["a.pt"], 1, "yolo-attn export a.pt"),
+        (["a.onnx", "--save-json", "nowhere/a.json"], 1, "nowhere/a.json: cannot be written: there is no folder nowhere"),
     ],
 )
 def test_what_it_cannot_measure(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UsageError, shown
+from ..errors import FileError, UsageError, shown
+from ..files import expand
 from ..model_yaml.reader import value_of
 
 if TYPE_CHECKING:
     from ..runtime.session import Detector
 
-__all__ = ["add_runtime", "pair", "pairs", "size_for"]
+__all__ = ["add_runtime", "check_place", "pair", "pairs", "size_for"]
 
 
 def add_runtime(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +29,16 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--unproved", action="store_true", help="run also a file that changed since it was proved, or that differs from PyTorch by its report"
     )
+
+
+def check_place(file: str | None) -> None:
+    """Refuse a file whose folder does not exist, before what shall be written into it takes its time.
+
+    Raises:
+        FileError: The message names the folder.
+    """
+    if file and not (folder := expand(file).parent).is_dir():
+        raise FileError(f"{file}: cannot be written: there is no folder {folder} (looked in {Path.cwd()})")
 
 
 def pair(text: str) -> tuple[str, Any]:

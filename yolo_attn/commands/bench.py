@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import ExportError, UsageError
 from ..files import write_text
 from ..system.drafts import scratch
-from ._options import add_runtime
+from ._options import add_runtime, check_place
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +58,9 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f"--{name} must be at least {least}, got {getattr(args, name)}")
     if args.imgsz and (len(args.imgsz) > 2 or min(args.imgsz) < 1):
         raise UsageError(f"--imgsz takes one side, or height and width, in pixels, got {args.imgsz}")
+    check_place(args.save_json)
+    if args.format and all(_is_file(m) for m in args.models):
+        raise UsageError(f"--format is what checkpoints and YAMLs are exported to, and {args.models[0]} is a file that runs as it is")
     if args.host and args.host != "ultralytics":
         from ..detectors.classic import use_host
 
@@ -125,10 +128,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _files(model: str, index: int, args: argparse.Namespace, folder: Path) -> list[tuple[str, Path]]:
     """Return name and path of the files of a model that the user named; checkpoints and YAMLs are exported to `folder`."""
-    from ..runtime.engines.table import ELSEWHERE, kind_of
-
-    if kind_of(Path(model)) not in ("", ".pt", ".bundle"):
+    if _is_file(model):
         return [(model, Path(model))]
+    from ..runtime.engines.table import ELSEWHERE
+
     os.environ.setdefault("YOLO_OFFLINE", "1")
     from ..export.asked import Asked
     from ..export.formats.table import FORMATS, NAMES, suffix_of
@@ -156,6 +159,13 @@ def _files(model: str, index: int, args: argparse.Namespace, folder: Path) -> li
         if d.result is None:
             raise ExportError(d.problem)
     return [(model, d.result.path) for d in done if d.result is not None]
+
+
+def _is_file(model: str) -> bool:
+    """Whether a runtime opens it, by its name."""
+    from ..runtime.engines.table import kind_of
+
+    return kind_of(Path(model)) not in ("", ".pt", ".bundle")
 
 
 def _nodes(file: Path) -> int | None:

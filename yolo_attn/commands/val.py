@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import UsageError
 from ..files import write_text
 from ..system.console import talk_aside, write_out
-from ._options import add_runtime, size_for
+from ._options import add_runtime, check_place, size_for
 
 MEASURES = ("mAP50-95", "mAP50", "precision", "recall")
 
@@ -48,6 +48,7 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
 
     if args.threads < 0:
         raise UsageError(f"--threads must be at least 0, got {args.threads}")
+    check_place(args.save_json)
     detectors = [
         Detector(m, runtime=args.runtime, threads=args.threads, provider=args.provider, spin=False, unproved=args.unproved)
         for m in args.models

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,9 @@ def check(name: str, *, single_cls: bool = False, splits: Sequence[str] = ("trai
         images = [i for p in places for i in image_files(p)]
         if not images:
             raise DataError(f"{path}: '{key}:' has no images in {places[0]}.")
+        if not any(i.is_file() for i in images):
+            way = "relative paths are of the working directory, those that begin with ./ of the list's folder"
+            raise DataError(f"{path}: '{key}:' lists images of which none exists, the first is {images[0]} ({way}).")
         _check_labels(images, len(names) if not single_cls else None, f"{path}: '{key}:'", needed=key == splits[0])
     return not all(n.isascii() for n in names)  # 类别: the host downloads a font with these characters
 
@@ -134,7 +139,10 @@ def _names(d: dict[str, Any], path: Path) -> list[str]:
         return [f"class_{i}" for i in range(int(nc or 0))]
     if not isinstance(names, (list, dict)) or not names:
         raise DataError(f"{path}: 'names:' must be a list of names, or map 0, 1, ... to names, got {shown(names)}.")
-    if isinstance(names, dict) and set(names) != set(range(len(names))):
+    if isinstance(names, dict):  # in order of their numbers, which some write as text
+        names = {int(k) if isinstance(k, str) and k.isascii() and k.isdigit() else k: v for k, v in names.items()}
+        names = {k: names[k] for k in sorted(names, key=lambda k: (not isinstance(k, int), k if isinstance(k, int) else str(k)))}
+    if isinstance(names, dict) and list(names) != list(range(len(names))):
         raise DataError(f"{path}: 'names:' must number its {len(names)} classes 0 to {len(names) - 1}, got {[*names]}.")
     if nc is not None and len(names) != nc:
         raise DataError(f"{path}: 'nc: {nc}' contradicts the {len(names)} 'names'.")
@@ -207,7 +215,9 @@ def image_files(place: Path) -> list[Path]:
         return [place.parent / t.strip() if t.startswith("./") else Path(t.strip()) for t in lines if t.strip()]
     if place.is_file():
         return [place]
-    return sorted(p for p in place.rglob("*") if p.suffix.lower() in IMAGES)
+    # as the hosts go through it: links to folders are followed, what is hidden (`._1.jpg` of macOS) is not looked at
+    found = map(Path, glob.iglob(os.path.join(glob.escape(str(place)), "**", "*.*"), recursive=True))
+    return sorted(p for p in found if p.suffix.lower() in IMAGES)
 
 
 def label_file(image: Path) -> Path:

@@ -288,7 +288,9 @@ def figures(truth: Sequence[Any], found: Sequence[Any], names: Sequence[str]) ->
     try:
         from faster_coco_eval import COCO, COCOeval_faster
     except ImportError as exc:
-        raise YoloAttnError(f"comparing needs the package faster-coco-eval: {exc}. 'pip install faster-coco-eval'") from exc
+        raise YoloAttnError(f"measuring mAP needs the package faster-coco-eval: {exc}. 'pip install faster-coco-eval'") from exc
+    if len(set(names)) < len(names):  # nothing forbids two classes of one name
+        names = [n if list(names).count(n) == 1 else f"{n} ({k})" for k, n in enumerate(names)]
     with contextlib.redirect_stdout(io.StringIO()):
         api = COCO(_as_coco(truth, names))
         results = [

@@ -109,6 +109,8 @@ def remarks_on_classes(split: Split, names: Sequence[str], data: str, detector: 
         return []
     if not names:
         return [f"{detector}: tells no class names: its classes are compared with those of {data} by number"]
+    if list(split.names) == [f"class_{k}" for k in range(len(split.names))]:  # made up where a data set gives `nc` alone
+        return [f"{data}: tells no class names: its classes are compared with those of {detector} by number"]
     pairs = [f"{k} is {a} and {b}" for k, (a, b) in enumerate(zip(split.names, names)) if a != b]
     return [f"{data} and {detector} call classes otherwise, and they are compared by number: {_some(pairs)}"]
 

@@ -78,9 +78,11 @@ class Writer:
         self._video: tuple[Path, cv2.VideoWriter, contextlib.ExitStack] | None = None
         self.entries: list[dict[str, Any]] = []
         self._stems: dict[Path, str] = {}
+        self._made: list[Path] = []
         if not (pictures or text or as_json):
             return
         try:
+            self._made = [folder / "labels", *([] if folder.exists() else [folder])]
             folder.mkdir(parents=True, exist_ok=True)
             if any(folder.iterdir()):
                 raise FileError(f"{folder}: is not empty. Choose a new or empty folder with -o.")
@@ -95,9 +97,14 @@ class Writer:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._close_video()
-        if self.as_json:
-            write_text(self.folder / "detections.json", as_text(self.entries))
+        try:
+            self._close_video()
+            if self.as_json:
+                write_text(self.folder / "detections.json", as_text(self.entries))
+        finally:
+            for place in self._made if exc[0] is not None else ():  # if nothing came to lie in them
+                with contextlib.suppress(OSError):
+                    place.rmdir()
 
     def add(self, frame: Frame, found: Seen) -> None:
         """Write what was found in one image."""

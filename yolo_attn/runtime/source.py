@@ -72,6 +72,8 @@ class Source:
         self.skipped: list[Path] = []
 
     def _found(self, source: str) -> list[Path]:
+        if not source:  # as of a variable that is not set; the path of it would be the working directory
+            raise DataError("--source is empty: it names an image, a folder, a glob, a video, a .txt list, a camera or a stream")
         path = expand(source)
         if path.is_dir():
             files = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGES + VIDEOS)
