@@ -20,7 +20,7 @@ from yolo_attn.detectors.opening import open_source
 from yolo_attn.detectors.source import Source
 from yolo_attn.errors import ExportError
 from yolo_attn.export.asked import Asked
-from yolo_attn.export.formats import alone, int8, mnn_layers, rknn, rknn_layers, rknn_ranges, table
+from yolo_attn.export.formats import alone, int8, int8_tasks, mnn_layers, rknn, rknn_layers, rknn_ranges, table
 from yolo_attn.export.formats.spread import Sides
 from yolo_attn.export.single import export_source
 
@@ -162,3 +162,31 @@ def test_what_is_missed_is_of_the_same_class() -> None:
     other = np.array([[0, 0, 10, 10, 0.9, 2], [0, 0, 10, 5, 0.3, 1]], np.float32)
     assert alone.missed([box], [box]) == 0 and alone.missed([box], [other]) == 0.5
     assert alone.missed([box], [box[:0]]) == 1 and alone.missed([box[:0]], [box]) == 0
+
+
+@pytest.mark.parametrize("layout", ["anchor-free", "anchor-based", "final"])
+def test_what_goes_with_boxes_is_compared_where_the_detector_is_sure(layout: str) -> None:
+    """Of pose and oriented boxes too: the rest behind boxes and scores, of the candidates that matter; in any order where NMS is inside."""
+    rng = np.random.default_rng(0)
+    n, rest = 300, rng.normal(size=(300, 2)).astype(np.float32)
+    corner = rng.uniform(0, 2000, (n, 2))
+    box, sure = np.concatenate([corner, np.full((n, 2), 10.0)], 1), np.linspace(0, 0.9, n)[::-1, None]
+    wrong = rest.copy()
+    wrong[150:] += 5  # of candidates that nobody sees
+    wrong[:100] *= 1.1
+
+    def run(rest: np.ndarray, order: slice = slice(None)) -> Any:
+        if layout == "final":
+            rows = np.concatenate([corner, corner + 10, sure, np.zeros((n, 1)), rest], 1)[:100][order]
+        else:
+            rows = np.concatenate([box, *([np.ones((n, 1))] if layout == "anchor-based" else []), sure, rest], 1)
+        made = rows.T if layout == "anchor-free" else rows
+        return lambda x: [made[None].astype(np.float32)]
+
+    network = torch.nn.Identity()
+    network.names = {0: "a"}  # type: ignore[assignment]
+    for task, name in (("pose", "key points"), ("obb", "angles")):
+        source = Source(Path("a.pt"), "ultralytics", network, task=task)
+        near = int8_tasks.agreement_of(source, layout, run(rest), run(wrong, slice(None, None, -1)), drawn_images(1), (64, 64))
+        assert near["outputs"] == {name: pytest.approx(0.1, abs=1e-3)} and near["found"] == near["same_iou_0.9"] > 0
+        assert f"{name} differ by 10.0% of their size" in int8_tasks.told(near, "fp32")

@@ -18,7 +18,7 @@ from torch.nn import functional
 from yolo_attn.detectors.drawn import drawn_images
 from yolo_attn.detectors.opening import open_source
 from yolo_attn.detectors.source import Source
-from yolo_attn.errors import ExportError
+from yolo_attn.errors import ExportError, UsageError
 from yolo_attn.export.asked import Asked
 from yolo_attn.export.formats import base, ncnn_file, ncnn_int8, ncnn_layers
 from yolo_attn.export.formats import ncnn as converting
@@ -55,6 +55,39 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
     make_busy(source.model)
     asked = Asked(format="ncnn", imgsz=[64, 96], output=folder, int8=drawn_images(4, seed=3)).checked()
     return source, export_source(source, asked, lambda line: None)
+
+
+@pytest.mark.parametrize(
+    ("head", "names", "task"),
+    [("[2, 4], 1, Segment, [nc, 8, 16]", {"mask coefficients", "mask prototypes"}, "segment"), ("-1, 1, Classify, [nc]", {"probabilities"}, "classify")],
+    ids=["segment", "classify"],
+)
+def test_other_tasks(head: str, names: set[str], task: str, tmp_path: Path) -> None:
+    """What goes with the boxes, or the classes, is compared too; last layers stay in fp32. No other format says that it can."""
+    if importlib.util.find_spec("pnnx") is None:
+        pytest.skip('needs pip install "yolo_attn[ncnn]"')
+    (tmp_path / "a.yaml").write_text(YAML.replace("[2, 4], 1, Detect, [nc]", head).replace("-1, 1, Conv, [64, 3, 1]", "-1, 1, Conv, [32, 3, 2]"), encoding="utf-8")
+    torch.manual_seed(0)
+    source = open_source(tmp_path / "a.yaml")
+    if task == "segment":
+        make_busy(source.model)
+    lines: list[str] = []
+    asked = Asked(format="ncnn", imgsz=[64, 64], output=tmp_path, int8=drawn_images(4, seed=3)).checked()
+    near = export_source(source, asked, lines.append).report["int8"]
+    assert set(near["outputs"]) == names and all(0 < v < 0.15 for v in near["outputs"].values())
+    assert near["quantized"] > 3 and "map" not in near
+    full, small = (ncnn_file.read(next((tmp_path / f"a{i}_ncnn_model").glob("*.param"))) for i in ("", "_int8"))
+    last = {name for k, layer in enumerate(full) for name in layer.outputs if not small[k].param(8)}
+    assert {name for layer in full for name in layer.outputs} - {name for layer in full for name in layer.inputs} <= last
+    assert any("its accuracy was not measured" in line for line in lines)
+    told = next(line for line in lines if "differ by" in line)
+    assert all(f"; {name} differ by " in told for name in names)
+    if task == "segment":
+        assert near["same_iou_0.5"] >= 0.7 * near["found"] > 0
+    else:
+        assert near["same_first"] == near["compared"] == 4
+    with pytest.raises(UsageError, match=f"--int8 is for detectors only; .* is a model for '{task}'. With --format ncnn it takes other tasks"):
+        export_source(source, Asked("mnn", imgsz=[64, 64], int8=drawn_images(1)), lambda line: None)
 
 
 def conv(kind: str, weights: np.ndarray, params: str, bias: bool = False) -> Layer:

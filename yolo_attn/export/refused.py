@@ -24,9 +24,13 @@ def check_offered(source: Source, asked: Asked) -> None:
         DataError: The data set is of other classes than the detector.
     """
     given = {"--nms": asked.nms, "--int8": asked.int8 is not None, "--data": asked.data is not None}
+    kind = FORMATS.get(asked.format)
     for option, wanted in given.items():  # their result is verified by its boxes
-        if source.task != "detect" and wanted:
-            raise UsageError(f"{option} is for detectors only; {source.path} is a model for '{source.task}'")
+        if source.task == "detect" or not wanted or (option == "--int8" and kind is not None and kind.int8_tasks):
+            continue
+        able = [name for name, f in FORMATS.items() if f.int8_tasks]
+        others = f". With --format {' or '.join(able)} it takes other tasks" if option == "--int8" else ""
+        raise UsageError(f"{option} is for detectors only; {source.path} is a model for '{source.task}'{others}")
     if asked.normalize_boxes and (source.host != "ultralytics" or source.task != "detect"):
         raise UsageError(f"--normalize-boxes is for detectors of ultralytics, {source.path} is not one")
     check_host(asked.format, source.path, source.host != "ultralytics")

@@ -186,4 +186,6 @@ def _labelled(source: Source, asked: Asked) -> Any:
     """Return the images that mAP of an int8 file is measured on: of the data set, or labelled ones it is calibrated on."""
     from .int8 import labelled_images
 
+    if source.task != "detect":  # labels of other tasks are no boxes
+        return None
     return asked.accuracy.split(source) if asked.accuracy is not None else labelled_images(asked.int8_from, source)

@@ -90,6 +90,7 @@ class Format:
             runs on other machines only.
         half: Whether fp16 is offered.
         int8: Whether int8 is offered.
+        int8_tasks: Whether that int8 is offered for other tasks than detection too.
         weights_only: Whether that int8 is of the weights alone, which needs no pictures to calibrate on.
         losses: Writes which layers lose most in int8 into the working directory, and returns the file's path; given the
             job, and the folder that `convert` worked in. None where that is not measured.
@@ -115,6 +116,7 @@ class Format:
     dynamic: bool = False
     onnx: bool = False
     weights_only: bool = False
+    int8_tasks: bool = False
     losses: Callable[[Job, Path], Path] | None = None
     classic: bool = True
     precision: str = "fp32"

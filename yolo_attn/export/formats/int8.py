@@ -8,35 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ...errors import FileError
 from ...evaluation.runs import maps
 from ...files import read_text
 from ...runtime.child import Apart
 from ...system.drafts import scratch
 from .. import report
-from ..int8 import LOST, agreement, images_of, where
+from ..int8 import LOST, images_of, where
 from . import npu
 from .apart import convert_apart
 from .base import Format, Job
+from .int8_tasks import Opened, agreement_of, told
 from .write import converted, move, placed
 
 __all__ = ["add_int8"]
 
 CHECKED = 16  # images on which detections are compared
-
-
-class _Opened:
-    """A file in a process of its own, as what compares detectors wants it."""
-
-    def __init__(self, network: Apart, layout: str) -> None:
-        self.network = network
-        self.layout: str | None = layout
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Return the main output."""
-        return self.network(x)[0]
 
 
 def add_int8(
@@ -66,14 +53,14 @@ def add_int8(
         made = converted(format, job, folder)
         size = format.bytes_of(made)
         with Apart(target, format.runtime) as first, Apart(made, format.runtime) as second:
-            full, small = _Opened(first, layout), _Opened(second, layout)
             near: dict[str, Any] = {
-                **agreement(full, small, pictures[:CHECKED], job.size),
+                **agreement_of(job.source, layout, first, second, pictures[:CHECKED], job.size),
                 "calibrated_on": 0 if format.weights_only else len(pictures),
                 "bytes": size,
             }
             if labelled is not None:
-                near["map"] = {**maps({exact: full, "int8": small}, labelled, job.size), **images_of(labelled)}
+                runs = {k: Opened(net, layout, len(job.source.names)) for k, net in ((exact, first), ("int8", second))}
+                near["map"] = {**maps(runs, labelled, job.size), **images_of(labelled)}
         about = folder / "work" / "about.json"  # of converters that tell how many operators are in int8
         near.update(json.loads(read_text(about, FileError)) if about.is_file() else {})
         if format.losses is not None and loses(near, exact):
@@ -88,14 +75,12 @@ def add_int8(
     how = "weights alone, without calibration" if format.weights_only else f"calibrated on {len(pictures)} images"
     if "quantized" in near:
         how += f", {near['quantized']} operators in int8, {near['fp32']} in fp32"
-    log(
-        f"int8: {place} ({size / 1e6:.1f} MB, {how}). Of {near['found']} detections of the "
-        f"{exact} file it finds {near['same_iou_0.9']} with IoU >= 0.9 and {near['same_iou_0.5']} with IoU >= 0.5, and "
-        f"{near['extra']} others"
-    )
+    log(f"int8: {place} ({size / 1e6:.1f} MB, {how}). {told(near, exact)}")
     if format.chips:
         log(f"int8: {npu.told(near['npu'], found['attention'])}")
-    if "map" not in near:
+    if job.source.task != "detect":
+        log("int8: its accuracy was not measured, which this does of detectors: measure it before using it")
+    elif "map" not in near:
         log("int8: no labels of its classes beside these images: measure its mAP before using it")
     else:
         a, b = (near["map"][k]["mAP50-95"] or 0.0 for k in (exact, "int8"))
@@ -110,7 +95,9 @@ def add_int8(
 
 
 def loses(near: dict[str, Any], exact: str) -> bool:
-    """Return whether an int8 file loses more mAP than :data:`LOST`, or, without labels, a tenth of the detections."""
+    """Return whether an int8 file loses more mAP than :data:`LOST`, or, without labels, a tenth of the detections, or of the first classes."""
+    if "compared" in near:
+        return bool(near["same_first"] < 0.9 * near["compared"])
     if "map" not in near:
         return bool(near["same_iou_0.9"] < 0.9 * near["found"])
     full, small = (near["map"][k]["mAP50-95"] or 0.0 for k in (exact, "int8"))

@@ -59,5 +59,6 @@ FORMAT = Format(
     "ncnn",
     half=True,
     int8=True,
+    int8_tasks=True,
     parts=("*.param", "*.bin", "*.py", "metadata.yaml"),
 )
