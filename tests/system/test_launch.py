@@ -36,6 +36,7 @@ def test_a_module_is_found_where_this_process_finds_it(hostile: Path, monkeypatc
     (first / "which_one.py").write_text("import random, json, sys; print(json.dumps([sys.path, sys.argv]))\n", encoding="utf-8")
     (hostile / "which_one.py").write_text("raise SystemExit('of the working directory')\n", encoding="utf-8")
     monkeypatch.setattr(sys, "path", [str(first), *(p for p in sys.path if p), None])
+    assert launch.environment({"PYTHONPATH": "kept"})["PYTHONPATH"] == "kept"  # for Pythons of other versions
     done = subprocess.run(launch.command("which_one", "-c", "a b"), env=launch.environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     path, argv = json.loads(done.stdout)

@@ -15,12 +15,14 @@ __all__ = ["HOME", "command", "environment", "search_path"]
 
 HOME = str(Path(__file__).resolve().parents[2])
 
-# As `python -m`. Nothing but what is built in is imported before the working directory is off the path: its place is taken
-# by a second mention of the entry that follows, since `yolo-attn run` puts a script's folder there.
+PATH = "YOLO_ATTN_PATH"  # not PYTHONPATH, which a Python of another version would take for its own, such as a tool of a tracker
+
+# As `python -m`. Nothing but what every Python has imported by then is imported before the working directory is off the
+# path: its place is taken by a second mention of the first entry, since `yolo-attn run` puts a script's folder there.
 LAUNCH = """
-import sys
-if not sys.path[0]:
-    sys.path[0] = sys.path[1]
+import os, sys
+path = os.environ["{variable}"].split("\\n")
+sys.path[:] = [path[0], *path]
 import runpy
 runpy.run_module("{module}", run_name="__main__", alter_sys=True)
 """
@@ -28,7 +30,7 @@ runpy.run_module("{module}", run_name="__main__", alter_sys=True)
 
 def command(module: str, *arguments: str) -> list[str]:
     """Return the command that runs a module with arguments; it needs :func:`environment`."""
-    return [sys.executable, "-c", LAUNCH.format(module=module), *arguments]
+    return [sys.executable, "-c", LAUNCH.format(module=module, variable=PATH), *arguments]
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -37,7 +39,7 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     Args:
         more: Variables to add.
     """
-    return {**os.environ, **(more or {}), "PYTHONPATH": os.pathsep.join(search_path())}
+    return {**os.environ, **(more or {}), PATH: "\n".join(search_path())}
 
 
 def search_path() -> list[str]:
