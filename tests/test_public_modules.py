@@ -48,7 +48,7 @@ def build(home: Path, request: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
         d = {
             "nc": 2,
             "register": {"M": {"from": f"{stem}.py:M", **words}},
-            "backbone": [[-1, 1, "Conv", [16, 3, 2]], row or [-1, 1, "M", []], [-1, 1, "Conv", [16, 3, 2]]],
+            "backbone": [[-1, 1, "Conv", [16, 3, 8]], row or [-1, 1, "M", []], [-1, 1, "Conv", [16, 3, 2]]],
             "head": [[[-1], 1, "Detect", ["nc"]]],
         }
         file = home / f"{stem}.yaml"
@@ -210,7 +210,7 @@ def test_the_entry_travels_in_checkpoints_and_bundles(home: Path, tmp_path: Path
     (home / "travels.py").write_text(HEAD + textwrap.dedent(code))
     d = {
         "nc": 2, "register": {"M": {"from": "travels.py:M", **words}},
-        "backbone": [[-1, 1, "Conv", [16, 3, 2]], [-1, 1, "M", []], [-1, 1, "Conv", [16, 3, 2]]],
+        "backbone": [[-1, 1, "Conv", [16, 3, 8]], [-1, 1, "M", []], [-1, 1, "Conv", [16, 3, 2]]],
         "head": [[[-1], 1, "Detect", ["nc"]]],
     }  # fmt: skip
     (home / "travels.yaml").write_text(yaml.safe_dump(d))
@@ -235,7 +235,7 @@ def test_a_checkpoint_counts_the_attention_of_its_plug_in_where_no_yaml_is_read(
     (home / "counted.py").write_text(HEAD + textwrap.dedent(code))
     d = {
         "nc": 2, "register": {"M": {"from": "counted.py:M", **words}},
-        "backbone": [[-1, 1, "Conv", [16, 3, 2]], [-1, 1, "M", []], [-1, 1, "Conv", [16, 3, 2]]],
+        "backbone": [[-1, 1, "Conv", [16, 3, 8]], [-1, 1, "M", []], [-1, 1, "Conv", [16, 3, 2]]],
         "head": [[[-1], 1, "Detect", ["nc"]]],
     }  # fmt: skip
     (home / "counted.yaml").write_text(yaml.safe_dump(d))
@@ -262,7 +262,7 @@ def test_multi_head_attention_of_a_sequence_is_exported_and_proved(home: Path) -
     )
     d = {
         "nc": 2, "register": {"M": {"from": "fused.py:M", "layout": "sequence", "output": 0}},
-        "backbone": [[-1, 1, "Conv", [16, 3, 2]], [-1, 1, "Conv", [16, 3, 2]], [-1, 1, "M", []]],
+        "backbone": [[-1, 1, "Conv", [16, 3, 8]], [-1, 1, "Conv", [16, 3, 2]], [-1, 1, "M", []]],
         "head": [[[1, 2], 1, "Detect", ["nc"]]],
     }  # fmt: skip
     (home / "fused.yaml").write_text(yaml.safe_dump(d))

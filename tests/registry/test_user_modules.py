@@ -25,7 +25,10 @@ count = iter(range(10_000))
 
 
 class Own:
-    """A file with one class `M`, and models that name it in row 1, where 16 channels arrive."""
+    """A file with one class `M`, and models that name it in row 1, where 16 channels arrive.
+
+    At an eighth of the image: strides are measured at 256 pixels, of which half are too many positions for attention.
+    """
 
     def __init__(self, folder: Path, code: str) -> None:
         self.stem = f"mods_{next(count)}"
@@ -37,7 +40,7 @@ class Own:
         d = {
             "nc": 2,
             "register": register or {"M": {"from": f"{self.stem}.py:M", **words} if words else f"{self.stem}.py:M"},
-            "backbone": [[-1, 1, "Conv", [16, 3, 2]], row or [-1, 1, "M", []], [-1, 1, "Conv", [16, 3, 2]]],
+            "backbone": [[-1, 1, "Conv", [16, 3, 8]], row or [-1, 1, "M", []], [-1, 1, "Conv", [16, 3, 2]]],
             "head": [[[-1], 1, "Detect", ["nc"]]],
         }
         file = self.folder / f"{self.stem}.yaml"
@@ -182,7 +185,7 @@ def test_a_module_of_a_fixed_size_is_told_with_the_size(own: Any, caplog: Any) -
         class M(nn.Module):
             def __init__(self, dim):
                 super().__init__()
-                self.pos = nn.Parameter(torch.zeros(1, dim, 128, 128))
+                self.pos = nn.Parameter(torch.zeros(1, dim, 32, 32))
 
             def forward(self, x):
                 return x + self.pos
@@ -190,7 +193,7 @@ def test_a_module_of_a_fixed_size_is_told_with_the_size(own: Any, caplog: Any) -
     )
     model.build()  # strides are measured at 256 pixels, which is that size here
     (line,) = [r.getMessage() for r in caplog.records if "not on every size" in r.getMessage()]
-    assert "maps of 128 x 128 and" in line and "row 1 (backbone)" in line
+    assert "maps of 32 x 32 and" in line and "row 1 (backbone)" in line
     caplog.clear()
     model = own(
         """
