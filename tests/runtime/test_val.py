@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from yolo_attn.cli import main
 from yolo_attn.errors import DataError
-from yolo_attn.evaluation import figures
+from yolo_attn.evaluation import dataset, figures
 
 BOXES = np.array([[20.0, 20, 16, 16], [44, 40, 24, 32]])  # x, y, width, height in pixels, of classes 0 and 1
 
@@ -184,6 +184,12 @@ def test_one_split_is_enough_on_the_machine_that_runs_the_file(
     monkeypatch.chdir(aside)
     assert main(["val", str(detector(tmp_path / "a.onnx")), "--data", str(data), "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["images"] == 3
+    (tmp_path / "elsewhere").rename(tmp_path / "images" / "train")
+    if where:  # which trains with a host, that looks in the working directory
+        with pytest.raises(DataError, match=f"not looked for in the YAML's folder .* the whole path: {tmp_path}$"):
+            dataset.check(str(data))
+        monkeypatch.chdir(tmp_path)
+    assert dataset.check(data.name if where else str(data)) is False
 
 
 @pytest.mark.parametrize(

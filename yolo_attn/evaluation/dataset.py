@@ -69,6 +69,9 @@ def check(name: str, *, single_cls: bool = False, splits: Sequence[str] = ("trai
             raise DataError(f"{path}: has no '{key}:'" + (f". {WANTED}" if key in ("train", "val") else ""))
     names = _names(d, path)
     root = root_of(d, path)
+    given = expand(str(d.get("path") or root))
+    if len(splits) > 1 and root == path.parent / given and not given.is_absolute() and root.resolve() != (Path.cwd() / given).resolve():
+        raise DataError(f"{path}: 'path: {given}' is not looked for in the YAML's folder by the hosts. Write the whole path: {root.resolve()}")
     for key in splits:
         places = places_of(d[key], root)
         missing = [p for p in places if not p.exists()]
