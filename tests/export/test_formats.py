@@ -590,7 +590,7 @@ def test_what_map_cannot_be_measured_of(source: Source, labelled: Path, classifi
         (classifier, Asked("onnx", data=labelled), "--data is for detectors only; .* is a model for 'classify'"),
     ):
         with pytest.raises(YoloAttnError, match=told):
-            export_source(of, replace(asked, output=tmp_path).measured(), lambda line: None)
+            export_source(of, replace(asked, output=tmp_path).checked(), lambda line: None)
     with pytest.raises(UsageError, match="--data cannot be combined with --nms"):
         Asked(nms=True, data=labelled).checked()
     with pytest.raises(DataError, match="no.yaml"):
@@ -933,7 +933,7 @@ def test_pictures_of_no_bytes(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(data)
         with pytest.raises(DataError, match=f"{name}: is not an image"):
             read_images(tmp_path / name)
-        with pytest.raises(DataError, match="can be read"):
+        with pytest.raises(DataError, match=f"can be used: .*{name}: cannot be read"):
             list(Split("val", [tmp_path / name], ["a"]).images())
 
 
