@@ -21,8 +21,8 @@ from yolo_attn.detectors.source import Source
 from yolo_attn.errors import ExportError
 from yolo_attn.export.asked import Asked
 from yolo_attn.export.formats import alone, int8, int8_tasks, mnn_layers, rknn, rknn_layers, rknn_ranges, table
-from yolo_attn.export.formats.spread import Sides
 from yolo_attn.export.single import export_source
+from yolo_attn.export.spread import Sides
 
 YAML = """nc: 3
 backbone:

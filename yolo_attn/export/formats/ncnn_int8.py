@@ -18,12 +18,12 @@ import numpy as np
 from ...errors import ExportError
 from ...files import write_text
 from ...runtime.engines.ncnn import load
+from ..spread import MOST, Spread
 from .base import Job
 from .decoding import CONVOLUTIONS, Operator, decoding
 from .host import STEM, calibration
 from .ncnn_file import Layer, fp32_weight, int8_weight, read, write
 from .ncnn_layers import LOSS, attention, blobs, losses
-from .spread import MOST, Spread
 
 __all__ = ["computed", "quantize", "quantized"]
 

@@ -7,14 +7,13 @@ pictures again when the network is opened.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...errors import ExportError
-from .spread import Sides
+from ..spread import sides_of
 
 __all__ = ["set_ranges"]
 
@@ -34,10 +33,7 @@ def set_ranges(told: dict[str, Any], network: Any, file: Path, pictures: Iterabl
         file: The ONNX file that it was made of.
         pictures: Inputs, (1, 3, H, W) each.
     """
-    sides = {name: Sides() for name in _shared(told, network, file)}
-    for values in _computed(file, list(sides), pictures):
-        for (name, side), value in zip(sides.items(), values):
-            side.add(value, name)
+    sides = sides_of(file, _shared(told, network, file), pictures)
     for name, side in sides.items():
         _set(told[name], *side.limits())
     for node in network.graph.node:
@@ -58,23 +54,3 @@ def _shared(told: dict[str, Any], network: Any, file: Path) -> list[str]:
 
 def _set(entry: dict[str, Any], low: float, high: float) -> None:
     entry["min"], entry["max"] = [float(low)], [float(high)]  # scale and zero point follow from these
-
-
-def _computed(file: Path, names: list[str], pictures: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Yield the maps of each picture."""
-    import onnx
-    import onnxruntime
-
-    model = onnx.load(str(file))
-    outputs = {o.name for o in model.graph.output}
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in outputs)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    (given,) = session.get_inputs()
-    empty = True
-    for x in pictures:
-        empty = False
-        yield list(session.run(names, {given.name: x}))
-    if empty:
-        raise ExportError("int8 needs pictures to calibrate on")

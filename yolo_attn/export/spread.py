@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
 import numpy as np
 
-from ...errors import ExportError
+from ..errors import ExportError
 
-__all__ = ["MOST", "Sides", "Spread"]
+__all__ = ["MOST", "Sides", "Spread", "sides_of"]
 
 BINS = 4096
 MOST = 127
@@ -98,6 +101,44 @@ class Sides:
             if self.below.greatest:
                 low = min((float(-self.below.greatest * s) for s in shares), key=lambda v: lost(v, high))
         return low, high
+
+
+def sides_of(file: Path, names: Sequence[str], pictures: Iterable[np.ndarray]) -> dict[str, Sides]:
+    """Return of maps of an ONNX file how often their values occur, by name.
+
+    Args:
+        file: The file.
+        names: The maps.
+        pictures: Inputs, (1, 3, H, W) each.
+
+    Raises:
+        ExportError: There are no pictures, or a map is not finite on one.
+    """
+    sides = {name: Sides() for name in names}
+    for values in _computed(file, list(sides), pictures):
+        for (name, side), value in zip(sides.items(), values):
+            side.add(value, name)
+    return sides
+
+
+def _computed(file: Path, names: list[str], pictures: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """Yield the maps of each picture."""
+    import onnx
+    import onnxruntime
+
+    model = onnx.load(str(file))
+    outputs = {o.name for o in model.graph.output}
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in outputs)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    empty = True
+    for x in pictures:
+        empty = False
+        yield list(session.run(names, {given.name: x}))
+    if empty:
+        raise ExportError("int8 needs pictures to calibrate on")
 
 
 def _counted(side: Spread) -> tuple[np.ndarray, np.ndarray]:
