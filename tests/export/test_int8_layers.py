@@ -22,7 +22,8 @@ from yolo_attn.errors import ExportError
 from yolo_attn.export.asked import Asked
 from yolo_attn.export.formats import alone, int8, int8_tasks, mnn_layers, rknn, rknn_layers, rknn_ranges, table
 from yolo_attn.export.single import export_source
-from yolo_attn.export.spread import Sides
+from yolo_attn.export.spread import Sides, sides_of
+from yolo_attn.runtime.image import blob, letterbox
 
 YAML = """nc: 3
 backbone:
@@ -190,3 +191,21 @@ def test_what_goes_with_boxes_is_compared_where_the_detector_is_sure(layout: str
         near = int8_tasks.agreement_of(source, layout, run(rest), run(wrong, slice(None, None, -1)), drawn_images(1), (64, 64))
         assert near["outputs"] == {name: pytest.approx(0.1, abs=1e-3)} and near["found"] == near["same_iou_0.9"] > 0
         assert f"{name} differ by 10.0% of their size" in int8_tasks.told(near, "fp32")
+
+
+def test_ranges_of_onnx_lose_least(tmp_path: Path) -> None:
+    """An outlier in one calibration image does not coarsen a map: what is told apart ends before the greatest value."""
+    source = spoiled(tmp_path)
+    images = [*drawn_images(3, seed=3), np.full((64, 96, 3), 255, np.uint8)]
+    result = export_source(source, Asked("onnx", imgsz=[64, 96], output=tmp_path / "a.onnx", int8=images).checked(), lambda line: None)
+    small = onnx.load(result.report["int8"]["path"])
+    tensors = {t.name: numpy_helper.to_array(t) for t in small.graph.initializer}
+    steps = {n.input[0]: float(tensors[n.input[1]]) for n in small.graph.node if n.op_type == "QuantizeLinear"}
+    full = onnx.load(str(result.path))
+    names = [n for n in steps if any(n in node.output for node in full.graph.node)]
+    sides = sides_of(result.path, names, [blob([letterbox(im, (64, 96))[0]]) for im in images])
+    widths = {n: s.above.greatest + s.below.greatest for n, s in sides.items()}
+    assert len(names) > 5 and min(255 * steps[n] / widths[n] for n in names) < 0.95
+    for n in names:
+        low, high = sides[n].limits()
+        assert 255 * steps[n] == pytest.approx(high - low, rel=0.02)
