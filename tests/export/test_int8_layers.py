@@ -65,6 +65,9 @@ def test_both_ends_are_cut_off_where_that_loses_least() -> None:
     even.add(rng.uniform(2, 3, 10000))
     assert even.limits() == (0.0, pytest.approx(3, rel=0.02))
     assert Sides().limits() == (0.0, 1.0)  # of a map that is always zero
+    tiny = Sides()  # of weights that decayed: one over it is infinite in fp32
+    tiny.add(np.float32([0, 3e-39, -1e-38]))
+    assert -1e-38 <= tiny.limits()[0] < 0 < tiny.limits()[1] <= 3.1e-39
     large = Sides()  # not all are counted, and the ends are
     large.add(np.append(rng.uniform(0, 1, 1 << 20), [-1.0, 1.5]))
     assert (large.below.greatest, large.above.greatest) == (1.0, 1.5) and large.above.counts.sum() < 1 << 17

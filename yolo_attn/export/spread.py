@@ -42,7 +42,7 @@ class Spread:
         while top > self.range:
             self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(1), np.zeros(BINS // 2)])
             self.range *= 2
-        bins = np.minimum((sizes * (BINS / self.range)).astype(np.int32), BINS - 1)
+        bins = np.minimum((sizes / self.range * BINS).astype(np.int32), BINS - 1)  # BINS / range may be none of fp32's numbers
         self.counts += np.bincount(bins, minlength=BINS)
 
     def limit(self) -> float:
