@@ -204,6 +204,7 @@ def test_ranges_of_onnx_lose_least(tmp_path: Path) -> None:
     small = onnx.load(result.report["int8"]["path"])
     tensors = {t.name: numpy_helper.to_array(t) for t in small.graph.initializer}
     steps = {n.input[0]: float(tensors[n.input[1]]) for n in small.graph.node if n.op_type == "QuantizeLinear"}
+    assert steps["images"] == pytest.approx(1 / 255)  # of the colours, whichever the images have
     full = onnx.load(str(result.path))
     names = [n for n in steps if any(n in node.output for node in full.graph.node)]
     sides = sides_of(result.path, names, [blob([letterbox(im, (64, 96))[0]]) for im in images])

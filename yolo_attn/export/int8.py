@@ -80,7 +80,7 @@ def quantize(
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    blobs = (blob([letterbox(im, size)[0]]) for im in images)
+    blobs = (blob([letterbox(im, size)[0]]) for im in images[:1])  # it finds ranges too, and ours take their place
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def get_next(self) -> dict[str, np.ndarray] | None:
@@ -99,6 +99,7 @@ def quantize(
             others = [n.name for n in graph.graph.node if n.op_type != "Conv"]
             sides = sides_of(ready, _rounded(graph, kept), (blob([letterbox(im, size)[0]]) for im in images))
             limits = {name: side.limits() for name, side in sides.items()}
+            limits["images"] = 0.0, 1.0  # of the colours
             ranges = {name: [{"rmin": np.float32(low), "rmax": np.float32(high)}] for name, (low, high) in limits.items()}
             quantize_static(
                 str(ready),
