@@ -937,13 +937,17 @@ def test_pictures_of_no_bytes(tmp_path: Path) -> None:
             list(Split("val", [tmp_path / name], ["a"]).images())
 
 
-@pytest.mark.parametrize(("label", "counts"), [("0 0.5 0.5 0.2 0.2", True), ("", False), ("1 0.5 0.5 0.2 0.2", False)])
-def test_labels_that_measure_nothing(label: str, counts: bool, tmp_path: Path) -> None:
-    """Of no object, or of classes that the detector lacks: a mAP of 0.000 on both sides would look like a measurement."""
+ONE = "0 0.5 0.5 0.2 0.2"
+
+
+@pytest.mark.parametrize(("label", "side", "counts"), [(ONE, 16, True), (ONE, 8, False), ("", 16, False), (f"1{ONE[1:]}", 16, False)])
+def test_labels_that_measure_nothing(label: str, side: int, counts: bool, tmp_path: Path) -> None:
+    """Of no object, of classes that the detector lacks, of an image too small: a mAP of 0.000 on both sides would look like a measurement."""
     source: Any = type("Source", (), {"names": {0: "cell"}})()
-    for folder, name, text in (("images", "a.jpg", ""), ("labels", "a.txt", label)):
+    for folder in ("images", "labels"):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / name).write_text(text)
+    cv2.imwrite(str(tmp_path / "images" / "a.jpg"), np.zeros((side, side, 3), np.uint8))
+    (tmp_path / "labels" / "a.txt").write_text(label)
     assert (labelled_images(tmp_path / "images", source) is not None) == counts
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..detectors.source import Source
-from ..errors import ExportError, YoloAttnError, first_line
+from ..errors import DataError, ExportError, YoloAttnError, first_line
 from ..evaluation.runs import Run, maps
 from ..files import publish
 from ..runtime.image import blob, letterbox
@@ -220,7 +220,7 @@ def few_images(count: int) -> str | None:
 
 
 def labelled_images(asked: Any, source: Source) -> Any:
-    """Return the labelled images among those that a user named as a folder or files, None where none of them has an object of its classes."""
+    """Return the labelled images among those that a user named as a folder or files, None where none can be used or has an object of its classes."""
     from ..evaluation.dataset import image_files, label_file
     from ..evaluation.figures import Split
 
@@ -229,8 +229,10 @@ def labelled_images(asked: Any, source: Source) -> Any:
     files = [f for f in files if label_file(f).is_file()][:MEASURED]
     names = list(source.names.values()) if isinstance(source.names, dict) else list(source.names)
     split = Split(CALIBRATION, files, [str(n) for n in names])
-    # labels of other classes, or of no object, measure nothing
-    return split if files and any(0 <= c < len(names) for c in split.classes()) else None
+    try:  # labels of other classes, or of no object, measure nothing
+        return split if files and any(0 <= c < len(names) for c in split.classes()) and next(split.images()) else None
+    except DataError:  # each is left out, as one that is tiny; the calibration takes it all the same
+        return None
 
 
 def images_of(labelled: Any) -> dict[str, Any]:
