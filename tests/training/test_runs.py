@@ -141,6 +141,34 @@ def test_what_a_killed_process_launched_ends_before_another_trains_there(tmp_pat
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("moment", ["take", "note"])
+def test_a_folder_is_free_after_ctrl_c_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    """The process may live on, as a notebook's does."""
+    module, own, calls = (locks, locks.take, [0]) if moment == "take" else (runs, runs.note, [1])
+
+    def interrupted(path: Path) -> str:
+        done, calls[0] = own(path), calls[0] + 1
+        if calls[0] == 2:
+            raise KeyboardInterrupt
+        return str(done or "")
+
+    monkeypatch.setattr(module, moment, interrupted)
+    with pytest.raises(KeyboardInterrupt), runs.held(tmp_path):
+        raise AssertionError("not held")
+    assert calls == [2] and list(tmp_path.iterdir()) == []
+
+
+def test_who_trains_for_whom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training in a callback of another is its own; a folder that is gone is one message in a script's process too."""
+    monkeypatch.setenv(runs.LAUNCHER, runs.launcher(tmp_path))
+    with runs.joined() as launched:
+        assert not launched and list(tmp_path.iterdir()) == [] and runs.LAUNCHER not in os.environ
+    monkeypatch.setenv(runs.LAUNCHER, f"00000000-1-1 {tmp_path / 'gone'}")  # on another machine, of which nothing is known
+    monkeypatch.setattr(runs.processes, "end_with", lambda launcher: None)
+    with pytest.raises(FileError, match="gone: cannot be written: No such file"), runs.joined():
+        pass
+
+
 # Two ranks on a CPU, as the host has one for each GPU.
 RANKS = """
 import os

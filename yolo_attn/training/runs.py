@@ -52,21 +52,19 @@ def held(folder: Path) -> Iterator[None]:
         OSError: The folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = folder / LOCK
+    lock, worker = folder / LOCK, folder / WORKER
     before = _take(lock, folder)
     try:
-        _take(folder / WORKER, folder, time.monotonic() + PATIENCE)
-        locks.release(folder / WORKER)
-    except BaseException:
-        locks.release(lock)
-        raise
-    if before:
-        announce("%s: taking over the lock of %s, which no longer runs", folder, before)
-    note(folder)
-    try:
+        try:
+            _take(worker, folder, time.monotonic() + PATIENCE)
+        finally:  # Ctrl-C at the moment in which it was taken
+            locks.release(worker)
+        if before:
+            announce("%s: taking over the lock of %s, which no longer runs", folder, before)
+        note(folder)
         yield
     finally:
-        locks.clear(folder / WORKER)  # of a process that was launched, and stopped
+        locks.clear(worker)  # of a process that was launched, and stopped
         locks.release(lock)
 
 
@@ -97,17 +95,21 @@ def joined() -> Iterator[bool]:
         Whether one says so.
 
     Raises:
-        FileError: Another process is training in the folder.
-        OSError: The folder cannot be written.
+        FileError: Another process is training in the folder, or it cannot be written.
     """
     process, _, folder = os.environ.pop(LAUNCHER, "").partition(" ")  # what this one launches trains for itself
+    if process == processes.owner():  # a training within a training, as in a callback
+        process = ""
     if process:
         processes.end_with(process)
     if not process or os.environ.get("RANK", "-1") not in ("-1", "0"):
         yield bool(process)
         return
     lock = Path(folder) / WORKER
-    _take(lock, Path(folder), time.monotonic() + PATIENCE)
+    try:
+        _take(lock, Path(folder), time.monotonic() + PATIENCE)
+    except OSError as exc:  # a script's own would pass through
+        raise FileError(f"{folder}: cannot be written: {exc.strerror}") from exc
     try:
         yield True
     finally:
