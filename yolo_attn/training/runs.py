@@ -69,10 +69,14 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def _take(lock: Path, folder: Path, until: float = 0.0) -> str:
+    silent_until = time.monotonic() + 3
     while True:
         try:
             return locks.take(lock)
         except locks.Busy as exc:
+            if silent_until < time.monotonic() < until:
+                announce("%s: waiting for %s, whose launcher has ended", folder, exc)
+                silent_until = until
             if time.monotonic() > until:
                 raise FileError(
                     f"{folder}: {exc} is training there. Wait for it, stop it, or give this run another --name."
