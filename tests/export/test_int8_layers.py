@@ -161,6 +161,19 @@ def test_the_layer_that_loses_is_named(name: str, tmp_path: Path, monkeypatch: p
         assert not any("/model.2/" in row["layer"] for row in result.report["int8"]["layers"]) and any("model.2/" in k for k in kept)
 
 
+def test_a_measure_that_fails_costs_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory runs out in it, say: the file is made by then, and its mAP measured."""
+    lines: list[str] = []
+
+    def failing(*asked: Any) -> Path:
+        raise ExportError("MNN's quantizer was ended by SIGKILL")
+
+    monkeypatch.setattr(int8, "convert_apart", failing)
+    job: Any = None
+    assert int8._layers(table.FORMATS["mnn"], job, tmp_path, lines.append) == []
+    assert lines == ["int8: which layers lose most is not known: MNN's quantizer was ended by SIGKILL"]
+
+
 def test_what_is_missed_is_of_the_same_class() -> None:
     box = np.array([[0, 0, 10, 10, 0.9, 1]], np.float32)
     other = np.array([[0, 0, 10, 10, 0.9, 2], [0, 0, 10, 5, 0.3, 1]], np.float32)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...errors import FileError
+from ...errors import FileError, YoloAttnError
 from ...evaluation.runs import maps
 from ...files import read_text
 from ...runtime.child import Apart
@@ -65,7 +65,7 @@ def add_int8(
         near.update(json.loads(read_text(about, FileError)) if about.is_file() else {})
         if format.losses is not None and loses(near, exact):
             log("int8: it loses more than it should; each layer is tried alone in int8, some seconds for each")
-            near["layers"] = _layers(format, job, folder)
+            near["layers"] = _layers(format, job, folder, log)
         if format.chips:
             near["npu"] = placed(format, job, folder)
         report.path_of(place).unlink(missing_ok=True)  # of the file that is being replaced
@@ -104,13 +104,17 @@ def loses(near: dict[str, Any], exact: str) -> bool:
     return bool(full - small > LOST)
 
 
-def _layers(format: Format, job: Job, folder: Path) -> list[dict[str, Any]]:
-    """Return the five layers that lose most, measured in a process of its own, as every conversion."""
+def _layers(format: Format, job: Job, folder: Path, log: Callable[[str], Any]) -> list[dict[str, Any]]:
+    """Return the five layers that lose most, measured in a process of its own, as every conversion; none where that fails."""
     place, measure = folder / "layers", format.losses
     assert measure is not None
     place.mkdir()
     work = (folder / "work").absolute()
-    made = convert_apart(measure, place, f"{format.title}'s quantizer", job, work)
+    try:
+        made = convert_apart(measure, place, f"{format.title}'s quantizer", job, work)
+    except YoloAttnError as exc:  # the file itself is made and measured
+        log(f"int8: which layers lose most is not known: {exc}")
+        return []
     return list(json.loads(read_text(made, FileError)))[:5]
 
 
