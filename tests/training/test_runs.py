@@ -158,6 +158,17 @@ def test_a_folder_is_free_after_ctrl_c_at_any_moment(tmp_path: Path, monkeypatch
     assert calls == [2] and list(tmp_path.iterdir()) == []
 
 
+@posix
+def test_a_host_that_empties_its_folder_costs_another_no_lock(tmp_path: Path) -> None:
+    """As ultralytics does before it launches a process for each GPU."""
+    with runs.held(tmp_path / "exp"):
+        shutil.rmtree(tmp_path / "exp")
+        (tmp_path / "exp").mkdir()
+        lock = tmp_path / "exp" / ".yolo_attn.lock"
+        lock.write_text("another's")
+    assert lock.read_text() == "another's"
+
+
 def test_who_trains_for_whom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A training in a callback of another is its own; a folder that is gone is one message in a script's process too."""
     monkeypatch.setenv(runs.LAUNCHER, runs.launcher(tmp_path))

@@ -138,11 +138,12 @@ def _foreign(key: str) -> PermissionError:
 
 
 def _drop(key: str, number: int) -> None:
-    windows = os.name == "nt"
+    windows, ours = os.name == "nt", _still_there(number, key)
     if windows:  # an open file cannot be removed there
         os.close(number)
-    with contextlib.suppress(OSError):
-        os.unlink(key)
+    if ours:  # a host may have emptied the folder, and another process locked it since
+        with contextlib.suppress(OSError):
+            os.unlink(key)
     if not windows:
         os.close(number)
 
