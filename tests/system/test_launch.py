@@ -36,7 +36,10 @@ def test_a_module_is_found_where_this_process_finds_it(hostile: Path, monkeypatc
     (first / "which_one.py").write_text("import random, json, sys; print(json.dumps([sys.path, sys.argv]))\n", encoding="utf-8")
     (hostile / "which_one.py").write_text("raise SystemExit('of the working directory')\n", encoding="utf-8")
     monkeypatch.setattr(sys, "path", [str(first), *(p for p in sys.path if p), None])
-    assert launch.environment({"PYTHONPATH": "kept"})["PYTHONPATH"] == "kept"  # for Pythons of other versions
+    for home, more in (("/here/site-packages", []), ("/here", ["/here"])):  # nothing that other versions of Python cannot read
+        with monkeypatch.context() as m:
+            m.setattr(launch, "HOME", home)
+            assert launch.environment({"PYTHONPATH": "kept"})["PYTHONPATH"].split(os.pathsep) == ["kept", *more]
     done = subprocess.run(launch.command("which_one", "-c", "a b"), env=launch.environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     path, argv = json.loads(done.stdout)

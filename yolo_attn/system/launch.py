@@ -14,6 +14,7 @@ from pathlib import Path
 __all__ = ["HOME", "command", "environment", "search_path"]
 
 HOME = str(Path(__file__).resolve().parents[2])
+INSTALLED = ("site-packages", "dist-packages")
 
 PATH = "YOLO_ATTN_PATH"  # not PYTHONPATH, which a Python of another version would take for its own, such as a tool of a tracker
 
@@ -39,7 +40,11 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     Args:
         more: Variables to add.
     """
-    return {**os.environ, **(more or {}), PATH: "\n".join(search_path())}
+    env = {**os.environ, **(more or {}), PATH: "\n".join(search_path())}
+    if os.path.basename(HOME) not in INSTALLED:  # a bare checkout, which the workers that a host launches have to find as well
+        theirs = [p for p in env.get("PYTHONPATH", "").split(os.pathsep) if p]
+        env["PYTHONPATH"] = os.pathsep.join([*theirs, *([HOME] if HOME not in theirs else [])])
+    return env
 
 
 def search_path() -> list[str]:
