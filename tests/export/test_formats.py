@@ -690,8 +690,8 @@ def torchscript(path: Path) -> None:
     """Edit a TorchScript file likewise: the code of the first gate."""
     with zipfile.ZipFile(path) as file:
         entries = {info.filename: file.read(info) for info in file.infolist()}
-    name = next(n for n in entries if n.endswith("yolo_attn/modules/_base.py"))
-    assert entries[name].count(b"torch.sigmoid(") >= 1
+    # Where this process has traced a gate before, torch puts the next one's code into _base/___torch_mangle_N.py.
+    name = next(n for n, code in sorted(entries.items()) if "yolo_attn/modules/_base" in n and n.endswith(".py") and b"torch.sigmoid(" in code)
     entries[name] = entries[name].replace(b"torch.sigmoid(", b"torch.tanh(", 1)
     with zipfile.ZipFile(path, "w") as file:
         for name, data in entries.items():
