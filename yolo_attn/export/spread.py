@@ -45,6 +45,10 @@ class Spread:
         bins = np.minimum((sizes / self.range * BINS).astype(np.int32), BINS - 1)  # BINS / range may be none of fp32's numbers
         self.counts += np.bincount(bins, minlength=BINS)
 
+    def middles(self) -> np.ndarray:
+        """Return the magnitude that each count is of."""
+        return (np.arange(BINS) + 0.5) * self.range / BINS
+
     def limit(self) -> float:
         """Return the magnitude to cut off at: rounding and cutting off together lose least, in the mean of squares.
 
@@ -53,7 +57,7 @@ class Spread:
         """
         if not self.greatest:
             return 1.0
-        middles = (np.arange(BINS) + 0.5) * self.range / BINS
+        middles = self.middles()
         limits = self.greatest * np.linspace(0.1, 1.0, 91)
         lost = []
         for step in limits / MOST:
@@ -143,9 +147,8 @@ def _computed(file: Path, names: list[str], pictures: Iterable[np.ndarray]) -> I
 
 def _counted(side: Spread) -> tuple[np.ndarray, np.ndarray]:
     """Return the magnitudes that occur, and how often each does."""
-    middles = (np.arange(BINS) + 0.5) * side.range / BINS
     there = side.counts > 0
-    return middles[there], side.counts[there]
+    return side.middles()[there], side.counts[there]
 
 
 def _lost(values: np.ndarray, counts: np.ndarray, step: float, limit: float) -> float:

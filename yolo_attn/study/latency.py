@@ -22,7 +22,7 @@ from ..errors import FileError, YoloAttnError, first_line
 from ..files import read_text, write_text
 from ..log import announce
 from ..system import launch, locks
-from ..system.drafts import LOCK, scratch
+from ..system.drafts import lock_name, scratch
 from .plan import hash_file
 
 __all__ = ["FILE", "Latency", "main", "measure", "read"]
@@ -89,7 +89,7 @@ def measure(folder: Path, files: Mapping[str, Path], imgsz: int, host: str = "")
     Raises:
         FileError: The disk refuses.
     """
-    lock = folder / LOCK.replace(".lock", "-latency.lock")
+    lock = folder / lock_name("latency")
     locks.take(lock, wait=True)  # two processes at once would measure one another
     try:
         asked = {n: hash_file(str(f)) for n, f in files.items()}

@@ -19,7 +19,7 @@ from ..errors import FileError, YoloAttnError
 from ..files import write_text
 from ..model_yaml.reader import read_mapping
 from ..system import locks
-from ..system.drafts import scratch
+from ..system.drafts import lock_name, scratch
 from .plan import Plan, Run
 
 __all__ = ["FILE", "clear", "folder_of", "read", "read_all", "write", "write_table"]
@@ -110,7 +110,7 @@ def write_table(study: Path, plan: Plan) -> None:
     Raises:
         FileError: The disk refuses.
     """
-    lock = study / ".yolo_attn-runs.lock"
+    lock = study / lock_name("runs")
     with _writing:  # threads of one process share its lock
         locks.take(lock, wait=True)
         try:

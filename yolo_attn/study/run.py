@@ -20,7 +20,7 @@ from typing import Any
 from ..files import read_source
 from ..log import announce
 from ..system import locks
-from ..system.drafts import LOCK, sweep
+from ..system.drafts import lock_name, sweep
 from . import jobs as working
 from . import record, worker
 from .plan import Plan, Run
@@ -144,7 +144,7 @@ def release(study: Path, run: Run) -> None:
 
 
 def _lock_of(study: Path, run: Run) -> Path:
-    return study / "runs" / LOCK.replace(".lock", f"-{run.name}.lock")
+    return study / "runs" / lock_name(run.name)
 
 
 def arguments(study: Path, plan: Plan, run: Run, data: str) -> list[str]:

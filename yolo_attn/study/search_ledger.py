@@ -21,7 +21,7 @@ from typing import Any
 from ..errors import FileError, UsageError, YoloAttnError, first_line
 from ..files import read_text, write_bytes, write_text
 from ..system import locks
-from ..system.drafts import LOCK
+from ..system.drafts import lock_name
 from ..words import option
 from .plan import Run
 
@@ -70,7 +70,7 @@ class Ledger:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.folder = folder
-        self._lock = folder / LOCK.replace(".lock", "-search.lock")
+        self._lock = folder / lock_name("search")
         self._thread = threading.RLock()
         self._depth = 0
         with self.alone(), self._told(), warnings.catch_warnings():

@@ -69,7 +69,7 @@ def begin(argv: list[str]) -> Path:
 
 def lock_of(folder: Path) -> Path:
     """Return the lock that a worker holds while it lives; it is beside the run's folder, which may be cleared away."""
-    return folder.with_name(drafts.LOCK.replace(".lock", f"-{folder.name}-worker.lock"))
+    return folder.with_name(drafts.lock_name(f"{folder.name}-worker"))
 
 
 def _end_with_launcher() -> None:

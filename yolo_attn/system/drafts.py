@@ -19,11 +19,16 @@ from . import locks
 from .processes import OWNED, alive, owner
 from .signals import undisturbed
 
-__all__ = ["AT_ONCE", "LOCK", "draft_name", "forget", "note", "remove", "scratch", "sweep"]
+__all__ = ["AT_ONCE", "LOCK", "draft_name", "forget", "lock_name", "note", "remove", "scratch", "sweep"]
 
 WAITS = (0.0, 0.05, 0.2, 0.5)  # seconds: a process that is being ended may still write into what is removed
-LOCK = ".yolo_attn.lock"  # of a folder that one process at a time writes into; of one file in it: .yolo_attn-NAME.lock
+LOCK = ".yolo_attn.lock"  # of a folder that one process at a time writes into
 AT_ONCE = WAITS[:1]
+
+
+def lock_name(of: str) -> str:
+    """Return the name of the lock of one thing in a folder: ``.yolo_attn-OF.lock``."""
+    return LOCK.replace(".lock", f"-{of}.lock")
 
 
 def draft_name() -> str:

@@ -6,7 +6,6 @@ It is generated, named like the kit's own (``yolov8n_eca_neck.yaml``), used for 
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from ..log import announce
 from ..model_yaml import find, load, placement
 from ..registry import plugins
 from ..weights import checkpoint
+from . import runs
 
 __all__ = ["Made", "attached", "keep", "made_for"]
 
@@ -93,7 +93,7 @@ def attached(options: argparse.Namespace, file: Path) -> tuple[Any, Made]:
 
 def keep(trainer: Any, made: Made) -> None:
     """Write the YAML into the folder of a run; a callback of the ultralytics trainer."""
-    if os.environ.get("RANK", "-1") in ("-1", "0"):
+    if runs.first_rank():
         made.write(Path(trainer.save_dir))
 
 

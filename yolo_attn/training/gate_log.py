@@ -19,6 +19,7 @@ from ..evaluation import figures
 from ..inside.recording import Gates, recording
 from ..log import announce
 from ..runtime.image import blob, letterbox, round_up
+from . import runs
 
 __all__ = ["IMAGES", "VARIABLE", "GateLog", "before_batch", "before_loop", "require", "watched"]
 
@@ -108,7 +109,7 @@ class GateLog:
 
 def _asked() -> dict[str, Any] | None:
     text = os.environ.get(VARIABLE)
-    return json.loads(text) if text and os.environ.get("RANK", "-1") in ("-1", "0") else None
+    return json.loads(text) if text and runs.first_rank() else None
 
 
 def before_batch(trainer: Any) -> None:

@@ -16,13 +16,14 @@ from .. import files
 from ..errors import CheckpointError, FileError, YoloAttnError
 from ..log import announce
 from ..system import locks, processes
-from ..system.drafts import LOCK, note, scratch
+from ..system.drafts import LOCK, lock_name, note, scratch
 
 __all__ = [
     "LAUNCHER",
     "State",
     "arguments_of",
     "checkpoint_to_resume",
+    "first_rank",
     "folder_to_resume",
     "held",
     "joined",
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 LAUNCHER = "YOLO_ATTN_LAUNCHER"  # in the environment of processes that train for another: which, and the folder that it holds
-WORKER = LOCK.replace(".lock", "-worker.lock")
+WORKER = lock_name("worker")
 PATIENCE = 30.0  # seconds for a process to end whose launcher has ended
 FIRST = ("args.yaml", "opt.yaml", "results.csv")  # files that a host writes into a run's folder before any checkpoint
 
@@ -84,6 +85,11 @@ def _take(lock: Path, folder: Path, until: float = 0.0) -> str:
         time.sleep(0.1)
 
 
+def first_rank() -> bool:
+    """Whether this process, of those that train a run together, is the one that writes its files; it may train alone."""
+    return os.environ.get("RANK", "-1") in ("-1", "0")
+
+
 def launcher(folder: Path) -> str:
     """Return the value of :data:`LAUNCHER` for processes that train for this one, which holds the folder."""
     return f"{processes.owner()} {folder.resolve()}"
@@ -106,7 +112,7 @@ def joined() -> Iterator[bool]:
         process = ""
     if process:
         processes.end_with(process)
-    if not process or os.environ.get("RANK", "-1") not in ("-1", "0"):
+    if not process or not first_rank():
         yield bool(process)
         return
     lock = Path(folder) / WORKER

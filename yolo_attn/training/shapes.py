@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import DataError
 from ..files import cache_folder, read_source, write_text
 from ..system import locks
-from ..system.drafts import LOCK, note, scratch
+from ..system.drafts import lock_name, note, scratch
 
 __all__ = ["NAMES", "Recipe", "make"]
 
@@ -80,7 +80,7 @@ def make(folder: str | os.PathLike[str] | None = None, recipe: Recipe | None = N
     if folder is not None and target.exists() and any(target.iterdir()):
         found = "a data set of another recipe" if mark.is_file() else "other files"
         raise DataError(f"{target} contains {found}. Give an empty or new folder for the embedded data set.")
-    lock = target.with_name(LOCK.replace(".lock", f"-{target.name}.lock"))
+    lock = target.with_name(lock_name(target.name))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         note(target.parent)

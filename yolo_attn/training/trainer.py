@@ -41,7 +41,7 @@ class Trainer(DetectionTrainer):  # type: ignore[misc] # older versions of the h
         """
         with contextlib.ExitStack() as stack:
             launched = stack.enter_context(runs.joined())
-            if not launched and os.environ.get("RANK", "-1") in ("-1", "0"):
+            if not launched and runs.first_rank():
                 folder = Path(self.save_dir)
                 stack.enter_context(runs.held(folder))
                 if getattr(self, "ddp", True):  # the host launches a worker for each GPU, and trains in them
@@ -52,7 +52,7 @@ class Trainer(DetectionTrainer):  # type: ignore[misc] # older versions of the h
     def resume_training(self, *args: Any, **kwargs: Any) -> None:
         """Remove the epochs beyond the checkpoint from the log: they are trained again."""
         super().resume_training(*args, **kwargs)
-        if self.resume and os.environ.get("RANK", "-1") in ("-1", "0"):
+        if self.resume and runs.first_rank():
             runs.trim_log(Path(self.csv), self.start_epoch)
 
     def save_model(self) -> Any:
